@@ -1,0 +1,8 @@
+//! How anybody talks to a running engine: one protocol, over a Unix socket or an in-memory pipe.
+//!
+//! A frame is a 4-byte big-endian length and that many bytes of JSON. A connection begins with `Hello`, whose
+//! version is checked before anything else. Each request carries an id; its replies carry the same id, any number of
+//! them, and the last says so. Requests of one connection may run side by side.
+
+pub mod protocol;
+pub mod service;

@@ -1,0 +1,1 @@
+//! The sync itself, usable with no terminal.

@@ -1,0 +1,46 @@
+//! A settled or open conflict, as the operator sees it. Values are never shown: a hash and a size stand for them.
+
+use super::Side;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConflictRecord {
+    /// Unique within the job.
+    pub number: u64,
+    pub db: u32,
+    /// Lossy UTF-8, at most 256 bytes.
+    pub key: String,
+    /// The side whose order of the changes stands.
+    pub authority: Side,
+    /// What opened it, in a word: `concurrent_write`, `write_beats_delete`, `apply_error`, `spread`, `recovery`,
+    /// `expiry`, `repair`, `untranslatable`.
+    pub cause: String,
+    /// The change at the source side, where one is known.
+    pub source_change: Option<ConflictChange>,
+    pub target_change: Option<ConflictChange>,
+    /// Milliseconds since the Unix epoch.
+    pub opened_ms: u64,
+    /// `None` while it is open.
+    pub settled_ms: Option<u64>,
+    pub rounds: u32,
+}
+
+/// One of the two changes that met.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConflictChange {
+    /// The command's name, such as `SET`; the class of the change where the command is no longer known.
+    pub command: String,
+    /// Bytes of the whole command, where known.
+    pub size: Option<u64>,
+    /// When the change was made, corrected by the site's round trip; milliseconds since the Unix epoch.
+    pub at_ms: Option<u64>,
+}
+
+/// A key that conflicts again and again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HotKey {
+    pub db: u32,
+    pub key: String,
+    pub conflicts: u64,
+    pub rounds: u64,
+}

@@ -1,0 +1,202 @@
+//! A job as its file describes it: two instances, a policy, limits.
+
+use super::secret::AccountSource;
+use serde::{Deserialize, Serialize};
+
+/// What a job file says, validated. The forward link copies `source` to `target`, the reverse link the other way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// 1 to 64 characters of letters, digits, `-`, `_`, `.`; names the job on the command line.
+    pub name: String,
+    pub source: Instance,
+    pub target: Instance,
+    pub policy: Policy,
+    pub limits: Limits,
+}
+
+impl Job {
+    pub fn instance(&self, side: super::Side) -> &Instance {
+        match side {
+            super::Side::Source => &self.source,
+            super::Side::Target => &self.target,
+        }
+    }
+}
+
+/// One Redis deployment and how to reach it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// `host:port`, one or more: the server, cluster seeds, or sentinels. `[::1]:6379` for IPv6.
+    pub addresses: Vec<String>,
+    pub topology: Topology,
+    pub account: AccountSource,
+    pub tls: Option<Tls>,
+    /// For sentinel: the name under which the sentinels know the master.
+    pub master_name: Option<String>,
+    /// For sentinel: the sentinels' own credentials.
+    pub sentinel_account: AccountSource,
+    pub read_from: ReadFrom,
+    /// A label, free text.
+    pub region: Option<String>,
+    /// A label, free text: the instance's id at its provider.
+    pub id: Option<String>,
+}
+
+impl Instance {
+    /// How the screens call this instance: its id where it has one, else its first address.
+    pub fn label(&self) -> &str {
+        self.id.as_deref().or(self.addresses.first().map(String::as_str)).unwrap_or("?")
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tls {
+    pub ca_file: Option<String>,
+    pub cert_file: Option<String>,
+    pub key_file: Option<String>,
+    /// The name to expect in the server's certificate, where it is not the host's.
+    pub server_name: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Topology {
+    /// Found out by asking the server.
+    #[default]
+    Auto,
+    Standalone,
+    Cluster,
+    Sentinel,
+    /// One endpoint in front of a cluster that hides its shards.
+    Proxy,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadFrom {
+    #[default]
+    Master,
+    Replica,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Policy {
+    pub existing_keys: ExistingKeys,
+    pub databases: Databases,
+    /// `false`: the forward link alone.
+    pub two_way: bool,
+    /// Forward FLUSHDB and FLUSHALL instead of raising an alert.
+    pub forward_flush: bool,
+    /// When the stream can't be resumed, take a new snapshot instead of stopping.
+    pub allow_resnapshot: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            existing_keys: ExistingKeys::Block,
+            databases: Databases::All,
+            two_way: true,
+            forward_flush: false,
+            allow_resnapshot: false,
+        }
+    }
+}
+
+/// What to do with keys that the target holds before the first copy.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExistingKeys {
+    /// The precheck fails while the target holds any.
+    #[default]
+    Block,
+    /// The same key is overwritten by the source's; others stay at the target alone.
+    Ignore,
+    /// What only one side has, both get; where both have a key, the source's stands.
+    Merge,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Databases {
+    #[default]
+    All,
+    Only(Vec<u32>),
+}
+
+impl Databases {
+    pub fn contains(&self, db: u32) -> bool {
+        match self {
+            Databases::All => true,
+            Databases::Only(list) => list.contains(&db),
+        }
+    }
+
+    /// The database that holds the control keys: the first selected one.
+    pub fn first(&self) -> u32 {
+        match self {
+            Databases::All => 0,
+            Databases::Only(list) => list.iter().copied().min().unwrap_or(0),
+        }
+    }
+}
+
+impl Serialize for Databases {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Databases::All => s.serialize_str("all"),
+            Databases::Only(list) => list.serialize(s),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Databases {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Word(String),
+            List(Vec<u32>),
+        }
+        match Form::deserialize(d).map_err(|_| serde::de::Error::custom("expected \"all\" or a list such as [0, 3]"))? {
+            Form::Word(w) if w == "all" => Ok(Databases::All),
+            Form::Word(w) => {
+                Err(serde::de::Error::custom(format!("expected \"all\" or a list such as [0, 3], not {w:?}")))
+            }
+            Form::List(mut list) => {
+                list.sort_unstable();
+                list.dedup();
+                if list.is_empty() {
+                    return Err(serde::de::Error::custom("the list of databases is empty: name at least one"));
+                }
+                Ok(Databases::Only(list))
+            }
+        }
+    }
+}
+
+/// Bounds on what the job may use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Changes a second that each link applies at most; 0 is no limit.
+    pub max_ops_per_second: u64,
+    /// Bytes a second that each link applies at most; 0 is no limit.
+    pub max_bytes_per_second: u64,
+    /// Bytes a link keeps in memory before it writes to the spool's disk.
+    pub spool_memory: u64,
+    /// Bytes a link may keep in files; then it stops reading and raises an alert.
+    pub spool_disk: u64,
+    /// Lag above which a link is shown as lagging, in milliseconds.
+    pub lag_alert_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_ops_per_second: 0,
+            max_bytes_per_second: 0,
+            spool_memory: 64 << 20,
+            spool_disk: 10 << 30,
+            lag_alert_ms: 10_000,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! RESP: decoding frames in place, encoding commands.

@@ -1,1 +1,17 @@
 //! The sync itself, usable with no terminal.
+//!
+//! ```text
+//! engine ── supervisor ── job ── link (forward), link (reverse)
+//! a link:  shard ─▶ replica ─▶ spool ─▶ wire (rdb, stream) ─▶ arbiter ─▶ apply ─▶ other instance
+//! ```
+
+pub mod events;
+pub mod history;
+pub mod job;
+pub mod net;
+pub mod precheck;
+pub mod probe;
+pub mod replica;
+pub mod spool;
+pub mod supervisor;
+pub mod verify;

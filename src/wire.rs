@@ -2,8 +2,10 @@
 
 pub mod command;
 pub mod crc64;
+pub mod dialect;
 pub mod lzf;
 pub mod rdb;
 pub mod resp;
+pub mod rewrite;
 pub mod slot;
 pub mod stream;

@@ -1,0 +1,1 @@
+//! Commands in other words: absolute times, and what an older server knows.

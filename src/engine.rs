@@ -5,6 +5,7 @@
 //! a link:  shard ─▶ replica ─▶ spool ─▶ wire (rdb, stream) ─▶ arbiter ─▶ apply ─▶ other instance
 //! ```
 
+pub mod arbiter;
 pub mod events;
 pub mod history;
 pub mod job;

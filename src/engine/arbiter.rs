@@ -13,6 +13,7 @@
 //! - An episode ends only when the RESTORE's echo was read and the other site had not changed the key since the token.
 
 pub mod class;
+pub mod classify;
 pub mod episode;
 pub mod table;
 

@@ -51,6 +51,82 @@ impl Dialect {
             Flavor::Valkey | Flavor::Redict => (7, 2) >= (major, minor),
         }
     }
+
+    /// At least this version of Redis itself, or of Valkey itself; Redict stands still at 7.2.
+    fn since(&self, redis: (u16, u16), valkey: Option<(u16, u16)>) -> bool {
+        let version = (self.version.0, self.version.1);
+        match self.flavor {
+            Flavor::Redis => version >= redis,
+            Flavor::Valkey => valkey.is_some_and(|first| version >= first),
+            Flavor::Redict => false,
+        }
+    }
+
+    /// `SET ... KEEPTTL`.
+    pub fn has_keepttl(&self) -> bool {
+        self.speaks_redis(6, 0)
+    }
+
+    /// `SET ... PXAT`.
+    pub fn has_pxat(&self) -> bool {
+        self.speaks_redis(6, 2)
+    }
+
+    /// Fields of a hash can expire: `HPEXPIREAT`.
+    pub fn has_field_ttl(&self) -> bool {
+        self.since((7, 4), Some((9, 0)))
+    }
+
+    /// `KEEPREF`, `DELREF` and `ACKED` in the commands of streams.
+    pub fn has_stream_references(&self) -> bool {
+        self.since((8, 2), None)
+    }
+
+    /// `BITOP DIFF`, `DIFF1`, `ANDOR`, `ONE`.
+    pub fn has_bitop_diff(&self) -> bool {
+        self.since((8, 2), None)
+    }
+
+    /// `XADD ... IDMP`.
+    pub fn has_idempotent_xadd(&self) -> bool {
+        self.since((8, 6), None)
+    }
+
+    /// A comparison as a condition of SET: `IFEQ`, `IFNE`, `IFDEQ`, `IFDNE`.
+    pub fn knows_set_condition(&self, word: &[u8]) -> bool {
+        let valkey = word.eq_ignore_ascii_case(b"IFEQ").then_some((8, 1));
+        self.since((8, 4), valkey)
+    }
+
+    /// The newest version of the RDB format that it reads in a RESTORE.
+    pub fn rdb_version(&self) -> u16 {
+        match (self.flavor, (self.version.0, self.version.1)) {
+            (Flavor::Valkey, v) if v >= (9, 0) => 80,
+            (Flavor::Valkey, _) => 11,
+            (Flavor::Redict, _) => 12,
+            (_, v) if v >= (8, 6) => 13,
+            (_, v) if v >= (7, 4) => 12,
+            (_, v) if v >= (7, 2) => 11,
+            (_, v) if v >= (7, 0) => 10,
+            _ => 9,
+        }
+    }
+
+    /// It takes this payload of a DUMP as it is: by the version in its footer and the type of the value.
+    pub fn reads_payload(&self, payload: &[u8]) -> bool {
+        // Behind the value stand two bytes of version and eight of checksum.
+        let Some((value, &[lo, hi, ..])) = payload.split_last_chunk::<10>() else { return true };
+        let Some(&kind) = value.first() else { return true };
+        let version = u16::from_le_bytes([lo, hi]);
+        // Valkey numbers its own format from 80 and refuses what Redis numbered 12 and above.
+        let foreign = self.flavor == Flavor::Valkey && (12..80).contains(&version);
+        let field_ttl = match self.flavor {
+            Flavor::Redis => (23..=25).contains(&kind) && self.has_field_ttl(),
+            Flavor::Valkey => kind == 22 && self.has_field_ttl(),
+            Flavor::Redict => false,
+        };
+        version <= self.rdb_version() && !foreign && (kind < 22 || field_ttl || kind == 26 && self.rdb_version() == 13)
+    }
 }
 
 impl fmt::Display for Dialect {

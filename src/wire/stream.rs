@@ -110,8 +110,8 @@ pub struct Args<'a> {
     ranges: &'a [(u32, u32)],
 }
 
-impl<'a> crate::wire::command::Argv for Args<'a> {
-    fn len(&self) -> usize {
+impl crate::wire::command::Argv for Args<'_> {
+    fn argc(&self) -> usize {
         self.ranges.len()
     }
 

@@ -79,8 +79,7 @@ impl CommandScan {
             }
         }
         // All that is needed beyond `at` is known exactly, but for arguments whose length is not there yet.
-        loop {
-            let Some(&marker) = buf.get(at) else { break };
+        while let Some(&marker) = buf.get(at) {
             if marker != b'$' {
                 return Err(RespError::Unexpected { at, expected: "'$'", found: marker });
             }

@@ -212,7 +212,10 @@ impl Core {
             encode(&mut data, &[b"TIME"]);
             3
         };
-        self.push(site, NewItem { db: Some(db), ..NewItem::new(data.freeze(), commands, ItemKind::Ask(token), serial) });
+        self.push(
+            site,
+            NewItem { db: Some(db), ..NewItem::new(data.freeze(), commands, ItemKind::Ask(token), serial) },
+        );
     }
 
     fn restore(&mut self, site: Side, token: Token, db: u32, key: &[u8], serial: u64) {
@@ -229,7 +232,8 @@ impl Core {
                 );
             }
             Transfer::Impossible { why } => {
-                let text = format!("{:?} in db{db} can't be carried to the {site}: {why}", super::conflicts::shown(key));
+                let text =
+                    format!("{:?} in db{db} can't be carried to the {site}: {why}", super::conflicts::shown(key));
                 self.events.emit(None, crate::model::Severity::Error, EventKind::ApplyError, text);
                 // An item all the same, so that the episode's end is seen.
                 self.push(site, NewItem::new(Bytes::new(), 0, ItemKind::Restore(token), serial));
@@ -290,4 +294,3 @@ pub fn parse_note(field: &[u8], value: &[u8]) -> Option<(u32, Vec<u8>, u64, Side
     };
     Some((db, field[colon + 1..].to_vec(), number.parse().ok()?, authority))
 }
-

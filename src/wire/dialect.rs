@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::rdb::kind;
+
 /// Who made the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Flavor {
@@ -98,20 +100,6 @@ impl Dialect {
         self.since((8, 4), valkey)
     }
 
-    /// The newest version of the RDB format that it reads in a RESTORE.
-    pub fn rdb_version(&self) -> u16 {
-        match (self.flavor, (self.version.0, self.version.1)) {
-            (Flavor::Valkey, v) if v >= (9, 0) => 80,
-            (Flavor::Valkey, _) => 11,
-            (Flavor::Redict, _) => 12,
-            (_, v) if v >= (8, 6) => 13,
-            (_, v) if v >= (7, 4) => 12,
-            (_, v) if v >= (7, 2) => 11,
-            (_, v) if v >= (7, 0) => 10,
-            _ => 9,
-        }
-    }
-
     /// It takes this payload of a DUMP as it is: by the version in its footer and the type of the value.
     pub fn reads_payload(&self, payload: &[u8]) -> bool {
         // Behind the value stand two bytes of version and eight of checksum.
@@ -126,6 +114,55 @@ impl Dialect {
             Flavor::Redict => false,
         };
         version <= self.rdb_version() && !foreign && (kind < 22 || field_ttl || kind == 26 && self.rdb_version() == 13)
+    }
+
+    /// The RDB version to write into a DUMP payload's footer for this server: the highest it takes, as seen in the
+    /// payloads of Redis 5.0 to 8.6, Redict 7.3 and Valkey 8.0 to 9.1. Newer servers take older versions, except that
+    /// Valkey refuses Redis's from 12 on.
+    pub fn rdb_version(&self) -> u16 {
+        let (major, minor, _) = self.version;
+        match (self.flavor, (major, minor)) {
+            (Flavor::Valkey, v) if v >= (9, 0) => 80,
+            (Flavor::Valkey, _) => 11,
+            (Flavor::Redict, _) => 12,
+            (Flavor::Redis, v) if v >= (8, 6) => 13,
+            (Flavor::Redis, v) if v >= (7, 4) => 12,
+            (Flavor::Redis, v) if v >= (7, 2) => 11,
+            (Flavor::Redis, v) if v >= (7, 0) => 10,
+            (Flavor::Redis, v) if v >= (5, 0) => 9,
+            (Flavor::Redis, v) if v >= (4, 0) => 8,
+            (Flavor::Redis, v) if v >= (3, 2) => 7,
+            (Flavor::Redis, _) => 6,
+        }
+    }
+
+    /// The server loads values with this type byte (see [`kind`]), whatever version the payload was written by. For a
+    /// module's value it also has to have the module, which only it can tell.
+    pub fn knows_type(&self, byte: u8) -> bool {
+        match byte {
+            kind::STRING | kind::LIST | kind::SET | kind::ZSET | kind::HASH => true,
+            kind::HASH_ZIPMAP..=kind::HASH_ZIPLIST => true,
+            kind::LIST_QUICKLIST => self.speaks_redis(3, 2),
+            kind::ZSET_2 | kind::MODULE_2 => self.speaks_redis(4, 0),
+            kind::STREAM => self.speaks_redis(5, 0),
+            kind::HASH_LISTPACK | kind::ZSET_LISTPACK | kind::LIST_QUICKLIST_2 | kind::STREAM_2 => {
+                self.speaks_redis(7, 0)
+            }
+            kind::SET_LISTPACK | kind::STREAM_3 => self.speaks_redis(7, 2),
+            kind::HASH_2 => self.flavor == Flavor::Valkey && self.version >= (9, 0, 0),
+            kind::HASH_METADATA | kind::HASH_LISTPACK_EX => self.flavor == Flavor::Redis && self.version >= (7, 4, 0),
+            kind::STREAM_4 => self.flavor == Flavor::Redis && self.version >= (8, 6, 0),
+            _ => false,
+        }
+    }
+
+    /// Hash fields can expire (`HPEXPIREAT`).
+    pub fn knows_field_ttl(&self) -> bool {
+        match self.flavor {
+            Flavor::Redis => self.version >= (7, 4, 0),
+            Flavor::Valkey => self.version >= (9, 0, 0),
+            Flavor::Redict => false,
+        }
     }
 }
 

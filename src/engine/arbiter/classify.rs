@@ -27,13 +27,8 @@ pub enum Effect<'a> {
 
 /// Classifies one command that ran in `db`.
 pub fn classify<'a>(arbiter: &Arbiter, db: u32, argv: &'a (impl Argv + ?Sized)) -> Effect<'a> {
-    let touch = |db: u32, key: &'a [u8], class: Class, part: Part| Touch {
-        db,
-        key,
-        hash: arbiter.hash(db, key),
-        class,
-        part,
-    };
+    let touch =
+        |db: u32, key: &'a [u8], class: Class, part: Part| Touch { db, key, hash: arbiter.hash(db, key), class, part };
     let Some(spec) = command::lookup(argv) else {
         // A module's command that we don't know: nearly all name their key first.
         return match argv.argc() {

@@ -96,14 +96,7 @@ impl Decider {
             target: s.target,
             forward_flush: s.forward_flush,
             two_way: s.two_way,
-            run: Run {
-                data: BytesMut::new(),
-                commands: 0,
-                changes: 0,
-                db: 0,
-                serial: 0,
-                telltales: SmallVec::new(),
-            },
+            run: Run { data: BytesMut::new(), commands: 0, changes: 0, db: 0, serial: 0, telltales: SmallVec::new() },
             read: Read::default(),
         }
     }

@@ -30,45 +30,48 @@ impl SpoolWriter {
         if self.interrupted {
             return Err(SpoolError::Interrupted);
         }
+        let mut item = item;
         loop {
-            // In a block of its own, so that the guard is gone before anything is awaited.
-            {
-                let mut state = self.shared.lock();
-                if state.reader_gone {
-                    return Err(SpoolError::Closed);
-                }
-                if let Item::Stream { offset, bytes } = &item {
-                    if let Some(expected) = state.log.expected().filter(|e| e != offset) {
-                        return Err(SpoolError::Gap { expected, found: *offset });
-                    }
-                    if bytes.is_empty() {
-                        return Ok(());
-                    }
-                }
-                let bytes = content_len(&item);
-                if state.log.memory <= self.shared.memory_bytes / 2 {
-                    self.spilling = false;
-                }
-                let fits = !self.spilling && state.log.memory + item.cost() <= self.shared.memory_bytes;
-                let memory_only = self.shared.disk_bytes == 0;
-                if bytes == 0 || fits || (memory_only && state.log.memory == 0) {
-                    state.disk.full = false;
-                    state.log.push_memory(item);
-                    drop(state);
-                    self.shared.readable.notify_one();
-                    return Ok(());
-                }
-                self.spilling = !memory_only;
-                let room = state.disk.is_empty() || state.disk.bytes() + bytes <= self.shared.disk_bytes;
-                if !memory_only && room {
-                    state.disk.full = false;
-                    drop(state);
-                    return self.spill(item).await;
-                }
-                state.disk.full = true;
-            }
+            item = match self.place(item)? {
+                Placed::InMemory => return Ok(()),
+                Placed::ToDisk(item) => return self.spill(item).await,
+                Placed::NoRoom(item) => item,
+            };
             self.shared.writable.notified().await;
         }
+    }
+
+    /// Decides where the item goes; into memory it goes at once.
+    fn place(&mut self, item: Item) -> Result<Placed, SpoolError> {
+        let mut state = self.shared.lock();
+        if state.reader_gone {
+            return Err(SpoolError::Closed);
+        }
+        if let Item::Stream { offset, bytes } = &item {
+            if let Some(expected) = state.log.expected().filter(|e| e != offset) {
+                return Err(SpoolError::Gap { expected, found: *offset });
+            }
+            if bytes.is_empty() {
+                return Ok(Placed::InMemory);
+            }
+        }
+        let bytes = content_len(&item);
+        if state.log.memory <= self.shared.memory_bytes / 2 {
+            self.spilling = false;
+        }
+        let fits = !self.spilling && state.log.memory + item.cost() <= self.shared.memory_bytes;
+        let memory_only = self.shared.disk_bytes == 0;
+        if bytes == 0 || fits || (memory_only && state.log.memory == 0) {
+            state.disk.full = false;
+            state.log.push_memory(item);
+            drop(state);
+            self.shared.readable.notify_one();
+            return Ok(Placed::InMemory);
+        }
+        self.spilling = !memory_only;
+        let room = state.disk.is_empty() || state.disk.bytes() + bytes <= self.shared.disk_bytes;
+        state.disk.full = memory_only || !room;
+        Ok(if state.disk.full { Placed::NoRoom(item) } else { Placed::ToDisk(item) })
     }
 
     /// Writes the item's bytes to the disk, as often as it takes.
@@ -119,6 +122,13 @@ impl SpoolWriter {
     pub fn stats(&self) -> SpoolStats {
         self.shared.stats()
     }
+}
+
+/// What became of an item.
+enum Placed {
+    InMemory,
+    ToDisk(Item),
+    NoRoom(Item),
 }
 
 impl Drop for SpoolWriter {

@@ -1,5 +1,6 @@
 //! The end that the link drains.
 
+use super::disk::Place;
 use super::log::Next;
 use super::{Item, Shared, SpoolError, SpoolStats};
 use crate::model::Offset;
@@ -25,36 +26,41 @@ impl SpoolReader {
     /// The next item; waits for one. Safe to cancel. A disk error may pass: call again.
     pub async fn next(&mut self) -> Result<Item, SpoolError> {
         loop {
-            let (place, first, skip) = {
-                let mut state = self.shared.lock();
-                match state.log.next() {
-                    Next::Item(item) => {
-                        self.shared.collect(state);
-                        return Ok(item);
-                    }
-                    Next::OnDisk { place, first, skip } => (place, first, skip),
-                    Next::Nothing if state.writer_gone => return Err(SpoolError::Closed),
-                    Next::Nothing => {
-                        drop(state);
-                        self.shared.readable.notified().await;
-                        continue;
-                    }
-                }
-            };
-            let (bytes, path) = tokio::task::spawn_blocking(move || (place.read(skip), place))
-                .await
-                .map_err(|e| SpoolError::disk("", std::io::Error::other(e)))?;
-            drop(path);
-            let bytes = bytes?;
-            let item = match first {
-                Some(first) => Item::Stream { offset: first.plus(skip), bytes },
-                None => Item::Snapshot(bytes),
-            };
-            let mut state = self.shared.lock();
-            state.log.step(&item);
-            self.shared.collect(state);
-            return Ok(item);
+            match self.step() {
+                Step::Item(item) => return Ok(item),
+                Step::Closed => return Err(SpoolError::Closed),
+                Step::Wait => self.shared.readable.notified().await,
+                Step::Read { place, first, skip } => return self.read(place, first, skip).await,
+            }
         }
+    }
+
+    fn step(&mut self) -> Step {
+        let mut state = self.shared.lock();
+        match state.log.next() {
+            Next::Item(item) => {
+                self.shared.collect(state);
+                Step::Item(item)
+            }
+            Next::OnDisk { place, first, skip } => Step::Read { place, first, skip },
+            Next::Nothing if state.writer_gone => Step::Closed,
+            Next::Nothing => Step::Wait,
+        }
+    }
+
+    /// Reads a place from the disk; only then does the cursor move on.
+    async fn read(&mut self, place: Place, first: Option<Offset>, skip: u64) -> Result<Item, SpoolError> {
+        let bytes = tokio::task::spawn_blocking(move || place.read(skip))
+            .await
+            .map_err(|e| SpoolError::disk("", std::io::Error::other(e)))??;
+        let item = match first {
+            Some(first) => Item::Stream { offset: first.plus(skip), bytes },
+            None => Item::Snapshot(bytes),
+        };
+        let mut state = self.shared.lock();
+        state.log.step(&item);
+        self.shared.collect(state);
+        Ok(item)
     }
 
     /// The next item if it lies in memory; `None` where there is none or it has to come from the disk: then call
@@ -66,7 +72,7 @@ impl SpoolReader {
                 self.shared.collect(state);
                 Some(item)
             }
-            _ => None,
+            Next::OnDisk { .. } | Next::Nothing => None,
         }
     }
 
@@ -101,6 +107,14 @@ impl SpoolReleaser {
     pub fn stats(&self) -> SpoolStats {
         self.shared.stats()
     }
+}
+
+/// What there is to do for the next item.
+enum Step {
+    Item(Item),
+    Read { place: Place, first: Option<Offset>, skip: u64 },
+    Wait,
+    Closed,
 }
 
 impl Drop for SpoolReader {

@@ -2,6 +2,8 @@
 
 use super::{Dialer, NetError, join_address, split_address};
 use crate::model::Topology;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use redis::Value;
 use std::collections::BTreeMap;
 
@@ -23,7 +25,7 @@ impl Dialer {
     pub async fn masters(&self) -> Result<Vec<ShardAddress>, NetError> {
         match self.instance.topology {
             Topology::Sentinel => self.ask_sentinels().await,
-            Topology::Cluster => self.first_of(async |d, a| d.ask_cluster(a).await).await,
+            Topology::Cluster => self.first_of(|d, a| d.ask_cluster(a).boxed()).await,
             Topology::Standalone | Topology::Proxy => self.standalone().await,
             Topology::Auto => self.find_out().await,
         }
@@ -34,12 +36,15 @@ impl Dialer {
         if self.instance.master_name.is_some() {
             return self.ask_sentinels().await;
         }
-        let cluster = self.first_of(async |d, a| d.info(a).await).await.is_ok_and(|info| info.is_cluster());
-        if cluster { self.first_of(async |d, a| d.ask_cluster(a).await).await } else { self.standalone().await }
+        let cluster = self.first_of(|d, a| d.info(a).boxed()).await.is_ok_and(|info| info.is_cluster());
+        if cluster { self.first_of(|d, a| d.ask_cluster(a).boxed()).await } else { self.standalone().await }
     }
 
     /// Asks one address after the other until one answers.
-    async fn first_of<T>(&self, ask: impl AsyncFn(&Dialer, &str) -> Result<T, NetError>) -> Result<T, NetError> {
+    async fn first_of<T>(
+        &self,
+        ask: impl for<'a> Fn(&'a Dialer, &'a str) -> BoxFuture<'a, Result<T, NetError>>,
+    ) -> Result<T, NetError> {
         let mut last = NetError::NoAddress;
         for address in &self.instance.addresses {
             match ask(self, address).await {
@@ -59,7 +64,21 @@ impl Dialer {
             self.conversation(only).await?;
             return Ok(one(only));
         }
-        let master = async |d: &Dialer, address: &str| match d.info(address).await {
+        match self.first_of(|d, a| d.ask_for_a_master(a).boxed()).await {
+            Ok(address) => Ok(one(&address)),
+            // No master among them: the first that answers, whatever it is.
+            Err(e) => {
+                match self.first_of(|d, a| async move { d.conversation(a).await.map(|_| a.to_owned()) }.boxed()).await {
+                    Ok(address) => Ok(one(&address)),
+                    Err(_) => Err(e),
+                }
+            }
+        }
+    }
+
+    /// Fails if that address is a replica's.
+    async fn ask_for_a_master(&self, address: &str) -> Result<String, NetError> {
+        match self.info(address).await {
             Ok(info) if info.role.as_deref() == Some("slave") => Err(NetError::Server {
                 address: address.to_owned(),
                 doing: "INFO".into(),
@@ -67,14 +86,6 @@ impl Dialer {
                 seen: "role:slave".into(),
             }),
             other => other.map(|_| address.to_owned()),
-        };
-        match self.first_of(master).await {
-            Ok(address) => Ok(one(&address)),
-            // No master among them: the first that answers, whatever it is.
-            Err(e) => match self.first_of(async |d, a| d.conversation(a).await.map(|_| a.to_owned())).await {
-                Ok(address) => Ok(one(&address)),
-                Err(_) => Err(e),
-            },
         }
     }
 
@@ -83,19 +94,20 @@ impl Dialer {
         let mut sentinels = self.clone();
         let instance = std::sync::Arc::make_mut(&mut sentinels.instance);
         instance.account = instance.sentinel_account.clone();
-        sentinels
-            .first_of(async |d, address| {
-                let mut control = d.control(address).await?;
-                let mut command = redis::cmd("SENTINEL");
-                command.arg("get-master-addr-by-name").arg(&name);
-                match control.ask::<Option<(String, u16)>>(&command).await? {
-                    Some((host, port)) => {
-                        Ok(vec![ShardAddress { address: join_address(&host, port), node_id: None, slots: vec![] }])
-                    }
-                    None => Err(NetError::NoMaster { name: name.clone(), seen: format!("{address} said nil") }),
-                }
-            })
-            .await
+        let name = name.as_str();
+        sentinels.first_of(|d, address| d.ask_sentinel(address, name.to_owned()).boxed()).await
+    }
+
+    async fn ask_sentinel(&self, address: &str, name: String) -> Result<Vec<ShardAddress>, NetError> {
+        let mut control = self.control(address).await?;
+        let mut command = redis::cmd("SENTINEL");
+        command.arg("get-master-addr-by-name").arg(&name);
+        match control.ask::<Option<(String, u16)>>(&command).await? {
+            Some((host, port)) => {
+                Ok(vec![ShardAddress { address: join_address(&host, port), node_id: None, slots: vec![] }])
+            }
+            None => Err(NetError::NoMaster { name, seen: format!("{address} said nil") }),
+        }
     }
 
     /// `CLUSTER SLOTS`: known to every version, and its ports are the TLS ones on a TLS connection.

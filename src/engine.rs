@@ -10,6 +10,7 @@ pub mod arbiter;
 pub mod conflicts;
 pub mod core;
 pub mod events;
+pub mod fence;
 pub mod history;
 pub mod job;
 pub mod link;

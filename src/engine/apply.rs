@@ -15,6 +15,7 @@
 //!   said what it applied.
 
 pub mod control_key;
+pub mod limiter;
 pub mod outbox;
 pub mod replies;
 pub mod transaction;

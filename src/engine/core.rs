@@ -117,6 +117,11 @@ impl Core {
         }
     }
 
+    /// Nothing waits to be written to a site.
+    pub fn out_is_empty(&self, site: Side) -> bool {
+        self.out[site.index()].is_empty()
+    }
+
     /// To be told at the begin of each turn under the lock.
     pub fn set_now(&mut self, now_ms: u64) {
         self.now_ms = now_ms;

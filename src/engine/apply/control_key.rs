@@ -3,7 +3,7 @@
 //! Its text is words with one space between, in this order:
 //!
 //! ```text
-//! 1 EPOCH SERIAL PHASE REPLID OFFSET DB REPLIED DB PEER-REPLID ECHOED DB
+//! 1 EPOCH NUMBER SERIAL PHASE REPLID OFFSET DB REPLIED DB PEER-REPLID ECHOED DB
 //! ```
 //!
 //! `PHASE` is `l` while the snapshot is being loaded (OFFSET is then where the stream will begin) and `s` after. A
@@ -39,6 +39,8 @@ pub enum LoadPhase {
 pub struct ControlKey {
     /// Grows with each start of the job's engine.
     pub epoch: u64,
+    /// Counts the transactions of this engine to this site: tells which of a window were applied.
+    pub number: u64,
     /// The arbiter's serial of the last change in the transaction: an echo with it clears every change up to it.
     pub serial: u64,
     pub phase: LoadPhase,
@@ -64,6 +66,7 @@ impl ControlKey {
         };
         out.put_slice(b"1 ");
         word(out, self.epoch);
+        word(out, self.number);
         word(out, self.serial);
         out.put_slice(match self.phase {
             LoadPhase::Loading => b"l ",
@@ -91,6 +94,7 @@ impl ControlKey {
             return None;
         }
         let epoch = next()?.parse().ok()?;
+        let number = next()?.parse().ok()?;
         let serial = next()?.parse().ok()?;
         let phase = match next()? {
             "l" => LoadPhase::Loading,
@@ -104,6 +108,7 @@ impl ControlKey {
         let echoed = Position::new(next()?.parse().ok()?, next()?.parse().ok()?);
         words.next().is_none().then_some(ControlKey {
             epoch,
+            number,
             serial,
             phase,
             replid,
@@ -122,10 +127,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(epoch: u64, serial: u64, load: bool, id in proptest::option::of("[0-9a-f]{40}"),
+        fn what_is_written_is_read(epoch: u64, number: u64, serial: u64, load: bool, id in proptest::option::of("[0-9a-f]{40}"),
                                    a: u64, b: u64, c: u64, db: u32) {
             let key = ControlKey {
-                epoch, serial,
+                epoch, number, serial,
                 phase: if load { LoadPhase::Loading } else { LoadPhase::Streaming },
                 replid: id.as_ref().map(|i| i.parse().unwrap()),
                 applied: Position::new(a, db), replied: Position::new(b, 0),

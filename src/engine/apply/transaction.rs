@@ -17,7 +17,8 @@ pub struct Transaction {
     pub first_reply: Vec<u32>,
     /// Commands between MULTI and EXEC: as many `+QUEUED`, as many elements.
     pub queued: u32,
-    pub serial: u64,
+    /// What its control key says.
+    pub control: ControlKey,
     /// How far the source has come with it.
     pub position: Position,
     pub bytes: usize,
@@ -94,7 +95,7 @@ impl Transaction {
             segments,
             first_reply,
             queued,
-            serial: control.serial,
+            control: *control,
             position: control.applied,
             changes: items.iter().map(|i| i.changes).sum(),
             decided_ms: items.first().map_or(0, |i| i.decided_ms),

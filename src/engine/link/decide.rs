@@ -12,9 +12,10 @@ use crate::engine::arbiter::classify::{self, Effect, classify};
 use crate::engine::arbiter::{Token, Touch, Verdict};
 use crate::engine::core::{Core, NewItem};
 use crate::model::{Databases, Side};
+use crate::wire::command::Argv;
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
-use crate::wire::rewrite::{Rewrite, rewrite};
+use crate::wire::rewrite::{Line, Rewrite, encode_line, rewrite};
 use crate::wire::stream::{Args, Batch, Command, Entry};
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
@@ -101,6 +102,10 @@ impl Decider {
         }
     }
 
+    pub fn forwards_flush(&self) -> bool {
+        self.forward_flush
+    }
+
     /// The control key's value, if this entry is an echo of our own.
     pub fn marker_of(&self, batch: &Batch, entry: &Entry) -> Option<Option<ControlKey>> {
         batch.commands(entry).iter().find_map(|c| {
@@ -165,7 +170,7 @@ impl Decider {
             let Some(marker) = current.filter(|_| self.two_way) else { continue };
             let name = args.get(0).unwrap_or_default();
             if name.eq_ignore_ascii_case(b"del") || name.eq_ignore_ascii_case(b"unlink") {
-                for n in 1..args.len() {
+                for n in 1..args.argc() {
                     let key = args.get(n).unwrap_or_default();
                     self.hidden_delete(core, batch, entry, c, key, marker.serial, at);
                 }
@@ -212,7 +217,7 @@ impl Decider {
             .filter(|c| c.db == command.db)
             .map(|c| (batch.arg(c, 0).unwrap_or_default(), batch.args(c)))
             .filter(|(name, _)| name.eq_ignore_ascii_case(b"del") || name.eq_ignore_ascii_case(b"unlink"))
-            .map(|(_, args)| (1..args.len()).filter(|n| args.get(*n) == Some(key)).count())
+            .map(|(_, args)| (1..args.argc()).filter(|n| args.get(*n) == Some(key)).count())
             .sum::<usize>();
         if seen <= own {
             return;
@@ -293,7 +298,7 @@ impl Decider {
         let Verdict::Forward(serial) = verdict else { return };
         self.begin(core, command.db);
         match words {
-            Rewrite::Commands(list) => self.rewritten(&list, serial),
+            Rewrite::Commands(list) => self.rewritten(&list, &args, serial),
             _ => self.forward(core, batch, command, serial),
         }
     }
@@ -370,7 +375,7 @@ impl Decider {
         for (n, words) in send {
             self.begin_in_transaction(core, commands[n].db);
             match words {
-                Rewrite::Commands(list) => self.rewritten(&list, serial),
+                Rewrite::Commands(list) => self.rewritten(&list, &all[n], serial),
                 _ => self.forward_in_transaction(batch, &commands[n], serial),
             }
         }
@@ -483,12 +488,13 @@ impl Decider {
         self.run.added(1, serial);
     }
 
-    fn rewritten(&mut self, list: &[Vec<Bytes>], serial: u64) {
-        for words in list {
-            if let Some(t) = telltale(words, self.run.commands) {
+    fn rewritten(&mut self, list: &[Line], original: &Args<'_>, serial: u64) {
+        for line in list {
+            let words: SmallVec<[&[u8]; 8]> = line.iter().map(|w| w.bytes(original)).collect();
+            if let Some(t) = telltale(&words[..], self.run.commands) {
                 self.run.telltales.push(t);
             }
-            encode(&mut self.run.data, words);
+            encode_line(&mut self.run.data, line, original);
             self.run.commands += 1;
         }
         self.run.serial = serial;

@@ -17,10 +17,15 @@ pub struct ConflictLog {
     hot: HashMap<(u32, Box<[u8]>), (u64, u64)>,
     opened_ms: HashMap<u64, u64>,
     /// Unix time of the job clock's zero, in milliseconds.
-    pub epoch_ms: u64,
+    epoch_ms: u64,
 }
 
 impl ConflictLog {
+    /// A log whose clock began at this Unix time, in milliseconds.
+    pub fn since(epoch_ms: u64) -> Self {
+        ConflictLog { epoch_ms, ..ConflictLog::default() }
+    }
+
     /// An episode began.
     pub fn opened(&mut self, number: u64, now_ms: u64) {
         self.opened_ms.insert(number, now_ms);

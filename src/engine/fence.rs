@@ -45,12 +45,7 @@ pub async fn read_control_key(control: &mut Control, db: u32, key: &[u8]) -> Res
 }
 
 /// Writes the control key by itself.
-pub async fn write_control_key(
-    control: &mut Control,
-    db: u32,
-    key: &[u8],
-    value: &ControlKey,
-) -> Result<(), NetError> {
+pub async fn write_control_key(control: &mut Control, db: u32, key: &[u8], value: &ControlKey) -> Result<(), NetError> {
     let mut text = bytes::BytesMut::new();
     value.write(&mut text);
     let _: (redis::Value,) = in_db(control, db, |p| {

@@ -241,6 +241,8 @@ impl Link {
                 return Err(LinkError::UnknownDb);
             }
             self.decoder.reset(self.s.control_db);
+            // From now on the position can be resumed from: it is worth writing down.
+            self.s.shared.lock().unsaved[self.peer().index()].1 = true;
             return self.decoder.decode(&self.rest, &mut self.batch).map_err(bad);
         }
         Ok(used)
@@ -259,7 +261,8 @@ impl Link {
             let now = self.s.shared.now_ms();
             let unix = unix_ms();
             let late = self.s.replica.received().since(Offset(self.offset)) > (1 << 20);
-            let at = if self.offset < self.unknown_until || late { 0 } else { (now - self.s.way_ms.min(now - 1)) as u32 };
+            let at =
+                if self.offset < self.unknown_until || late { 0 } else { (now - self.s.way_ms.min(now - 1)) as u32 };
             // The state's bell is looked for before the look under the lock, so that it is not missed.
             let came = self.s.shared.state_came.notified();
             tokio::pin!(came);

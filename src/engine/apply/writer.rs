@@ -138,7 +138,10 @@ impl Writer {
         let mut attempt = 0u32;
         let mut first = true;
         loop {
-            if *self.s.order.borrow() == Order::Drain && self.window.is_empty() && self.s.shared.lock().out_is_empty(self.site) {
+            if *self.s.order.borrow() == Order::Drain
+                && self.window.is_empty()
+                && self.s.shared.lock().out_is_empty(self.site)
+            {
                 return End::Stopped;
             }
             let opened = match self.open(first).await {
@@ -150,7 +153,11 @@ impl Writer {
                 Ok(stream) => {
                     attempt = 0;
                     if !first {
-                        self.s.events.info(Some(self.s.direction), EventKind::Connected, format!("writing to {} again", self.s.address));
+                        self.s.events.info(
+                            Some(self.s.direction),
+                            EventKind::Connected,
+                            format!("writing to {} again", self.s.address),
+                        );
                     }
                     first = false;
                     self.s.gauge.set_condition(Condition::Fine);
@@ -179,7 +186,12 @@ impl Writer {
         let fresh = self.s.gauge.set_condition(Condition::Reconnecting { why: why.clone() });
         if fresh {
             self.s.gauge.reconnected();
-            self.s.events.emit(Some(self.s.direction), Severity::Warning, EventKind::Disconnected, format!("writing: {why}; trying again"));
+            self.s.events.emit(
+                Some(self.s.direction),
+                Severity::Warning,
+                EventKind::Disconnected,
+                format!("writing: {why}; trying again"),
+            );
         }
     }
 
@@ -203,7 +215,8 @@ impl Writer {
     async fn reconcile(&mut self) -> Result<Result<(), End>, NetError> {
         let mut control = self.s.dialer.control(&self.s.address).await?;
         crate::engine::fence::kill_clients(&mut control, self.s.dialer.client_name()).await?;
-        let key = crate::engine::fence::read_control_key(&mut control, self.s.envelope.db, &self.s.envelope.key).await?;
+        let key =
+            crate::engine::fence::read_control_key(&mut control, self.s.envelope.db, &self.s.envelope.key).await?;
         let Some(key) = key else {
             return Ok(if self.number == 0 { Ok(()) } else { Err(End::Gone) });
         };
@@ -311,9 +324,7 @@ impl Writer {
                 } else {
                     let items = core.out[i].take(COMMANDS, BYTES);
                     items.last().map(|l| (l.serial, l.position, l.echoed, l.phase)).map(
-                        |(serial, position, echoed, phase)| {
-                            (items, self.control_key(serial, position, echoed, phase))
-                        },
+                        |(serial, position, echoed, phase)| (items, self.control_key(serial, position, echoed, phase)),
                     )
                 }
             };
@@ -351,13 +362,7 @@ impl Writer {
         Some((Vec::new(), self.control_key(serial, core.decided[from], core.echoed[from], core.phase[from])))
     }
 
-    fn control_key(
-        &self,
-        serial: u64,
-        position: Position,
-        echoed: Position,
-        phase: LoadPhase,
-    ) -> ControlKey {
+    fn control_key(&self, serial: u64, position: Position, echoed: Position, phase: LoadPhase) -> ControlKey {
         let replid = |side: Side| {
             self.s.replids[side.index()].read().map(|r| *r).unwrap_or_else(|poisoned| *poisoned.into_inner())
         };
@@ -422,17 +427,15 @@ impl Writer {
                 }
                 Finding::Differs { item, index, reply } => {
                     let telltale = reply == "0" || reply == "nil";
-                    let (cause, authority) = if telltale {
-                        (Cause::Expiry, self.site.other())
-                    } else {
-                        (Cause::ApplyError, Side::Source)
-                    };
+                    let (cause, authority) =
+                        if telltale { (Cause::Expiry, self.site.other()) } else { (Cause::ApplyError, Side::Source) };
                     self.s.gauge.apply_error();
                     if let Some(shown) = self.differs(&mut core, &t.items[*item], Some(*index), authority, cause)
                         && self.s.gauge.may_log_error()
                     {
                         let what = if telltale { format!("answered {reply}") } else { format!("failed: {reply}") };
-                        let then = if self.s.two_way { "its key is settled by state" } else { "the two sides differ in it" };
+                        let then =
+                            if self.s.two_way { "its key is settled by state" } else { "the two sides differ in it" };
                         let text = format!("{shown} {what}; {then}");
                         self.s.events.emit(Some(self.s.direction), Severity::Warning, EventKind::ApplyError, text);
                     }
@@ -610,7 +613,8 @@ impl Writer {
     fn without_refused_command(&mut self, text: &str) {
         let Some(t) = self.window.pop_front() else { return };
         self.s.gauge.apply_error();
-        let text = format!("{} does not take a command: {text}; the keys it touches are settled by state", self.s.address);
+        let text =
+            format!("{} does not take a command: {text}; the keys it touches are settled by state", self.s.address);
         self.s.events.emit(Some(self.s.direction), Severity::Error, EventKind::ApplyError, text);
         self.window_bytes -= t.bytes;
         self.unseen(&t);
@@ -621,10 +625,7 @@ impl Writer {
     }
 }
 
-async fn write_some(
-    writer: &mut (impl AsyncWriteExt + Unpin),
-    pending: &VecDeque<Bytes>,
-) -> std::io::Result<usize> {
+async fn write_some(writer: &mut (impl AsyncWriteExt + Unpin), pending: &VecDeque<Bytes>) -> std::io::Result<usize> {
     const SLICES: usize = 64;
     let mut slices = [IoSlice::new(&[]); SLICES];
     let mut n = 0;

@@ -10,9 +10,14 @@ use tokio::sync::watch;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     Fine,
-    Reconnecting { why: String },
+    Reconnecting {
+        why: String,
+    },
     /// It refuses writes as a whole; they are tried again.
-    Refused { why: String, remedy: String },
+    Refused {
+        why: String,
+        remedy: String,
+    },
 }
 
 #[derive(Debug)]
@@ -77,13 +82,7 @@ impl Gauge {
                 arrivals: Default::default(),
                 latency_ms: 0,
                 logged: None,
-                rate: Rate {
-                    at: Instant::now(),
-                    changes: 0,
-                    bytes: 0,
-                    changes_per_second: 0.0,
-                    bytes_per_second: 0.0,
-                },
+                rate: Rate { at: Instant::now(), changes: 0, bytes: 0, changes_per_second: 0.0, bytes_per_second: 0.0 },
             }),
         }
     }

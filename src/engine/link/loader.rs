@@ -38,7 +38,12 @@ pub enum LoadError {
 enum Piece {
     Key(KeyEntry),
     /// Commands of a big value; `first` begins it.
-    Part { db: u32, key: Bytes, commands: Vec<Command>, first: bool },
+    Part {
+        db: u32,
+        key: Bytes,
+        commands: Vec<Command>,
+        first: bool,
+    },
     Function(Bytes),
 }
 
@@ -234,8 +239,7 @@ impl Loader {
     }
 
     fn verdict(&self, core: &mut Core, run: &mut Run, db: u32, key: &[u8]) -> Option<u64> {
-        let touch =
-            Touch { db, key, hash: core.arbiter.hash(db, key), class: Class::Write, part: Part::WHOLE };
+        let touch = Touch { db, key, hash: core.arbiter.hash(db, key), class: Class::Write, part: Part::WHOLE };
         let verdict = core.arbiter.snapshot_key(self.here, &touch, self.merge);
         if core.arbiter.has_effects() {
             run.flush(core, self.here, self.merge);
@@ -254,7 +258,10 @@ impl Loader {
 
     /// What the target has no word for, as sentences.
     pub fn lost(&mut self) -> Vec<String> {
-        self.lost.drain().map(|(what, n)| format!("{n} {what} could not be carried: the target has no word for it")).collect()
+        self.lost
+            .drain()
+            .map(|(what, n)| format!("{n} {what} could not be carried: the target has no word for it"))
+            .collect()
     }
 }
 

@@ -85,6 +85,9 @@ pub fn rewrite_as(spec: &Spec, argv: &(impl Argv + ?Sized), read_at_ms: u64, tar
     if spec.rule == Rule::None {
         return if spec.known_to(&target) || spec.module { Rewrite::AsIs } else { unknown(spec) };
     }
+    if !spec.takes(argv.argc()) {
+        return Rewrite::AsIs; // no server says this
+    }
     let case = Case { spec, argv, read_at_ms, target };
     by_rule(&case).unwrap_or(Rewrite::AsIs)
 }

@@ -4,4 +4,7 @@
 //! skipped, and named in the output, but not all of them may be missing.
 
 mod command_table;
+mod mutation;
+mod properties;
+mod rewrite_matrix;
 mod server;

@@ -132,14 +132,22 @@ impl Decoder {
             }
             let (args, commands) = (batch.args.len(), batch.commands.len());
             let mut walk = Walk { db: self.db, multi: false, first_arg: args };
-            match walk.entry(&mut scan, buf, &self.limits, &mut batch.args, &mut batch.commands)? {
-                Ok(end) => {
+            match walk.entry(&mut scan, buf, &self.limits, &mut batch.args, &mut batch.commands) {
+                Ok(Ok(end)) => {
                     self.deliver(batch, commands, end, walk);
                     consumed = end;
                 }
-                Err(needed) => {
+                Ok(Err(needed)) => {
                     self.needed = needed - consumed;
                     self.set_aside(batch, args, commands, scan, walk, consumed);
+                    break;
+                }
+                Err(error) if consumed == 0 => return Err(error),
+                // What stands before the broken bytes is good: it is delivered, and the next call meets them first.
+                Err(_) => {
+                    batch.args.truncate(args);
+                    batch.commands.truncate(commands);
+                    self.reset(self.db);
                     break;
                 }
             }

@@ -14,6 +14,8 @@
 mod fields;
 mod keyspace;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use super::command::{Argv, Kind, Rule, Spec, lookup};
 use super::dialect::Dialect;

@@ -12,6 +12,7 @@
 mod extract;
 mod index;
 mod spec;
+#[rustfmt::skip]
 mod table;
 
 pub use extract::{KeyRef, Keys};

@@ -14,6 +14,8 @@
 mod fields;
 mod keyspace;
 mod streams;
+#[cfg(test)]
+mod tests;
 
 use super::command::{Argv, Kind, Rule, Spec, lookup};
 use super::dialect::Dialect;
@@ -84,6 +86,9 @@ pub fn rewrite(argv: &(impl Argv + ?Sized), read_at_ms: u64, target: Dialect) ->
 pub fn rewrite_as(spec: &Spec, argv: &(impl Argv + ?Sized), read_at_ms: u64, target: Dialect) -> Rewrite {
     if spec.rule == Rule::None {
         return if spec.known_to(&target) || spec.module { Rewrite::AsIs } else { unknown(spec) };
+    }
+    if !spec.takes(argv.argc()) {
+        return Rewrite::AsIs; // no server says this
     }
     let case = Case { spec, argv, read_at_ms, target };
     by_rule(&case).unwrap_or(Rewrite::AsIs)

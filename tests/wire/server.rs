@@ -51,7 +51,6 @@ fn folder(name: &str) -> Option<PathBuf> {
 
 /// A running server; stopped and swept away when dropped.
 pub struct Server {
-    pub name: &'static str,
     pub port: u16,
     child: Child,
     _dir: tempfile::TempDir,
@@ -74,7 +73,7 @@ impl Server {
                 command.args(["--repl-diskless-sync-delay", "0"]);
             }
             let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-            let mut server = Server { name, port, child: child.expect("the server starts"), _dir: dir };
+            let mut server = Server { port, child: child.expect("the server starts"), _dir: dir };
             if server.ready() {
                 return server;
             }

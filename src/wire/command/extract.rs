@@ -50,9 +50,7 @@ impl Keys {
 }
 
 pub(super) fn keys(spec: &Spec, argv: &(impl Argv + ?Sized)) -> Option<Keys> {
-    let argc = argv.argc();
-    let enough = if spec.arity < 0 { argc >= spec.arity.unsigned_abs() as usize } else { argc == spec.arity as usize };
-    if !enough || (spec.container && spec.kind == Kind::Keyed) {
+    if !spec.takes(argv.argc()) || (spec.container && spec.kind == Kind::Keyed) {
         return None;
     }
     let mut keys = Keys::new();

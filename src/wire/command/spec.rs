@@ -125,6 +125,11 @@ impl Spec {
         extract::keys(self, argv)
     }
 
+    /// So many arguments, the name included, are enough and not too many.
+    pub fn takes(&self, argc: usize) -> bool {
+        if self.arity < 0 { argc >= self.arity.unsigned_abs() as usize } else { argc == self.arity as usize }
+    }
+
     /// A server of this make and version has the command. Modules are not counted: whoever loads them knows.
     pub fn known_to(&self, dialect: &Dialect) -> bool {
         let since = match dialect.flavor {

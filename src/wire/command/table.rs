@@ -14,7 +14,14 @@ const fn k(access: u8, begin: Begin, find: Find) -> KeySpec {
     KeySpec { access: Access::of(access), begin, find }
 }
 
-const fn c(name: &'static str, arity: i16, flags: u8, since: [u16; 3], kind: Kind, keys: &'static [KeySpec]) -> Spec {
+const fn c(
+    name: &'static str,
+    arity: i16,
+    flags: u8,
+    since: [u16; 3],
+    kind: Kind,
+    keys: &'static [KeySpec],
+) -> Spec {
     let (write, container, module) = (flags & W != 0, flags & CONTAINER != 0, flags & MODULE != 0);
     Spec { name, kind, write, arity, container, module, since, rule: Rule::of(name), keys }
 }

@@ -136,7 +136,7 @@ fn take(buf: &[u8]) -> Option<(Reply<'_>, usize)> {
             b'+' => (Reply::Simple(text()?), end),
             b'-' | b'!' => (Reply::Error(text()?), end),
             b':' => (Reply::Int(n), end),
-            b'$' | b'=' | b'*' | b'~' if n < 0 => (Reply::Null, end),
+            b'$' | b'*' if n < 0 => (Reply::Null, end),
             b'$' | b'=' => (Reply::Bulk(text()?), end),
             b'_' => (Reply::Null, end),
             b',' => (Reply::Double(text()?), end),
@@ -171,7 +171,7 @@ fn item(buf: &[u8], at: usize, limits: &Limits) -> Result<Option<Item>, RespErro
     match marker {
         b':' => Ok(count(buf, body)?.map(|(n, end)| Item { marker, n, body, end })),
         b'*' | b'%' | b'~' | b'>' | b'|' => match count(buf, body)? {
-            Some((n, _)) if n as u64 > limits.args as u64 && n != -1 => {
+            Some((n, _)) if n as u64 > limits.args as u64 && (n, marker) != (-1, b'*') => {
                 Err(RespError::TooLarge { at, what: "an array", size: n as u64, limit: limits.args as u64 })
             }
             Some((n, end)) => Ok(Some(Item { marker, n, body: end, end })),

@@ -33,7 +33,7 @@ fn options<A: Argv + ?Sized>(case: &Case<'_, A>, from: usize) -> Option<Options>
             found.presence = Some(n);
         } else if case.is(n, "GET") {
             found.get = true;
-        } else if word.len() > 2 && word[..2].eq_ignore_ascii_case(b"IF") {
+        } else if word.len() > 2 && word[..2].eq_ignore_ascii_case(b"IF") && n + 1 < case.argc() {
             found.comparison = Some(n);
             n += 1;
         } else {
@@ -206,7 +206,7 @@ pub(super) fn pop<A: Argv + ?Sized>(case: &Case<'_, A>) -> Option<Rewrite> {
     if case.argc() != 3 || case.target.speaks_redis(6, 2) {
         return None;
     }
-    let count = case.int(2)?;
+    let count = case.int(2).filter(|n| *n >= 0)?;
     let (from, to) = if case.spec.name == "lpop" { (count, -1) } else { (0, -1 - count) };
     one(vec![Word::Text("LTRIM"), Word::Arg(1), Word::number(from), Word::number(to)])
 }
@@ -232,7 +232,7 @@ pub(super) fn zadd<A: Argv + ?Sized>(case: &Case<'_, A>) -> Option<Rewrite> {
         .last()
         .map_or(2, |n| n + 1);
     let comparison: Vec<usize> = (2..flags).filter(|&n| case.is(n, "GT") || case.is(n, "LT")).collect();
-    match (comparison.is_empty(), case.argc() - flags) {
+    match (comparison.is_empty(), case.argc().saturating_sub(flags)) {
         (true, _) => None,
         (false, 2) => Some(case.without(&comparison)),
         // Which of several were changed is not told.

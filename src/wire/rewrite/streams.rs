@@ -4,27 +4,31 @@ use super::{Case, Rewrite, Word, one};
 use crate::wire::command::Argv;
 
 /// What is to happen to the options of XADD and XTRIM.
-enum Trimming {
+#[derive(Default)]
+struct Options {
     /// These arguments have to go.
-    Without(Vec<usize>),
-    State,
+    omit: Vec<usize>,
+    /// Some of it can't be said at all.
+    state: bool,
+    /// The producer of `IDMP producer id`.
+    producer: Option<usize>,
+    /// Behind the options: the id of XADD.
+    end: usize,
 }
 
-/// Walks over the options of XADD and XTRIM, up to the id of the one and to the end of the other.
-fn trimming<A: Argv + ?Sized>(case: &Case<'_, A>) -> Trimming {
+fn options<A: Argv + ?Sized>(case: &Case<'_, A>) -> Options {
     let references = case.target.has_stream_references();
-    let mut omit = Vec::new();
-    let mut state = false;
+    let mut found = Options::default();
     let mut approximate = false;
     let mut limit = None;
     let mut n = 2;
     while n < case.argc() {
         if case.is(n, "NOMKSTREAM") {
             if !case.target.speaks_redis(6, 2) {
-                omit.push(n); // it was there
+                found.omit.push(n); // it was there
             }
         } else if case.is(n, "MAXLEN") || case.is(n, "MINID") {
-            state |= case.is(n, "MINID") && !case.target.speaks_redis(6, 2);
+            found.state |= case.is(n, "MINID") && !case.target.speaks_redis(6, 2);
             n += 1;
             if case.is(n, "~") || case.is(n, "=") {
                 approximate = case.is(n, "~");
@@ -35,16 +39,17 @@ fn trimming<A: Argv + ?Sized>(case: &Case<'_, A>) -> Trimming {
             n += 1;
         } else if case.is(n, "KEEPREF") {
             if !references {
-                omit.push(n);
+                found.omit.push(n);
             }
         } else if case.is(n, "DELREF") || case.is(n, "ACKED") {
-            state |= !references;
-        } else if case.is(n, "IDMP") || case.is(n, "IDMPAUTO") {
-            let more = if case.is(n, "IDMP") { 2 } else { 1 };
-            if !case.target.has_idempotent_xadd() {
-                omit.extend(n..=n + more); // only the id was kept, and it is in the command
-            }
-            n += more;
+            found.state |= !references;
+        } else if case.is(n, "IDMP") {
+            found.omit.extend(n..n + 3);
+            found.producer = Some(n + 1);
+            n += 2;
+        } else if case.is(n, "IDMPAUTO") {
+            found.omit.extend(n..n + 2);
+            n += 1;
         } else {
             break;
         }
@@ -52,29 +57,47 @@ fn trimming<A: Argv + ?Sized>(case: &Case<'_, A>) -> Trimming {
     }
     // A server tells its replicas what it did (`= 1-1 LIMIT 10`) in words that it does not take from a client.
     if let Some(limit) = limit.filter(|_| !approximate) {
-        omit.extend([limit, limit + 1]);
+        found.omit.extend([limit, limit + 1]);
     }
-    if state { Trimming::State } else { Trimming::Without(omit) }
+    found.end = n;
+    found
 }
 
 /// `XADD key [NOMKSTREAM] [KEEPREF|DELREF|ACKED] [IDMP p i|IDMPAUTO p] [MAXLEN|MINID [=|~] n [LIMIT n]] id field value ...`
+///
+/// A client may say IDMP only with an id of `*`; so the entry is added without, and what it stands for is recorded
+/// beside it. What IDMPAUTO stands for only the source could say: there, an entry is not known again at the target.
 pub(super) fn xadd<A: Argv + ?Sized>(case: &Case<'_, A>) -> Option<Rewrite> {
     // An id begins with a digit: no options, the common case.
     if case.argv.arg(2).first().is_some_and(u8::is_ascii_digit) {
         return None;
     }
-    match trimming(case) {
-        Trimming::State => Some(Rewrite::State),
-        Trimming::Without(omit) => (!omit.is_empty()).then(|| case.without(&omit)),
+    let options = options(case);
+    if options.state {
+        return Some(Rewrite::State);
+    }
+    let id = u32::try_from(options.end).ok().filter(|_| options.end < case.argc())?;
+    match (options.omit.is_empty(), options.producer) {
+        (true, _) => None,
+        (false, Some(producer)) if case.target.has_idempotent_xadd() => {
+            let mut record = vec![Word::Text("XIDMPRECORD"), Word::Arg(1)];
+            record.extend(case.args(producer..producer + 2));
+            record.push(Word::Arg(id));
+            let Rewrite::Commands(mut lines) = case.without(&options.omit) else { return None };
+            lines.push(record);
+            Some(Rewrite::Commands(lines))
+        }
+        _ => Some(case.without(&options.omit)),
     }
 }
 
 /// `XTRIM key MAXLEN|MINID [=|~] n [LIMIT n] [KEEPREF|DELREF|ACKED]`
 pub(super) fn xtrim<A: Argv + ?Sized>(case: &Case<'_, A>) -> Option<Rewrite> {
-    match trimming(case) {
-        Trimming::State => Some(Rewrite::State),
-        Trimming::Without(omit) => (!omit.is_empty()).then(|| case.without(&omit)),
+    let options = options(case);
+    if options.state {
+        return Some(Rewrite::State);
     }
+    (!options.omit.is_empty()).then(|| case.without(&options.omit))
 }
 
 /// `[KEEPREF|DELREF|ACKED] IDS n id ...`: where the ids begin, if references are kept, as the older words do.

@@ -132,14 +132,22 @@ impl Decoder {
             }
             let (args, commands) = (batch.args.len(), batch.commands.len());
             let mut walk = Walk { db: self.db, multi: false, first_arg: args };
-            match walk.entry(&mut scan, buf, &self.limits, &mut batch.args, &mut batch.commands)? {
-                Ok(end) => {
+            match walk.entry(&mut scan, buf, &self.limits, &mut batch.args, &mut batch.commands) {
+                Ok(Ok(end)) => {
                     self.deliver(batch, commands, end, walk);
                     consumed = end;
                 }
-                Err(needed) => {
+                Ok(Err(needed)) => {
                     self.needed = needed - consumed;
                     self.set_aside(batch, args, commands, scan, walk, consumed);
+                    break;
+                }
+                Err(error) if consumed == 0 => return Err(error),
+                // What stands before the broken bytes is good: it is delivered, and the next call meets them first.
+                Err(_) => {
+                    batch.args.truncate(args);
+                    batch.commands.truncate(commands);
+                    self.reset(self.db);
                     break;
                 }
             }
@@ -265,4 +273,101 @@ fn database(arg: Option<&[u8]>) -> Result<u32, StreamError> {
         .ok()
         .and_then(|t| t.parse().ok())
         .ok_or_else(|| StreamError::Select(String::from_utf8_lossy(&text[..text.len().min(32)]).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::resp::encode;
+    use bytes::BytesMut;
+
+    fn stream(commands: &[&str]) -> Bytes {
+        let mut out = BytesMut::new();
+        for command in commands {
+            encode(&mut out, &command.split(' ').collect::<Vec<_>>());
+        }
+        out.freeze()
+    }
+
+    fn text(batch: &Batch) -> Vec<(bool, u32, Vec<String>)> {
+        let command = |c: &Command| {
+            let words: Vec<_> = batch.argv(c).map(String::from_utf8_lossy).collect();
+            format!("{}:{}", c.db, words.join(" "))
+        };
+        batch.entries.iter().map(|e| (e.transaction, e.db, batch.commands(e).iter().map(command).collect())).collect()
+    }
+
+    #[test]
+    fn a_select_inside_a_transaction_is_not_undone_by_its_end() {
+        let bytes = stream(&["SELECT 2", "MULTI", "SET a 1", "select 5", "SET b 1", "EXEC", "SET c 1", "PING"]);
+        let (mut decoder, mut batch) = (Decoder::new(0), Batch::default());
+        assert_eq!(decoder.decode(&bytes, &mut batch), Ok(bytes.len()));
+        assert_eq!(
+            text(&batch),
+            [
+                (false, 2, vec![]),
+                (true, 5, vec!["2:SET a 1".to_owned(), "5:SET b 1".to_owned()]),
+                (false, 5, vec!["5:SET c 1".to_owned()]),
+                (false, 5, vec![]),
+            ]
+        );
+        assert_eq!(decoder.db(), 5);
+        assert_eq!(batch.len(), bytes.len() as u64);
+    }
+
+    #[test]
+    fn an_unfinished_transaction_leaves_no_trace_at_the_boundary() {
+        let bytes = stream(&["SET a 1", "MULTI", "SELECT 7", "SET b 1"]);
+        let (mut decoder, mut batch) = (Decoder::new(3), Batch::default());
+        let consumed = decoder.decode(&bytes, &mut batch).expect("a stream");
+        assert_eq!(consumed, stream(&["SET a 1"]).len());
+        assert_eq!((batch.commands.len(), batch.entries.len(), decoder.db()), (1, 1, 3));
+        assert!(decoder.needed() > bytes.len() - consumed);
+    }
+
+    #[test]
+    fn keepalives_newlines_and_empty_commands_are_one_entry_that_advances() {
+        let mut bytes = BytesMut::from(&b"\n\n*0\r\nPING\r\n"[..]);
+        bytes.extend_from_slice(&stream(&["REPLCONF GETACK *", "PING", "SELECT 1", "INCR k"]));
+        let bytes = bytes.freeze();
+        let (mut decoder, mut batch) = (Decoder::new(0), Batch::default());
+        assert_eq!(decoder.decode(&bytes, &mut batch), Ok(bytes.len()));
+        assert_eq!(text(&batch), [(false, 1, vec![]), (false, 1, vec!["1:INCR k".to_owned()])]);
+    }
+
+    #[test]
+    fn a_second_multi_and_a_lone_exec_are_taken_as_a_replica_takes_them() {
+        let bytes = stream(&["MULTI", "SET a 1", "MULTI", "SET b 1", "EXEC", "SET c 1", "EXEC", "SET d 1"]);
+        let (mut decoder, mut batch) = (Decoder::new(0), Batch::default());
+        assert_eq!(decoder.decode(&bytes, &mut batch), Ok(bytes.len()));
+        let sizes: Vec<_> = batch.entries.iter().map(|e| (e.transaction, e.commands.1 - e.commands.0)).collect();
+        assert_eq!(sizes, [(true, 2), (false, 1), (false, 0), (false, 1)]);
+    }
+
+    #[test]
+    fn a_batch_ends_at_its_limit_but_never_inside_an_entry() {
+        let limits = BatchLimits { bytes: usize::MAX, commands: 2 };
+        let bytes = stream(&["MULTI", "SET a 1", "SET b 1", "SET c 1", "EXEC", "SET d 1", "SET e 1", "SET f 1"]);
+        let (mut decoder, mut batch) = (Decoder::with_limits(0, Limits::default(), limits), Batch::default());
+        let (mut at, mut sizes) = (0, Vec::new());
+        while at < bytes.len() {
+            at += decoder.decode(&bytes.slice(at..), &mut batch).expect("a stream");
+            sizes.push(batch.commands.len());
+        }
+        assert_eq!(sizes, [3, 2, 1]);
+    }
+
+    #[test]
+    fn what_stands_before_broken_bytes_is_delivered_first() {
+        let mut bytes = BytesMut::from(&stream(&["SET a 1"])[..]);
+        let good = bytes.len();
+        bytes.extend_from_slice(b"*1\r\n:1\r\n");
+        let bytes = bytes.freeze();
+        let (mut decoder, mut batch) = (Decoder::new(0), Batch::default());
+        assert_eq!(decoder.decode(&bytes, &mut batch), Ok(good));
+        assert_eq!(batch.commands.len(), 1);
+        assert!(matches!(decoder.decode(&bytes.slice(good..), &mut batch), Err(StreamError::Resp(_))));
+        let wrong = stream(&["SELECT x"]);
+        assert!(matches!(Decoder::new(0).decode(&wrong, &mut batch), Err(StreamError::Select(_))));
+    }
 }

@@ -113,12 +113,11 @@ impl Rebuild {
         self
     }
 
-    /// Entries that are pending in a group and were deleted from the stream. From 7.0 on a server takes only ids that
-    /// exist, so they are put into the stream, claimed and deleted again.
+    /// Entries that are pending in a group and were deleted from the stream. A server lets nobody claim what is not
+    /// in the stream, so they are put into it, claimed and deleted again. Who streams a value in parts does not know
+    /// them before it is too late to put them in: then the target leaves them out.
     pub fn with_deleted_pending(mut self, ghosts: BTreeSet<StreamId>) -> Self {
-        if self.target.speaks_redis(7, 0) {
-            self.stream.get_or_insert_default().ghosts = ghosts;
-        }
+        self.stream.get_or_insert_default().ghosts = ghosts;
         self
     }
 

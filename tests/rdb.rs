@@ -197,9 +197,7 @@ fn use_all(rdb: &Bytes, piece: usize, limits: Limits) -> (Vec<Item>, Option<RdbE
                 }
                 Item::BigBegin(entry) => big = Decoder::big(entry.kind).ok(),
                 Item::BigPart(part) => {
-                    if big.as_mut().is_some_and(|decoder| decoder.feed(part, &mut |_| {}).is_err()) {
-                        big = None;
-                    }
+                    big = big.take().and_then(|mut decoder| decoder.feed(part, &mut |_| {}).is_ok().then_some(decoder));
                 }
                 Item::BigEnd => drop(big.take().map(Decoder::finish)),
                 _ => {}

@@ -233,6 +233,7 @@ impl Content {
                 Lost::FieldTtl(_) => self.fields.values_mut().for_each(|(_, ttl)| *ttl = None),
                 Lost::Consumers(_) => self.groups.values_mut().for_each(|g| g.consumers.retain(|_, p| !p.is_empty())),
                 Lost::ProducerIds(_) => self.produced = 0,
+                Lost::Released(_) => {}
             }
         }
         self

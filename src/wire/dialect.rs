@@ -92,6 +92,7 @@ impl Dialect {
             kind::HASH_2 => self.flavor == Flavor::Valkey && self.version >= (9, 0, 0),
             kind::HASH_METADATA | kind::HASH_LISTPACK_EX => self.flavor == Flavor::Redis && self.version >= (7, 4, 0),
             kind::STREAM_4 => self.flavor == Flavor::Redis && self.version >= (8, 6, 0),
+            kind::STREAM_5 => self.flavor == Flavor::Redis && self.version >= (8, 8, 0),
             _ => false,
         }
     }

@@ -3,6 +3,9 @@
 //! No command has more than [`MAX_ELEMENTS`] elements, nor more than [`MAX_BYTES`] of them unless a single one is
 //! longer. Between two commands the key is visible and incomplete: a caller who minds puts them into one transaction,
 //! or builds under another name and renames.
+//!
+//! Memory: one command's elements; for a stream also one group's pending entries, since their times come before the
+//! consumers that own them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -30,6 +33,8 @@ pub enum Lost {
     Consumers(u64),
     /// So many producers' ids, by which a stream recognises what it has seen (Redis 8.6).
     ProducerIds(u64),
+    /// So many pending entries without a consumer (Redis 8.8); a claim needs one.
+    Released(u64),
 }
 
 /// Rebuilds one key. Push its elements in the decoder's order, then finish.
@@ -70,6 +75,7 @@ struct StreamState {
     claimed_any: bool,
     idle_consumers: u64,
     produced: u64,
+    released: u64,
 }
 
 fn word(text: &'static str) -> Bytes {
@@ -151,6 +157,7 @@ impl Rebuild {
                     self.emit("XCFGSET", words, out);
                 }
             }
+            Element::Released(_) => self.state().released += 1,
             Element::Produced { .. } => self.state().produced += 1,
         }
     }
@@ -170,6 +177,9 @@ impl Rebuild {
             }
             if state.produced > 0 {
                 lost.push(Lost::ProducerIds(state.produced));
+            }
+            if state.released > 0 {
+                lost.push(Lost::Released(state.released));
             }
         }
         if let Some(ms) = expire_ms {

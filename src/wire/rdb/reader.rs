@@ -153,6 +153,7 @@ impl Reader {
     #[allow(clippy::should_implement_trait)] // fallible, and `None` is not the end
     pub fn next(&mut self) -> Result<Option<Item>, RdbError> {
         loop {
+            let base = self.offset();
             match self.step() {
                 Ok(Some(item)) => return Ok(Some(item)),
                 Ok(None) => {
@@ -165,7 +166,7 @@ impl Reader {
                         return Ok(None);
                     }
                 }
-                Err(Stop::Bad(error)) => return Err(error.shifted(self.offset())),
+                Err(Stop::Bad(error)) => return Err(error.shifted(base)),
             }
         }
     }

@@ -69,6 +69,7 @@ pub struct Reader {
     family: Family,
     db: u32,
     before: Before,
+    failed: Option<RdbError>,
 }
 
 impl Reader {
@@ -81,6 +82,7 @@ impl Reader {
             family: Family::Redis,
             db: 0,
             before: Before::default(),
+            failed: None,
         }
     }
 
@@ -101,7 +103,7 @@ impl Reader {
 
     /// The stream is complete, to the last byte of its checksum.
     pub fn is_done(&self) -> bool {
-        matches!(self.stage, Stage::Done)
+        matches!(self.stage, Stage::Done) && self.failed.is_none()
     }
 
     /// Bytes that have become items.
@@ -114,9 +116,12 @@ impl Reader {
         if self.is_done() { self.window.take_rest() } else { Vec::new() }
     }
 
-    /// The next item; `None` when it needs more bytes, or is done. An error is final.
+    /// The next item; `None` when it needs more bytes, or is done. An error is final: it comes again.
     #[allow(clippy::should_implement_trait)] // fallible, and `None` is not the end
     pub fn next(&mut self) -> Result<Option<Item>, RdbError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         loop {
             let base = self.offset();
             match self.step() {
@@ -131,7 +136,11 @@ impl Reader {
                         return Ok(None);
                     }
                 }
-                Err(Stop::Bad(error)) => return Err(error.shifted(base)),
+                Err(Stop::Bad(error)) => {
+                    let error = error.shifted(base);
+                    self.failed = Some(error.clone());
+                    return Err(error);
+                }
             }
         }
     }

@@ -137,13 +137,15 @@ impl Dialect {
     }
 
     /// The server loads values with this type byte (see [`kind`]), whatever version the payload was written by. For a
-    /// module's value it also has to have the module, which only it can tell.
+    /// module's value it also has to have the module, or it answers "Bad data format".
     pub fn knows_type(&self, byte: u8) -> bool {
         match byte {
             kind::STRING | kind::LIST | kind::SET | kind::ZSET | kind::HASH => true,
             kind::HASH_ZIPMAP..=kind::HASH_ZIPLIST => true,
             kind::LIST_QUICKLIST => self.speaks_redis(3, 2),
-            kind::ZSET_2 | kind::MODULE_2 => self.speaks_redis(4, 0),
+            kind::ZSET_2 => self.speaks_redis(4, 0),
+            // A server before 6.2 exits when it has not the module: never try.
+            kind::MODULE_2 => self.speaks_redis(6, 2),
             kind::STREAM => self.speaks_redis(5, 0),
             kind::HASH_LISTPACK | kind::ZSET_LISTPACK | kind::LIST_QUICKLIST_2 | kind::STREAM_2 => {
                 self.speaks_redis(7, 0)
@@ -152,6 +154,7 @@ impl Dialect {
             kind::HASH_2 => self.flavor == Flavor::Valkey && self.version >= (9, 0, 0),
             kind::HASH_METADATA | kind::HASH_LISTPACK_EX => self.flavor == Flavor::Redis && self.version >= (7, 4, 0),
             kind::STREAM_4 => self.flavor == Flavor::Redis && self.version >= (8, 6, 0),
+            kind::STREAM_5 => self.flavor == Flavor::Redis && self.version >= (8, 8, 0),
             _ => false,
         }
     }

@@ -3,6 +3,9 @@
 //! No command has more than [`MAX_ELEMENTS`] elements, nor more than [`MAX_BYTES`] of them unless a single one is
 //! longer. Between two commands the key is visible and incomplete: a caller who minds puts them into one transaction,
 //! or builds under another name and renames.
+//!
+//! Memory: one command's elements; for a stream also one group's pending entries, since their times come before the
+//! consumers that own them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -30,6 +33,8 @@ pub enum Lost {
     Consumers(u64),
     /// So many producers' ids, by which a stream recognises what it has seen (Redis 8.6).
     ProducerIds(u64),
+    /// So many pending entries without a consumer (Redis 8.8); a claim needs one.
+    Released(u64),
 }
 
 /// Rebuilds one key. Push its elements in the decoder's order, then finish.
@@ -70,6 +75,7 @@ struct StreamState {
     claimed_any: bool,
     idle_consumers: u64,
     produced: u64,
+    released: u64,
 }
 
 fn word(text: &'static str) -> Bytes {
@@ -113,12 +119,11 @@ impl Rebuild {
         self
     }
 
-    /// Entries that are pending in a group and were deleted from the stream. From 7.0 on a server takes only ids that
-    /// exist, so they are put into the stream, claimed and deleted again.
+    /// Entries that are pending in a group and were deleted from the stream. A server lets nobody claim what is not
+    /// in the stream, so they are put into it, claimed and deleted again. Who streams a value in parts does not know
+    /// them before it is too late to put them in: then the target leaves them out.
     pub fn with_deleted_pending(mut self, ghosts: BTreeSet<StreamId>) -> Self {
-        if self.target.speaks_redis(7, 0) {
-            self.stream.get_or_insert_default().ghosts = ghosts;
-        }
+        self.stream.get_or_insert_default().ghosts = ghosts;
         self
     }
 
@@ -152,6 +157,7 @@ impl Rebuild {
                     self.emit("XCFGSET", words, out);
                 }
             }
+            Element::Released(_) => self.state().released += 1,
             Element::Produced { .. } => self.state().produced += 1,
         }
     }
@@ -171,6 +177,9 @@ impl Rebuild {
             }
             if state.produced > 0 {
                 lost.push(Lost::ProducerIds(state.produced));
+            }
+            if state.released > 0 {
+                lost.push(Lost::Released(state.released));
             }
         }
         if let Some(ms) = expire_ms {

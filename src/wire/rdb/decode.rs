@@ -39,6 +39,8 @@ pub enum Element {
     Consumer { name: Bytes, seen_ms: u64, active_ms: Option<u64> },
     /// The consumer named last owns this pending entry.
     Owned(StreamId),
+    /// This pending entry of the group has no consumer any more (Redis 8.8).
+    Released(StreamId),
     /// How long (seconds) and how many ids a stream remembers of each producer (Redis 8.6).
     Idempotency { duration: u64, max_size: u64 },
     /// A producer's id for an entry that it added (Redis 8.6).
@@ -276,6 +278,7 @@ impl Decoder {
                 let active_ms = (number as i64 >= 0).then_some(number);
                 sink(Element::Consumer { name, seen_ms: self.number, active_ms });
             }
+            Tag::ReleasedId => sink(Element::Released(id())),
             Tag::ConsumerPendingId => sink(Element::Owned(id())),
             _ => {}
         }

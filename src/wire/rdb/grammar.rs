@@ -65,6 +65,8 @@ pub(super) enum Tag {
     Active,
     ConsumerPending,
     ConsumerPendingId,
+    Released,
+    ReleasedId,
     IdmpDuration,
     IdmpMaxSize,
     Producers,
@@ -106,52 +108,44 @@ const GROUPS_2: Op =
     Repeat(T::Groups, &[Str(T::Group), Len(T::GroupMs), Len(T::GroupSeq), Len(T::GroupRead), PEL, CONSUMERS]);
 const GROUPS_3: Op =
     Repeat(T::Groups, &[Str(T::Group), Len(T::GroupMs), Len(T::GroupSeq), Len(T::GroupRead), PEL, CONSUMERS_3]);
-const STREAM: &[Op] = &[NODES, Len(T::Length), Len(T::LastMs), Len(T::LastSeq), GROUPS];
-const STREAM_2: &[Op] = &[
-    NODES,
-    Len(T::Length),
-    Len(T::LastMs),
-    Len(T::LastSeq),
-    Len(T::FirstMs),
-    Len(T::FirstSeq),
-    Len(T::DeletedMs),
-    Len(T::DeletedSeq),
-    Len(T::Added),
-    GROUPS_2,
-];
-const STREAM_3: &[Op] = &[
-    NODES,
-    Len(T::Length),
-    Len(T::LastMs),
-    Len(T::LastSeq),
-    Len(T::FirstMs),
-    Len(T::FirstSeq),
-    Len(T::DeletedMs),
-    Len(T::DeletedSeq),
-    Len(T::Added),
-    GROUPS_3,
-];
+const GROUPS_5: Op = Repeat(
+    T::Groups,
+    &[
+        Str(T::Group),
+        Len(T::GroupMs),
+        Len(T::GroupSeq),
+        Len(T::GroupRead),
+        PEL,
+        CONSUMERS_3,
+        Repeat(T::Released, &[Fixed(T::ReleasedId, 16)]),
+    ],
+);
 const PRODUCERS: Op = Repeat(
     T::Producers,
     &[Str(T::Producer), Repeat(T::ProducerIds, &[Str(T::ProducerId), Len(T::ProducerMs), Len(T::ProducerSeq)])],
 );
-const STREAM_4: &[Op] = &[
-    NODES,
-    Len(T::Length),
-    Len(T::LastMs),
-    Len(T::LastSeq),
-    Len(T::FirstMs),
-    Len(T::FirstSeq),
-    Len(T::DeletedMs),
-    Len(T::DeletedSeq),
-    Len(T::Added),
-    GROUPS_3,
-    Len(T::IdmpDuration),
-    Len(T::IdmpMaxSize),
-    PRODUCERS,
-    Len(T::IdsAdded),
-    Len(T::IdsDuplicate),
-];
+const LENGTH: [Op; 3] = [Len(T::Length), Len(T::LastMs), Len(T::LastSeq)];
+const HISTORY: [Op; 5] = [Len(T::FirstMs), Len(T::FirstSeq), Len(T::DeletedMs), Len(T::DeletedSeq), Len(T::Added)];
+const IDEMPOTENCY: [Op; 5] =
+    [Len(T::IdmpDuration), Len(T::IdmpMaxSize), PRODUCERS, Len(T::IdsAdded), Len(T::IdsDuplicate)];
+
+const STREAM: &[Op] = &[NODES, LENGTH[0], LENGTH[1], LENGTH[2], GROUPS];
+const STREAM_2: &[Op] = &stream(GROUPS_2);
+const STREAM_3: &[Op] = &stream(GROUPS_3);
+const STREAM_4: &[Op] = &idempotent(GROUPS_3);
+const STREAM_5: &[Op] = &idempotent(GROUPS_5);
+
+const fn stream(groups: Op) -> [Op; 10] {
+    let [a, b, c] = LENGTH;
+    let [d, e, f, g, h] = HISTORY;
+    [NODES, a, b, c, d, e, f, g, h, groups]
+}
+
+const fn idempotent(groups: Op) -> [Op; 15] {
+    let [a, b, c, d, e, f, g, h, i, j] = stream(groups);
+    let [k, l, m, n, o] = IDEMPOTENCY;
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o]
+}
 
 /// The steps of a value. `None`: not a type that this program knows (or `MODULE_PRE_GA`, whose end cannot be found
 /// without the module).
@@ -178,6 +172,7 @@ pub(super) fn value(kind: u8) -> Option<&'static [Op]> {
         kind::STREAM_2 => STREAM_2,
         kind::STREAM_3 => STREAM_3,
         kind::STREAM_4 => STREAM_4,
+        kind::STREAM_5 => STREAM_5,
         kind::HASH_2 => HASH_2,
         kind::HASH_METADATA_PRE_GA => HASH_METADATA_PRE_GA,
         kind::HASH_METADATA => HASH_METADATA,

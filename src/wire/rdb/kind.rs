@@ -28,6 +28,8 @@ pub const HASH_METADATA: u8 = 24;
 pub const HASH_LISTPACK_EX: u8 = 25;
 /// Redis 8.6: a stream that knows its producers.
 pub const STREAM_4: u8 = 26;
+/// Redis 8.8: a stream whose groups have pending entries without a consumer.
+pub const STREAM_5: u8 = 27;
 /// Redis 7.4 release candidates wrote 22 and 23, which Valkey gave another meaning. Our own numbers for them, so that
 /// a type byte alone says what it is; no server is ever sent these.
 pub const HASH_METADATA_PRE_GA: u8 = 0x80 | 22;
@@ -61,7 +63,7 @@ pub fn logical(kind: u8) -> Option<Logical> {
         | HASH_LISTPACK_EX
         | HASH_METADATA_PRE_GA
         | HASH_LISTPACK_EX_PRE_GA => Logical::Hash,
-        STREAM | STREAM_2 | STREAM_3 | STREAM_4 => Logical::Stream,
+        STREAM | STREAM_2 | STREAM_3 | STREAM_4 | STREAM_5 => Logical::Stream,
         MODULE_PRE_GA | MODULE_2 => Logical::Module,
         _ => return None,
     })

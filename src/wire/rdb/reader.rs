@@ -1,24 +1,17 @@
 //! From chunks of an RDB stream to [`Item`]s.
 //!
-//! Bytes are looked at where they lie: an item that lies within one chunk is handed out as slices of it. One that
-//! began in an earlier chunk is continued in `carry`, into which no more is copied than it needs (and a little ahead,
-//! which is given back).
-//!
-//! Invariant: at the beginning of a record `carry` is empty; in it, `carry` holds the record from its beginning, and
-//! at most `ahead` bytes of it, its last, also still stand before `pos` in the chunk.
+//! A record is an opcode with what belongs to it, or a type byte, a key and a value. The reader finds its end with the
+//! tables of [`super::grammar`] and keeps its place in it between chunks, so no byte is looked at twice.
 
-use std::collections::VecDeque;
+mod window;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::grammar::{self, opcode};
 use super::walk::{self, Stop, Text, Walker};
 use super::{Family, Item, KeyEntry, Limits, RdbError, kind};
-use crate::wire::crc64::Crc64;
 use crate::wire::lzf;
-
-/// At least this many bytes are appended to `carry` at a time, where they are there.
-const AHEAD: usize = 4096;
+use window::Window;
 
 #[derive(Debug)]
 enum Stage {
@@ -54,7 +47,7 @@ enum Stage {
     BigEnd,
     /// After the end mark, with the sum of all that came before.
     Checksum {
-        sum: u64,
+        sum: Option<u64>,
     },
     Done,
 }
@@ -71,21 +64,12 @@ struct Before {
 pub struct Reader {
     limits: Limits,
     stage: Stage,
-    chunk: Bytes,
-    pos: usize,
-    waiting: VecDeque<Bytes>,
-    carry: BytesMut,
-    /// So many of the last bytes of `carry` stand right before `pos` in `chunk`.
-    ahead: usize,
-    /// Stream offset of `chunk`'s first byte.
-    base: u64,
-    crc: Crc64,
-    /// From here on `chunk` is not in `crc` yet.
-    crc_from: usize,
+    window: Window,
     version: u16,
     family: Family,
     db: u32,
     before: Before,
+    failed: Option<RdbError>,
 }
 
 impl Reader {
@@ -93,30 +77,19 @@ impl Reader {
         Reader {
             limits,
             stage: Stage::Header,
-            chunk: Bytes::new(),
-            pos: 0,
-            waiting: VecDeque::new(),
-            carry: BytesMut::new(),
-            ahead: 0,
-            base: 0,
-            crc: Crc64::new(),
-            crc_from: 0,
+            window: Window::new(limits.checksum),
             version: 0,
             family: Family::Redis,
             db: 0,
             before: Before::default(),
+            failed: None,
         }
     }
 
     /// The next bytes of the stream. They are kept until items have been taken from them: take all items before
     /// feeding more, and no more than one chunk and one item are ever held.
     pub fn feed(&mut self, chunk: Bytes) {
-        if self.pos == self.chunk.len() && self.waiting.is_empty() {
-            self.retire();
-            self.chunk = chunk;
-        } else if !chunk.is_empty() {
-            self.waiting.push_back(chunk);
-        }
+        self.window.feed(chunk);
     }
 
     /// The RDB version in the stream's header; 0 before it was read.
@@ -130,29 +103,27 @@ impl Reader {
 
     /// The stream is complete, to the last byte of its checksum.
     pub fn is_done(&self) -> bool {
-        matches!(self.stage, Stage::Done)
+        matches!(self.stage, Stage::Done) && self.failed.is_none()
     }
 
     /// Bytes that have become items.
     pub fn offset(&self) -> u64 {
-        self.base + self.pos as u64 - self.carry.len() as u64
+        self.window.offset()
     }
 
     /// Bytes that were fed and are not part of the RDB, once it is done: what follows it on the connection.
     pub fn take_rest(&mut self) -> Vec<Bytes> {
-        let mut rest = Vec::new();
-        if self.is_done() {
-            let first = self.chunk.split_off(self.pos);
-            rest.extend((!first.is_empty()).then_some(first));
-            rest.extend(self.waiting.drain(..));
-        }
-        rest
+        if self.is_done() { self.window.take_rest() } else { Vec::new() }
     }
 
-    /// The next item; `None` when it needs more bytes, or is done. An error is final.
+    /// The next item; `None` when it needs more bytes, or is done. An error is final: it comes again.
     #[allow(clippy::should_implement_trait)] // fallible, and `None` is not the end
     pub fn next(&mut self) -> Result<Option<Item>, RdbError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         loop {
+            let base = self.offset();
             match self.step() {
                 Ok(Some(item)) => return Ok(Some(item)),
                 Ok(None) => {
@@ -161,84 +132,16 @@ impl Reader {
                     }
                 }
                 Err(Stop::Need(n)) => {
-                    if !self.more(n) {
+                    if !self.window.more(n) {
                         return Ok(None);
                     }
                 }
-                Err(Stop::Bad(error)) => return Err(error.shifted(self.offset())),
+                Err(Stop::Bad(error)) => {
+                    let error = error.shifted(base);
+                    self.failed = Some(error.clone());
+                    return Err(error);
+                }
             }
-        }
-    }
-
-    fn view(&self) -> &[u8] {
-        if self.carry.is_empty() { &self.chunk[self.pos..] } else { &self.carry }
-    }
-
-    /// Counts the chunk into the checksum and the offset; it has been used up.
-    fn retire(&mut self) {
-        if self.limits.checksum {
-            self.crc.update(&self.chunk[self.crc_from..]);
-        }
-        self.base += self.chunk.len() as u64;
-        self.chunk = Bytes::new();
-        self.pos = 0;
-        self.crc_from = 0;
-        self.ahead = 0;
-    }
-
-    /// Makes more bytes visible behind those of the current record; `false` when there are none.
-    fn more(&mut self, need: usize) -> bool {
-        if self.pos == self.chunk.len() {
-            let Some(next) = self.waiting.pop_front() else { return false };
-            self.retire();
-            self.chunk = next;
-            if self.carry.is_empty() {
-                return true;
-            }
-        } else if self.carry.is_empty() {
-            if self.waiting.is_empty() {
-                return false;
-            }
-            self.carry.extend_from_slice(&self.chunk[self.pos..]);
-            self.pos = self.chunk.len();
-            self.ahead = self.carry.len();
-            return true;
-        }
-        let n = need.max(AHEAD).min(self.chunk.len() - self.pos);
-        self.carry.extend_from_slice(&self.chunk[self.pos..self.pos + n]);
-        self.pos += n;
-        self.ahead += n;
-        n > 0
-    }
-
-    /// Takes `n` bytes off the view's front.
-    fn take(&mut self, n: usize) -> Bytes {
-        if self.carry.is_empty() {
-            let taken = self.chunk.slice(self.pos..self.pos + n);
-            self.pos += n;
-            return taken;
-        }
-        let taken = self.carry.split_to(n).freeze();
-        self.give_back();
-        taken
-    }
-
-    /// Drops `n` bytes from the view's front.
-    fn advance(&mut self, n: usize) {
-        if self.carry.is_empty() {
-            self.pos += n;
-        } else {
-            self.carry.advance(n);
-            self.give_back();
-        }
-    }
-
-    /// Goes back to the chunk itself when all that is left of `carry` stands there too.
-    fn give_back(&mut self) {
-        if self.carry.len() <= self.ahead {
-            self.pos -= self.carry.len();
-            self.carry.clear();
-            self.ahead = 0;
         }
     }
 
@@ -266,7 +169,7 @@ impl Reader {
 
     fn header(&mut self) -> Result<Option<Item>, Stop> {
         const LEN: usize = 9;
-        let view = self.view();
+        let view = self.window.view();
         if view.len() < LEN {
             let missing = LEN - view.len();
             self.stage = Stage::Header;
@@ -281,14 +184,13 @@ impl Reader {
         let version = version.filter(|v| *v > 0);
         let version = version.ok_or_else(|| bad(5, "an RDB version in digits", u64::from(view[LEN - 1])))?;
         (self.family, self.version) = (family, version);
-        self.advance(LEN);
+        self.window.advance(LEN);
         self.stage = Stage::Record;
         Ok(None)
     }
 
     fn record(&mut self) -> Result<Option<Item>, Stop> {
-        debug_assert!(self.carry.is_empty());
-        let Some(&first) = self.chunk.get(self.pos) else {
+        let Some(&first) = self.window.view().first() else {
             return Err(Stop::Need(1));
         };
         if first == kind::STRING
@@ -297,12 +199,8 @@ impl Reader {
             return Ok(Some(item));
         }
         if first == opcode::EOF {
-            self.pos += 1;
-            if self.limits.checksum {
-                self.crc.update(&self.chunk[self.crc_from..self.pos]);
-            }
-            self.crc_from = self.chunk.len();
-            self.stage = Stage::Checksum { sum: self.crc.value() };
+            self.window.advance(1);
+            self.stage = Stage::Checksum { sum: self.window.close_sum() };
         } else if first >= opcode::FIRST {
             let ops = grammar::after(first, self.family);
             let ops = ops.ok_or(Stop::Bad(RdbError::UnknownOpcode { offset: 0, opcode: first }))?;
@@ -319,7 +217,7 @@ impl Reader {
 
     /// The most frequent record, where it lies whole and small in the chunk; anything else goes the long way.
     fn plain_string(&mut self) -> Option<Item> {
-        let view = &self.chunk[self.pos..];
+        let view = self.window.view();
         let mut at = 1;
         let Ok(Text::Plain(key)) = walk::text(view, &mut at, self.limits.big) else { return None };
         let begin = at;
@@ -327,37 +225,31 @@ impl Reader {
         if at - begin > self.limits.big {
             return None;
         }
-        let from = self.pos;
-        self.pos += at;
-        let value = self.chunk.slice(from + begin..from + at);
-        let key = self.chunk.slice(from + key.start..from + key.end);
+        let (key, value) = self.window.take_two(at, key, begin..at);
         Some(Item::Key(self.entry(kind::STRING, key, value)))
     }
 
-    fn checksum(&mut self, sum: u64) -> Result<Option<Item>, Stop> {
+    fn checksum(&mut self, sum: Option<u64>) -> Result<Option<Item>, Stop> {
         // Before version 5 the stream ended here.
         let mut ok = None;
         if self.version >= 5 {
-            let Some(&want) = self.view().first_chunk::<8>() else {
-                let missing = 8 - self.view().len();
+            let Some(&want) = self.window.view().first_chunk::<8>() else {
+                let missing = 8 - self.window.view().len();
                 self.stage = Stage::Checksum { sum };
                 return Err(Stop::Need(missing));
             };
             let want = u64::from_le_bytes(want);
-            if self.limits.checksum && want != 0 {
-                ok = Some(want == sum);
-            }
-            self.advance(8);
+            // 0: the writer computed none.
+            ok = sum.filter(|_| want != 0).map(|sum| sum == want);
+            self.window.advance(8);
         }
-        // What follows is not ours.
-        self.limits.checksum = false;
         self.stage = Stage::Done;
         Ok(Some(Item::End { checksum_ok: ok }))
     }
 
     fn key(&mut self, kind: u8) -> Result<Option<Item>, Stop> {
         let mut at = 1;
-        let key = match walk::text(self.view(), &mut at, self.limits.value) {
+        let key = match walk::text(self.window.view(), &mut at, self.limits.value) {
             Ok(key) => key,
             Err(stop) => {
                 self.stage = Stage::Key { kind };
@@ -381,7 +273,7 @@ impl Reader {
     ) -> Result<Option<Item>, Stop> {
         let parts = grammar::has_parts(kind) || kind == kind::STRING;
         let limit = begin.saturating_add(if parts { self.limits.big } else { self.limits.value });
-        let view = self.view();
+        let view = self.window.view();
         let end = match walker.skip(view, &mut at, limit.saturating_add(1)) {
             Ok(true) if at <= limit => at,
             Ok(_) if parts => return self.begin_big(kind, key, begin),
@@ -397,22 +289,12 @@ impl Reader {
                 return Err(stop);
             }
         };
-        let (whole, value) = if self.carry.is_empty() {
-            let from = self.pos;
-            self.pos += end;
-            (None, self.chunk.slice(from + begin..from + end))
-        } else {
-            let whole = self.take(end);
-            let value = whole.slice(begin..);
-            (Some(whole), value)
-        };
-        let key = match (&whole, key) {
-            (Some(whole), key) => own(whole, key)?,
-            (None, Text::Plain(range)) => {
-                let from = self.pos - end;
-                self.chunk.slice(from + range.start..from + range.end)
+        let (key, value) = match key {
+            Text::Plain(range) => self.window.take_two(end, range, begin..end),
+            key => {
+                let record = self.window.take(end);
+                (own(&record, key)?, record.slice(begin..))
             }
-            (None, key) => own(&self.chunk.slice(self.pos - end..self.pos), key)?,
         };
         self.stage = Stage::Record;
         Ok(Some(Item::Key(self.entry(kind, key, value))))
@@ -427,7 +309,7 @@ impl Reader {
         let mut skip = begin;
         self.stage = if kind == kind::STRING {
             let mut after = begin;
-            match walk::len(self.view(), &mut after) {
+            match walk::len(self.window.view(), &mut after) {
                 Ok(left) => {
                     skip = after;
                     Stage::BigString { left }
@@ -442,7 +324,7 @@ impl Reader {
             let ops = grammar::value(kind).unwrap_or_default();
             Stage::BigValue { walker: Walker::new(ops, self.limits.value) }
         };
-        let record = self.take(skip);
+        let record = self.window.take(skip);
         let key = own(&record, key)?;
         Ok(Some(Item::BigBegin(self.entry(kind, key, Bytes::new()))))
     }
@@ -450,9 +332,9 @@ impl Reader {
     /// A compressed string above the threshold: it comes whole, up to the cap.
     fn compressed(&mut self, key: Text, begin: usize, cap: usize) -> Result<Option<Item>, Stop> {
         let mut at = begin;
-        match walk::text(self.view(), &mut at, cap) {
+        match walk::text(self.window.view(), &mut at, cap) {
             Ok(_) => {
-                let whole = self.take(at);
+                let whole = self.window.take(at);
                 let key = own(&whole, key)?;
                 self.stage = Stage::Record;
                 Ok(Some(Item::Key(self.entry(kind::STRING, key, whole.slice(begin..)))))
@@ -466,7 +348,7 @@ impl Reader {
     }
 
     fn big_string(&mut self, left: u64) -> Result<Option<Item>, Stop> {
-        let there = self.view().len().min(self.limits.part);
+        let there = self.window.view().len().min(self.limits.part);
         let n = usize::try_from(left).unwrap_or(usize::MAX).min(there);
         if left == 0 {
             self.stage = Stage::BigEnd;
@@ -476,12 +358,12 @@ impl Reader {
         if n == 0 {
             return Err(Stop::Need(1));
         }
-        Ok(Some(Item::BigPart(self.take(n))))
+        Ok(Some(Item::BigPart(self.window.take(n))))
     }
 
     fn big_value(&mut self, mut walker: Walker) -> Result<Option<Item>, Stop> {
         let mut at = 0;
-        let outcome = walker.skip(self.view(), &mut at, self.limits.part);
+        let outcome = walker.skip(self.window.view(), &mut at, self.limits.part);
         match outcome {
             Ok(true) => self.stage = Stage::BigEnd,
             Ok(false) => self.stage = Stage::BigValue { walker },
@@ -493,12 +375,12 @@ impl Reader {
             }
             Err(bad) => return Err(bad),
         }
-        Ok((at > 0).then(|| Item::BigPart(self.take(at))))
+        Ok((at > 0).then(|| Item::BigPart(self.window.take(at))))
     }
 
     fn opcode(&mut self, op: u8, mut at: usize, mut walker: Walker) -> Result<Option<Item>, Stop> {
         let cap = self.limits.value;
-        let view = self.view();
+        let view = self.window.view();
         match walker.skip(view, &mut at, cap) {
             Ok(true) => {}
             Ok(false) => return Err(too_big(0, at, cap)),
@@ -510,7 +392,7 @@ impl Reader {
                 return Err(stop);
             }
         }
-        let record = self.take(at);
+        let record = self.window.take(at);
         self.stage = Stage::Record;
         self.opened(op, &record)
     }

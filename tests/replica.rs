@@ -331,3 +331,56 @@ async fn a_web_server_is_told_from_redis() {
     let ReplicaState::Failed { why, remedy, .. } = state else { panic!() };
     assert!(why.contains("HTTP/1.1 400") && remedy.contains("host and port"), "{why} / {remedy}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_cut_is_told_and_taken_again() {
+    for diskless in ["no", "yes"] {
+        // Given a snapshot that stands still half-way, since nobody reads it.
+        let server = TestServer::start("redis-7.0", &["--repl-diskless-sync", diskless]).await;
+        server.fill(2_000, 10_000).await;
+        let setup = Setup { memory: 1 << 20, disk: 0, ..Setup::default() };
+        let (replica, reader) = Watched::start_unread(server.dialer(), FULL, setup);
+        until("full", async || if reader.stats().full { Ok(()) } else { Err(reader.stats()) }).await;
+        assert!(matches!(*replica.handle.state().borrow(), ReplicaState::Snapshot { .. }));
+        // When the server cuts it.
+        server.kill_replicas().await;
+        tokio::spawn(collect(reader, replica.collected.clone()));
+        // Then it is begun anew, and is whole.
+        until("streams again", async || match &replica.now().markers[..] {
+            [.., Item::SnapshotEnd] => Ok(()),
+            other => Err(other.to_vec()),
+        })
+        .await;
+        server.write(1).await;
+        let got = replica.caught_up(&server).await;
+        assert_whole_rdb(&got.snapshot);
+        assert!(
+            matches!(
+                got.markers[..],
+                [Item::SnapshotBegin { .. }, Item::Lost { .. }, Item::SnapshotBegin { .. }, Item::SnapshotEnd]
+            ),
+            "{:?}",
+            got.markers
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_falls_silent_is_left_and_found_again() {
+    use nix::sys::signal::{Signal, kill};
+    // Given a server whose silence is noticed as early as it can be (12 s).
+    let server = TestServer::start("redis-7.0", &["--repl-timeout", "5", "--repl-ping-replica-period", "1"]).await;
+    let replica = Watched::start(server.dialer(), FULL);
+    replica.state("streams", is_streaming).await;
+    // When it is frozen.
+    let pid = nix::unistd::Pid::from_raw(server.pid());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let silent = |s: &ReplicaState| matches!(s, ReplicaState::Reconnecting { why, .. } if why.contains("did not answer within 12 s"));
+    replica.state("is missed", silent).await;
+    // Then it is read on when it thaws.
+    kill(pid, Signal::SIGCONT).unwrap();
+    server.write(3).await;
+    let got = replica.caught_up(&server).await;
+    assert!(got.stream.ends_with(b"$1\r\n2\r\n"));
+    assert_eq!(replica.handle.counters().full_resyncs, 1);
+}

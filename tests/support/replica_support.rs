@@ -61,6 +61,36 @@ impl TestServer {
         server
     }
 
+    /// A sentinel that watches `master` alone, under the name `main`.
+    pub async fn start_sentinel(name: &str, master: &TestServer) -> TestServer {
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let file = dir.path().join("sentinel.conf");
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor main 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds main 1000\n",
+            dir.path().display(),
+            master.port
+        );
+        std::fs::write(&file, text).unwrap();
+        let child = Command::new(program(name))
+            .arg(&file)
+            .arg("--sentinel")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = TestServer { port, child, dir };
+        until("the sentinel listens", async || server.dialer().control(&server.address()).await.map(drop)).await;
+        server
+    }
+
+    /// The pid that it was started with.
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
@@ -181,13 +211,24 @@ impl Watched {
     }
 
     pub fn start_with(dialer: Dialer, start: Start, setup: Setup) -> Watched {
-        let (watched, reader) = Self::start_unread(dialer, start, setup);
+        let address = dialer.instance().addresses[0].clone();
+        Self::start_at(dialer, &address, start, setup)
+    }
+
+    /// At a master that is not the instance's first address.
+    pub fn start_at(dialer: Dialer, address: &str, start: Start, setup: Setup) -> Watched {
+        let (watched, reader) = Self::prepare(dialer, address, start, setup);
         tokio::spawn(collect(reader, watched.collected.clone()));
         watched
     }
 
     /// Nobody reads the spool yet.
     pub fn start_unread(dialer: Dialer, start: Start, setup: Setup) -> (Watched, SpoolReader) {
+        let address = dialer.instance().addresses[0].clone();
+        Self::prepare(dialer, &address, start, setup)
+    }
+
+    fn prepare(dialer: Dialer, address: &str, start: Start, setup: Setup) -> (Watched, SpoolReader) {
         let dir = tempfile::tempdir().unwrap();
         let options = SpoolOptions { memory_bytes: setup.memory, disk_bytes: setup.disk, dir: dir.path().join("s") };
         let (writer, reader) = Spool::new(options).unwrap();
@@ -200,8 +241,7 @@ impl Watched {
         let mut options = ReplicaOptions::new(sink, Direction::Forward, applied_seen);
         options.allow_full = setup.allow_full;
         options.follow_master = setup.follow_master;
-        let address = dialer.instance().addresses[0].clone();
-        let handle = Replica::spawn(dialer, &address, start, writer, options);
+        let handle = Replica::spawn(dialer, address, start, writer, options);
         (Watched { handle, applied, collected: Arc::default(), events, _dir: dir }, reader)
     }
 

@@ -384,3 +384,86 @@ async fn a_master_that_falls_silent_is_left_and_found_again() {
     assert!(got.stream.ends_with(b"$1\r\n2\r\n"));
     assert_eq!(replica.handle.counters().full_resyncs, 1);
 }
+
+/// A proxy that hands the master's bytes on in crumbs of 1 to 30 bytes.
+async fn crumbling_proxy(server: &TestServer) -> redis_duplex::engine::net::Dialer {
+    let behind = server.address();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((ours, _)) = listener.accept().await {
+            let master = tokio::net::TcpStream::connect(&behind).await.unwrap();
+            ours.set_nodelay(true).unwrap();
+            let ((mut from_us, mut to_us), (mut from_master, mut to_master)) = (ours.into_split(), master.into_split());
+            tokio::spawn(async move { tokio::io::copy(&mut from_us, &mut to_master).await });
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 4096];
+                while let Ok(count @ 1..) = from_master.read(&mut bytes).await {
+                    let mut rest = &bytes[..count];
+                    while !rest.is_empty() {
+                        let (crumb, after) = rest.split_at(fastrand::usize(1..=30).min(rest.len()));
+                        if to_us.write_all(crumb).await.is_err() {
+                            return;
+                        }
+                        tokio::task::yield_now().await;
+                        rest = after;
+                    }
+                }
+            });
+        }
+    });
+    let instance = redis_duplex::model::Instance { addresses: vec![address], ..Default::default() };
+    redis_duplex::engine::net::Dialer::new(&instance, "duplex-test")
+}
+
+#[tokio::test]
+async fn crumbs_make_the_same_snapshot_and_stream() {
+    for diskless in ["no", "yes"] {
+        let server = TestServer::start("redis-7.0", &["--repl-diskless-sync", diskless]).await;
+        server.fill(20, 100).await;
+        for _ in 0..10 {
+            let replica = Watched::start(crumbling_proxy(&server).await, FULL);
+            replica.state("streams", is_streaming).await;
+            server.write(3).await;
+            let got = replica.caught_up(&server).await;
+            assert_whole_rdb(&got.snapshot);
+            assert!(got.stream.ends_with(b"$1\r\n2\r\n"));
+            replica.handle.stop().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_master_that_waits_before_it_forks_keeps_the_handshake_alive() {
+    // It sends a newline each second, before FULLRESYNC and before the payload.
+    for version in VERSIONS {
+        let args = ["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "2"];
+        let server = TestServer::start(version, &args).await;
+        let dialer = server.dialer().with_deadlines(redis_duplex::engine::net::Deadlines {
+            response: Duration::from_millis(1_500),
+            ..Default::default()
+        });
+        let replica = Watched::start(dialer, FULL);
+        replica.state("streams", is_streaming).await;
+        server.write(1).await;
+        assert_whole_rdb(&replica.caught_up(&server).await.snapshot);
+        assert_eq!(replica.handle.counters().reconnects, 0, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn valkey_9_gives_fields_that_expire() {
+    // Without a version announced, it can't write them down and cuts the sync.
+    let server = TestServer::start("valkey-9.1", &[]).await;
+    let mut control = server.control().await;
+    control.ask::<()>(redis::cmd("HSET").arg("h").arg("f").arg("v")).await.unwrap();
+    let mut expire = redis::cmd("HEXPIRE");
+    expire.arg("h").arg(1_000).arg("FIELDS").arg(1).arg("f");
+    control.ask::<Vec<i64>>(&expire).await.unwrap();
+    let replica = Watched::start(server.dialer(), FULL);
+    replica.state("streams", is_streaming).await;
+    server.write(1).await;
+    let got = replica.caught_up(&server).await;
+    assert!(got.snapshot.starts_with(b"VALKEY080"), "{:?}", String::from_utf8_lossy(&got.snapshot[..9]));
+    assert_whole_rdb(&got.snapshot);
+}

@@ -467,3 +467,20 @@ async fn valkey_9_gives_fields_that_expire() {
     assert!(got.snapshot.starts_with(b"VALKEY080"), "{:?}", String::from_utf8_lossy(&got.snapshot[..9]));
     assert_whole_rdb(&got.snapshot);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_stream_starts_soon_after_a_snapshot_without_a_length() {
+    // The master holds it back until it hears an ACK when it counts us online; by the second it would take one.
+    let server = TestServer::start("redis-7.0", &["--repl-diskless-sync", "yes"]).await;
+    let mut best = Duration::MAX;
+    for _ in 0..6 {
+        let began = Instant::now();
+        let replica = Watched::start(server.dialer(), FULL);
+        replica.state("streams", is_streaming).await;
+        server.write(1).await;
+        replica.caught_up(&server).await;
+        best = best.min(began.elapsed());
+        replica.handle.stop().await;
+    }
+    assert!(best < Duration::from_millis(800), "{best:?}");
+}

@@ -266,3 +266,29 @@ async fn each_end_sees_the_other_go() {
     drop(reader);
     assert!(matches!(soon("push", push).await.unwrap(), Err(SpoolError::Closed)));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_ends_at_full_speed_over_the_disk_lose_nothing() {
+    // Given a spool without memory: neighbours are merged in the files while the reader is on its way to them.
+    const TOTAL: u64 = 400_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut reader) = spool(dir.path(), 0, 1 << 20);
+    let pusher = tokio::spawn(async move {
+        let mut at = 0;
+        while at < TOTAL {
+            let len = fastrand::u64(1..200).min(TOTAL - at);
+            writer.push(stream(at, (at..at + len).map(byte_at).collect::<Vec<_>>())).await.unwrap();
+            at += len;
+        }
+    });
+    let mut at = 0;
+    while at < TOTAL {
+        let Item::Stream { offset, bytes } = soon("next", reader.next()).await.unwrap() else { panic!() };
+        assert_eq!(offset, Offset(at), "no gap and no byte twice");
+        assert!(bytes.iter().zip(at..).all(|(b, p)| *b == byte_at(p)), "the bytes of {offset}");
+        at += bytes.len() as u64;
+        reader.release(Offset(at));
+    }
+    pusher.await.unwrap();
+    assert_eq!(reader.stats().bytes_disk, 0);
+}

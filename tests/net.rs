@@ -9,7 +9,7 @@ use redis_duplex::model::job::Tls;
 use redis_duplex::model::{Instance, Topology};
 
 use std::process::{Command, Stdio};
-use support::{Setup, TestServer, VERSIONS, Watched, free_port, until};
+use support::{Setup, TestServer, Watched, free_port, until, versions};
 
 /// An authority and certificates signed by it, made with the openssl program.
 struct Authority {
@@ -174,7 +174,7 @@ async fn tls_works_with_an_own_authority_and_each_fault_has_its_name() {
 
 #[tokio::test]
 async fn accounts_work_on_every_version_and_their_faults_have_names() {
-    for version in VERSIONS {
+    for version in &versions() {
         let server = TestServer::start(version, &["--requirepass", "pa:ss"]).await;
         let address = server.address();
         // A user is named, and the server may have none: 5.0 knows the password alone.

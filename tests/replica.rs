@@ -7,7 +7,7 @@ use redis_duplex::engine::replica::{ReplicaState, Start};
 use redis_duplex::engine::spool::Item;
 use redis_duplex::model::Offset;
 use std::time::{Duration, Instant};
-use support::{PATIENCE, Setup, TestServer, VERSIONS, Watched, assert_whole_rdb, collect, replid, until};
+use support::{PATIENCE, Setup, TestServer, Watched, assert_whole_rdb, collect, replid, until, versions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const FULL: Start = Start::Full { keep_snapshot: true };
@@ -18,7 +18,7 @@ fn is_streaming(state: &ReplicaState) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_comes_whole_with_and_without_a_length() {
-    for version in VERSIONS {
+    for version in &versions() {
         for diskless in ["no", "yes"] {
             // Given a server with data.
             let server = TestServer::start(version, &["--repl-diskless-sync", diskless]).await;
@@ -46,7 +46,7 @@ async fn a_snapshot_comes_whole_with_and_without_a_length() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_stream_goes_on_byte_for_byte() {
-    for version in VERSIONS {
+    for version in &versions() {
         // Given two replicas of one server.
         let server = TestServer::start(version, &["--repl-diskless-sync", "yes"]).await;
         let cut = Watched::start(server.dialer(), FULL);
@@ -73,7 +73,7 @@ async fn a_cut_stream_goes_on_byte_for_byte() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_attaches_where_the_master_is() {
-    for version in VERSIONS {
+    for version in &versions() {
         // Given a server that never had a replica: it has no backlog, and its snapshot is thrown away.
         let server = TestServer::start(version, &[]).await;
         server.fill(100, 100).await;
@@ -97,7 +97,7 @@ async fn a_replica_attaches_where_the_master_is() {
 
 #[tokio::test]
 async fn a_lost_position_is_told_and_not_followed() {
-    for version in VERSIONS {
+    for version in &versions() {
         let server = TestServer::start(version, &[]).await;
         let start = Start::Resume { replid: replid('a'), offset: Offset(1_000) };
         let replica = Watched::start(server.dialer(), start);
@@ -128,7 +128,7 @@ async fn a_lost_position_is_told_and_not_followed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promoted_replica_goes_on_with_a_new_name() {
-    for version in VERSIONS {
+    for version in &versions() {
         // Given a master, a replica of it, and us at the master.
         let master = TestServer::start(version, &[]).await;
         let heir = TestServer::start(version, &["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
@@ -160,7 +160,7 @@ async fn a_promoted_replica_goes_on_with_a_new_name() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_master_hears_the_applied_offset_and_soon() {
-    for version in VERSIONS {
+    for version in &versions() {
         let server = TestServer::start(version, &["--repl-diskless-sync", "yes"]).await;
         let replica = Watched::start(server.dialer(), FULL);
         replica.state("streams", is_streaming).await;
@@ -248,7 +248,7 @@ async fn a_full_spool_keeps_the_connection_alive_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_wrong_password_is_told_with_what_to_do() {
-    for version in VERSIONS {
+    for version in &versions() {
         let server = TestServer::start(version, &["--requirepass", "secret"]).await;
         let dialer = redis_duplex::engine::net::Dialer::new(&server.instance_with("wrong"), "duplex-test");
         let replica = Watched::start(dialer, FULL);
@@ -436,7 +436,7 @@ async fn crumbs_make_the_same_snapshot_and_stream() {
 #[tokio::test]
 async fn a_master_that_waits_before_it_forks_keeps_the_handshake_alive() {
     // It sends a newline each second, before FULLRESYNC and before the payload.
-    for version in VERSIONS {
+    for version in &versions() {
         let args = ["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "2"];
         let server = TestServer::start(version, &args).await;
         let dialer = server.dialer().with_deadlines(redis_duplex::engine::net::Deadlines {

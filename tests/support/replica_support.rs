@@ -17,8 +17,13 @@ use tokio::sync::watch;
 /// Nothing that a test waits for may take longer.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The servers that every such test runs on: oldest, usual, newest Redis, newest Valkey.
-pub const VERSIONS: [&str; 4] = ["redis-5.0", "redis-7.0", "redis-8.6", "valkey-9.1"];
+/// The servers that every such test runs on: oldest, usual, newest Redis, newest Valkey; or what
+/// `DUPLEX_TEST_SERVERS` lists.
+pub fn versions() -> Vec<String> {
+    let list = std::env::var("DUPLEX_TEST_SERVERS").unwrap_or_default();
+    let list = if list.contains('-') { list } else { "redis-5.0,redis-7.0,redis-8.6,valkey-9.1".to_owned() };
+    list.split([',', ' ']).filter(|n| !n.is_empty()).map(str::to_owned).collect()
+}
 
 fn program(name: &str) -> PathBuf {
     let root = std::env::var_os("DUPLEX_SERVERS")

@@ -113,7 +113,8 @@ impl Dialer {
         let config = tokio::task::spawn_blocking(move || tls::client_config(&settings))
             .await
             .map_err(|e| NetError::Tls { address: address.to_owned(), seen: e.to_string() })??;
-        const DOING: &str = "agree on TLS";
+        // A plain port waits for the end of a line and says nothing.
+        const DOING: &str = "agree on TLS (if this port speaks it)";
         let waited = self.deadlines.connect;
         match tokio::time::timeout(waited, tokio_rustls::TlsConnector::from(config).connect(name, tcp)).await {
             Ok(Ok(stream)) => Ok(RawStream::Tls(Box::new(stream))),

@@ -21,7 +21,7 @@ pub enum NetError {
     )]
     Io { address: String, doing: &'static str, seen: String },
     #[error(
-        "{address} closed the connection while we tried to {doing}; see the server's log; a TLS port closes on plain \
+        "{address} closed the connection while we tried to {doing}; see the server's log: a TLS port closes on plain \
          text, and a full server on everybody"
     )]
     Closed { address: String, doing: &'static str },

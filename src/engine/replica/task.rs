@@ -54,8 +54,8 @@ struct Task {
     /// The history's name as the spool was last told.
     name: Option<ReplId>,
     backoff: Backoff,
-    /// Since when there is trouble.
-    trouble: Option<Instant>,
+    /// Since when there is trouble, and whether it was said that a person is needed.
+    trouble: Option<(Instant, bool)>,
     attached_before: bool,
 }
 
@@ -176,10 +176,13 @@ impl Task {
     async fn pause(&mut self, error: NetError) {
         let person = error.needs_a_person();
         let pause = self.backoff.next(person);
-        let first = self.trouble.is_none();
-        let since = *self.trouble.get_or_insert_with(Instant::now);
+        let (since, told) = match self.trouble {
+            Some((since, told)) => (since, told || !person),
+            None => (Instant::now(), false),
+        };
+        self.trouble = Some((since, person));
         let (why, remedy) = error.parts();
-        if first {
+        if !told {
             let (severity, kind) = if person {
                 (Severity::Error, EventKind::Failed)
             } else {

@@ -211,9 +211,9 @@ impl Arbiter {
             return Verdict::Withhold;
         }
         if !open {
-            // There the later of the two was applied on top of the earlier: the order in time stands.
+            // At the site of the earlier change the later one is applied on top: the order in time stands.
             let unknown = !known || at == 0 || earliest == u32::MAX;
-            let authority = if only_deletes || unknown || !later(earliest, at) { peer } else { here };
+            let authority = if only_deletes || unknown || later(earliest, at) { peer } else { here };
             self.open(touch, authority, Cause::ConcurrentWrite, Some((here, at)));
         }
         let Some(e) = self.episodes.get_mut(touch.hash, touch.db, touch.key) else {
@@ -238,8 +238,7 @@ impl Arbiter {
         if self.one_way {
             return Verdict::Forward(self.tables[peer.index()].skip());
         }
-        let free = touches.iter().all(|t| self.is_free(here, t));
-        if free {
+        if self.may_go_whole(here, touches) {
             let table = &mut self.tables[peer.index()];
             let mut keys: Vec<GroupKey> = Vec::with_capacity(touches.len());
             for t in touches {
@@ -280,6 +279,13 @@ impl Arbiter {
                 None => self.open(t, here, Cause::Untranslatable, Some((here, at))),
             }
         }
+    }
+
+    /// Whether [`Arbiter::change_many`] would forward these as they stand. Where it would not, commands that touch one
+    /// key each had better be handled one by one: nothing is lost then that a transfer of the other site's state would
+    /// overwrite.
+    pub fn may_go_whole(&self, here: Side, touches: &[Touch<'_>]) -> bool {
+        self.one_way || touches.iter().all(|t| self.is_free(here, t))
     }
 
     /// A whole-database deletion is forwarded to `here`'s peer.
@@ -324,6 +330,21 @@ impl Arbiter {
         self.tables[here.index()].changes(hash).filter(|(s, e)| *s <= serial && e.class == Class::Delete).count()
     }
 
+    /// Whether anything but deletions of this key was sent to `here` and has not been read as an echo, up to `serial`.
+    /// A DEL in an echo that the batch's own DELs (those whose reply was not 0) do not account for then means that the
+    /// key had expired when that change reached it: the site [`differs`](Arbiter::differs) from the source of the
+    /// change. Without such a change the deletion was what the other site wanted, or is part of a state transfer.
+    pub fn writes_up_to(&self, here: Side, serial: u64, hash: u64) -> bool {
+        let mut changes = self.tables[here.index()].changes(hash);
+        changes.any(|(s, e)| s <= serial && !matches!(e.class, Class::Delete | Class::Transfer))
+    }
+
+    /// The serial, in `here`'s table, of what an earlier engine had applied there up to this position of the other
+    /// site's stream; 0 if none of it is in flight.
+    pub fn serial_of_before(&self, here: Side, offset: u64) -> u64 {
+        self.tables[here.index()].recovered_serial(offset)
+    }
+
     /// Tokens that the echo with this serial answers: their states have to be at hand before [`Arbiter::echo`].
     pub fn awaited(&self, here: Side, serial: u64) -> impl Iterator<Item = Token> + '_ {
         let asked = &self.asked[here.index()];
@@ -350,7 +371,7 @@ impl Arbiter {
             // The state takes its exact place among the changes: older ones are in it, newer ones follow it.
             e.phase = Phase::RestoreSent;
             let (db, key, hash) = (e.db, e.key.clone(), e.hash);
-            let serial = self.tables[peer.index()].push(hash, Class::Write, Part::WHOLE, 0, 0);
+            let serial = self.tables[peer.index()].push(hash, Class::Transfer, Part::WHOLE, 0, 0);
             self.restored[peer.index()].push_back((serial, token));
             self.effects.push(Effect::Restore { site: peer, token, db, key, serial });
         }
@@ -394,6 +415,20 @@ impl Arbiter {
             Some(e) => e.dirty |= e.phase != Phase::NeedToken,
             None => self.open(touch, authority, cause, None),
         }
+    }
+
+    /// A change to one key that was sent to `target` was certainly not applied there (its transaction was rejected),
+    /// though later ones were. [`Verdict::Forward`]: send it again; the target is the authority of an open episode, so
+    /// it needs the change and its place among the others does not matter.
+    pub fn overtaken(&mut self, target: Side, touch: &Touch<'_>) -> Verdict {
+        if self.one_way || touch.class == Class::Transfer {
+            // With one link there is nobody who could settle it: the next write to the key does.
+            self.differs(touch, target.other(), Cause::ApplyError);
+            return Verdict::Withhold;
+        }
+        let again = self.episodes.get_mut(touch.hash, touch.db, touch.key).is_some_and(|e| e.authority == target);
+        self.differs(touch, target.other(), Cause::ApplyError);
+        if again { self.enter(target, touch, 0) } else { Verdict::Withhold }
     }
 
     /// The transaction with this token was applied, but its reply is lost: ask again.
@@ -456,7 +491,10 @@ impl Arbiter {
     /// key, after all of step 1.
     pub fn recover_episode(&mut self, db: u32, key: &[u8], authority: Side) {
         let touch = Touch { db, key, hash: self.hash(db, key), class: Class::Write, part: Part::WHOLE };
-        if !self.one_way && !self.episodes.contains(touch.hash, db, key) {
+        // One that has spread here from another key gives way: the authority that was written down has changes which
+        // were not forwarded because of it.
+        let known = self.episodes.get_mut(touch.hash, db, key).is_some_and(|e| e.cause != Cause::Spread);
+        if !self.one_way && !known {
             self.open(&touch, authority, Cause::Recovery, None);
         }
     }

@@ -34,6 +34,8 @@ pub enum Class {
     HyperLogLog,
     /// Anything else, whole-value writes included.
     Write,
+    /// The whole state of the key, put there by a round of an episode.
+    Transfer,
     /// Removes every key of its database (FLUSHDB, FLUSHALL): a deletion of each.
     Flush,
 }
@@ -109,6 +111,7 @@ impl Class {
             Class::Bit => "SETBIT",
             Class::HyperLogLog => "PFADD",
             Class::Write => "write",
+            Class::Transfer => "RESTORE",
             Class::Flush => "FLUSH",
         }
     }
@@ -123,7 +126,7 @@ impl Class {
 mod tests {
     use super::*;
 
-    const ALL: [Class; 14] = [
+    const ALL: [Class; 15] = [
         Class::Read,
         Class::Delete,
         Class::Counter,
@@ -137,6 +140,7 @@ mod tests {
         Class::Bit,
         Class::HyperLogLog,
         Class::Write,
+        Class::Transfer,
         Class::Flush,
     ];
 
@@ -156,6 +160,7 @@ mod tests {
     fn a_write_commutes_with_nothing() {
         for a in ALL {
             assert!(!commute((Class::Write, Part::WHOLE), (a, Part::one(1))), "{a:?}");
+            assert!(!commute((Class::Transfer, Part::WHOLE), (a, Part::one(1))), "{a:?}");
         }
     }
 

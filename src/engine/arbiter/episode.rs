@@ -234,3 +234,11 @@ impl Episodes {
         }
     }
 }
+
+#[cfg(test)]
+impl Episodes {
+    /// Nothing is held for anything that is over.
+    pub(super) fn is_clean(&self) -> bool {
+        self.by_number.is_empty() && self.by_hash.is_empty() && self.by_token.is_empty() && self.due.is_empty()
+    }
+}

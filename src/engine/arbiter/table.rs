@@ -158,6 +158,12 @@ impl Table {
         self.recovered.push_back((offset, serial));
     }
 
+    /// The serial up to which an earlier engine's entries reach at this position; 0 if none of them is left.
+    pub fn recovered_serial(&self, offset: u64) -> u64 {
+        let upto = self.recovered.partition_point(|(o, _)| *o <= offset);
+        upto.checked_sub(1).and_then(|i| self.recovered.get(i)).map_or(0, |(_, s)| *s)
+    }
+
     /// The changes to a key in flight, newest first, each with its serial.
     pub fn changes(&self, hash: u64) -> impl Iterator<Item = (u64, &Entry)> + '_ {
         let (first, entries) = (self.first, &self.entries);
@@ -211,6 +217,18 @@ impl Table {
             self.recovered.pop_front();
         }
         self.clear(upto);
+    }
+}
+
+#[cfg(test)]
+impl Table {
+    /// Nothing is held for anything that is over.
+    pub(super) fn is_clean(&self) -> bool {
+        self.entries.is_empty()
+            && self.index.is_empty()
+            && self.groups.is_empty()
+            && self.recovered.is_empty()
+            && self.flushes.is_empty()
     }
 }
 

@@ -44,7 +44,7 @@ pub fn parse_size(text: &str) -> Option<u64> {
 /// Writes a size so that [`parse_size`] reads the same number again: the largest binary unit that divides it.
 pub fn format_size(bytes: u64) -> String {
     for (unit, factor) in &UNITS[..4] {
-        if bytes >= *factor && bytes % factor == 0 {
+        if bytes >= *factor && bytes.is_multiple_of(*factor) {
             return format!("{}{unit}", bytes / factor);
         }
     }

@@ -9,7 +9,6 @@
 
 mod buffers;
 mod clock;
-pub(crate) mod dial;
 mod finding;
 mod identity;
 mod keys;
@@ -18,12 +17,14 @@ mod ownership;
 mod reach;
 mod rights;
 
-use super::probe::{
-    info::Info,
-    server::{Refusal, Server},
+use super::{
+    net::{Deadlines, Dialer},
+    probe::{
+        info::Info,
+        server::{Refusal, Server},
+    },
 };
 use crate::model::{Check, CheckId, CheckReport, CheckState, Job, JobId, Side};
-use dial::Dialer;
 use finding::Finding;
 use futures::future::join_all;
 use std::{
@@ -34,6 +35,9 @@ use tokio::sync::{OnceCell, mpsc};
 
 /// The longest an item may take.
 pub const ITEM_LIMIT: Duration = Duration::from_secs(10);
+
+/// Shorter than a link's, so that an item ends with its own words before [`ITEM_LIMIT`].
+const DEADLINES: Deadlines = Deadlines { connect: Duration::from_secs(3), response: Duration::from_secs(8) };
 
 /// The version of the report's shape.
 const REPORT_VERSION: u32 = 1;
@@ -66,7 +70,7 @@ impl SideContext {
     pub async fn own(&self) -> Result<Server, Refusal> {
         let address = self.server()?.address.clone();
         let conn = self.dialer.control(&address).await.map_err(|e| Refusal::Broken(e.to_string()))?;
-        Ok(Server::new(address, conn))
+        Ok(Server::new(conn))
     }
 
     /// `source 10.0.0.1:6379`, for the beginning of a finding.
@@ -125,7 +129,7 @@ pub async fn run(
     let name = format!("duplex-precheck:{}", job.name);
     let sides = Side::BOTH.map(|side| SideContext {
         side,
-        dialer: Dialer::new(job.instance(side), &name),
+        dialer: Dialer::new(job.instance(side), &name).with_deadlines(DEADLINES),
         server: OnceCell::new(),
     });
     let cx = Context { job: job.clone(), id: id.cloned(), options, sides };

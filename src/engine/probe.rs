@@ -5,10 +5,10 @@
 pub mod info;
 pub mod server;
 
-use super::precheck::dial::{Dialer, NetError};
+use super::net::{Dialer, NetError, ShardAddress};
 use crate::model::{Instance, Topology};
 use info::Info;
-use server::{Server, bytes, int, items, text};
+use server::{Refusal, Server, bytes, int, items, text};
 use std::time::{Duration, Instant};
 
 /// The name under which the probe's connections are seen in `CLIENT LIST`.
@@ -47,9 +47,9 @@ pub async fn probe(instance: &Instance) -> Result<Probed, NetError> {
     let dialer = Dialer::new(instance, CLIENT_NAME);
     let masters = dialer.masters().await?;
     let mut probed = Probed { topology: instance.topology, ..Probed::default() };
-    for (i, address) in masters.iter().enumerate() {
-        let server = Server::new(address.clone(), dialer.control(address).await?);
-        let info = server.info().await.map_err(|e| unanswered(address, "INFO", &e.to_string()))?;
+    for (i, ShardAddress { address, .. }) in masters.iter().enumerate() {
+        let server = Server::new(dialer.control(address).await?);
+        let info = server.info().await.map_err(|e| unanswered(address, "INFO", &e))?;
         probed.shards.push(shard(&server, info).await?);
         for space in &info.keyspace {
             match probed.databases.iter_mut().find(|(db, _)| *db == space.db) {
@@ -60,7 +60,7 @@ pub async fn probe(instance: &Instance) -> Result<Probed, NetError> {
         if i == 0 {
             probed.topology = topology(instance, info);
             // SELECT is tried on a connection of its own, which is then dropped.
-            let own = Server::new(address.clone(), dialer.control(address).await?);
+            let own = Server::new(dialer.control(address).await?);
             probed.database_count = database_count(&own, info).await;
         }
     }
@@ -72,7 +72,7 @@ async fn shard(server: &Server, info: &Info) -> Result<ProbedShard, NetError> {
     let mut trips = Vec::with_capacity(PINGS);
     for _ in 0..PINGS {
         let start = Instant::now();
-        server.ask(&redis::cmd("PING")).await.map_err(|e| unanswered(&server.address, "PING", &e.to_string()))?;
+        server.ask(&redis::cmd("PING")).await.map_err(|e| unanswered(&server.address, "PING", &e))?;
         trips.push(start.elapsed());
     }
     trips.sort_unstable();
@@ -155,9 +155,9 @@ pub async fn selectable(own: &Server, db: u32) -> Option<bool> {
     cmd.arg(db);
     match own.ask(&cmd).await {
         Ok(_) => Some(true),
-        Err(server::Refusal::Refused(line)) if line.contains("NOPERM") || line.contains("unknown command") => None,
-        Err(server::Refusal::Refused(_)) => Some(false),
-        Err(server::Refusal::Broken(_)) => None,
+        Err(Refusal::Refused(line)) if line.contains("NOPERM") || line.contains("unknown command") => None,
+        Err(Refusal::Refused(_)) => Some(false),
+        Err(Refusal::Broken(_)) => None,
     }
 }
 
@@ -183,10 +183,9 @@ pub async fn modules(server: &Server, info: &Info) -> Vec<String> {
         .collect()
 }
 
-fn unanswered(address: &str, what: &str, seen: &str) -> NetError {
-    NetError {
-        tried: format!("{what} at {address}"),
-        seen: seen.to_owned(),
-        remedy: format!("look whether {address} is loading its data, and whether the account may run {what}"),
+fn unanswered(address: &str, doing: &'static str, refusal: &Refusal) -> NetError {
+    match refusal {
+        Refusal::Refused(line) => NetError::from_reply(address, doing, line),
+        Refusal::Broken(seen) => NetError::Io { address: address.to_owned(), doing: "read an answer", seen: seen.clone() },
     }
 }

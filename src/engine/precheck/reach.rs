@@ -1,9 +1,12 @@
 //! Can every address be talked to, and does it let us in.
 
-use super::{Context, Finding, SideContext, dial::Dialer};
+use super::{Context, Finding, SideContext, rights};
 use crate::{
-    engine::probe::server::Server,
-    model::{AccountSource, Instance},
+    engine::{
+        net::{Dialer, NetError},
+        probe::server::{Refusal, Server, text},
+    },
+    model::AccountSource,
 };
 use futures::future::join_all;
 use std::{
@@ -131,11 +134,8 @@ async fn tls_answer(dialer: &Dialer, address: &str) -> Answer {
         Ok(Ok(_)) => {
             Ok(format!("connected in {} ms, TLS and answer in {} ms", millis(connected), millis(start.elapsed())))
         }
-        Ok(Err(e)) if is_account_error(&e.to_string()) => Ok(format!("connected in {} ms with TLS", millis(connected))),
-        Ok(Err(e)) => Err((
-            format!("it accepts, but TLS does not come about: {e}"),
-            "look at `ca_file` and `server_name`; if the server does not speak TLS, leave `tls` out".into(),
-        )),
+        Ok(Err(e)) if is_account_error(&e) => Ok(format!("connected in {} ms with TLS", millis(connected))),
+        Ok(Err(e)) => Err(e.parts()),
         Err(_) => Err((
             format!("it accepts, but TLS was not agreed within {} s", PATIENCE.as_secs()),
             format!("look whether {address} speaks TLS; if not, leave `tls` out"),
@@ -189,32 +189,41 @@ pub(super) async fn credentials(cx: &Context) -> Finding {
 async fn login(cx: &Context, side: &SideContext) -> Finding {
     let instance = cx.job.instance(side.side);
     let who = side.side;
-    let refused = |seen: String| {
-        let remedy = account_remedy(&seen, instance, &format!("{who}"));
-        Finding::failed(format!("{who}: {seen}"), WHY_ACCOUNT, remedy).at(who)
-    };
     let connected = async {
-        let masters = side.dialer.masters().await.map_err(|e| e.to_string())?;
-        let address = masters.into_iter().next().ok_or("no server was found")?;
-        let conn = side.dialer.control(&address).await.map_err(|e| e.to_string())?;
-        Ok::<_, String>(Server::new(address, conn))
+        let masters = side.dialer.masters().await?;
+        let first = masters.into_iter().next().ok_or(NetError::NoAddress)?;
+        let server = Server::new(side.dialer.control(&first.address).await?);
+        // A server that asks for a password lets anybody connect; only a command tells.
+        match server.ask(&redis::cmd("PING")).await {
+            // A user without the right to PING is logged in all the same: the rights are another item.
+            Err(Refusal::Refused(line)) if !line.starts_with("NOPERM") => {
+                Err(NetError::from_reply(&server.address, "PING", &line))
+            }
+            Err(Refusal::Broken(seen)) => {
+                Err(NetError::Io { address: server.address.clone(), doing: "read an answer", seen })
+            }
+            _ => Ok(server),
+        }
     };
     let server = match timeout(PATIENCE * 2, connected).await {
         Ok(Ok(server)) => server,
-        Ok(Err(seen)) => return refused(seen),
-        Err(_) => return refused(format!("no login within {} s", PATIENCE.as_secs() * 2)),
-    };
-    // A server that asks for a password lets anybody connect; only a command tells.
-    if let Err(e) = server.ask(&redis::cmd("PING")).await {
-        let line = e.to_string();
-        // A user without the right to PING is logged in all the same: the rights are another item.
-        if !line.contains("NOPERM") {
-            return refused(line);
+        Ok(Err(e)) => {
+            let (seen, remedy) = e.parts();
+            let remedy = account_remedy(cx, side, &e).unwrap_or(remedy);
+            return Finding::failed(format!("{who}: {seen}"), WHY_ACCOUNT, remedy).at(who);
         }
-    }
+        Err(_) => {
+            return Finding::failed(
+                format!("{who}: no login within {} s", PATIENCE.as_secs() * 2),
+                WHY_ACCOUNT,
+                "look at the instance's load, then run the item again",
+            )
+            .at(who);
+        }
+    };
     let mut whoami = redis::cmd("ACL");
     whoami.arg("WHOAMI");
-    let user = server.ask(&whoami).await.ok().and_then(|v| crate::engine::probe::server::text(&v));
+    let user = server.ask(&whoami).await.ok().and_then(|v| text(&v));
     let seen = match user {
         Some(user) => format!("{who} {}: logged in as user {user}", server.address),
         None if instance.account == AccountSource::None => format!("{who} {}: asks for no password", server.address),
@@ -225,39 +234,40 @@ async fn login(cx: &Context, side: &SideContext) -> Finding {
 }
 
 /// Whether an error is about the account, not about the way to the server.
-fn is_account_error(seen: &str) -> bool {
-    let seen = seen.to_ascii_lowercase();
-    ["wrongpass", "noauth", "noperm", "invalid password", "password", "authentication"].iter().any(|w| seen.contains(w))
+fn is_account_error(e: &NetError) -> bool {
+    match e {
+        NetError::Account { .. }
+        | NetError::WrongPassword { .. }
+        | NetError::PasswordNeeded { .. }
+        | NetError::NoPasswordSet { .. }
+        | NetError::NoPermission { .. } => true,
+        NetError::NoneAnswered { last, .. } => is_account_error(last),
+        _ => false,
+    }
 }
 
-/// What to do about a login that failed.
-fn account_remedy(seen: &str, instance: &Instance, side: &str) -> String {
-    let low = seen.to_ascii_lowercase();
-    let none = instance.account == AccountSource::None;
-    if none && (low.contains("noauth") || low.contains("authentication required")) {
-        return format!("the server asks for a password: give the {side} an account, `account = \"user:password\"`");
-    }
-    if low.contains("wrong number of arguments") {
-        return "this server (before 6.0) knows no users: give the password alone, without `user:`".into();
-    }
-    if low.contains("no password is set") || low.contains("without any password configured") {
-        return format!("the server has no password for this user: leave the {side}'s account out");
-    }
-    if low.contains("disabled") {
-        return "the user is switched off: ACL SETUSER <user> on".into();
-    }
-    if is_account_error(seen) {
-        return format!(
-            "wrong user or password, or no such user: try it with `redis-cli {} --user <user> --askpass PING`; \
-             `ACL LIST`, run as an administrator, shows who there is",
-            instance.addresses.first().map(|a| cli(a)).unwrap_or_default()
-        );
-    }
-    match &instance.account {
-        AccountSource::Env(name) => format!("look whether the engine's environment has {name}"),
-        AccountSource::File(path) => format!("look whether {path} is there and its first line is user:password"),
-        AccountSource::Command(command) => format!("run `{command}` by hand: its first line has to be user:password"),
-        _ => "look at the server's log, then run the item again".into(),
+/// The exact lines for what the dialer can only name.
+fn account_remedy(cx: &Context, side: &SideContext, e: &NetError) -> Option<String> {
+    match e {
+        NetError::WrongPassword { address, .. } => Some(format!(
+            "correct the {}'s account: try it with `redis-cli {} --user <user> --askpass PING`; run as an \
+             administrator, `ACL LIST` shows which users there are and whether they are on",
+            side.side,
+            cli(address)
+        )),
+        NetError::PasswordNeeded { .. } => {
+            Some(format!("give the {} an account: account = \"<user>:<password>\"", side.side))
+        }
+        NetError::NoPermission { address, .. } => {
+            let user = rights::configured_user(cx, side.side).unwrap_or_else(|| "default".into());
+            Some(format!(
+                "all that a sync needs, run as an administrator: redis-cli {} ACL SETUSER {user} {}",
+                cli(address),
+                rights::whole_grant(cx, side.side)
+            ))
+        }
+        NetError::NoneAnswered { last, .. } => account_remedy(cx, side, last),
+        _ => None,
     }
 }
 

@@ -68,7 +68,7 @@ async fn before_acl(side: &SideContext) -> Result<bool, Refusal> {
 }
 
 /// The user of the job's account, where it stands in the job itself.
-fn configured_user(cx: &Context, side: Side) -> Option<String> {
+pub(super) fn configured_user(cx: &Context, side: Side) -> Option<String> {
     match &cx.job.instance(side).account {
         crate::model::AccountSource::Inline(inline) => crate::model::Account::parse(inline.expose()).user,
         _ => None,
@@ -88,6 +88,14 @@ fn wanted(cx: &Context, side: Side) -> Vec<&'static Need> {
     }
     needs.extend(OPTIONAL);
     needs
+}
+
+/// The words for `ACL SETUSER` that grant all that the job needs at a side.
+pub(super) fn whole_grant(cx: &Context, side: Side) -> String {
+    let needs = wanted(cx, side);
+    let grants: BTreeSet<&str> = needs.iter().filter(|n| !n.sample).map(|n| n.grant).collect();
+    let writes = if cx.writes(side) { " +@write" } else { "" };
+    format!("{}{writes} ~*", grants.into_iter().collect::<Vec<_>>().join(" "))
 }
 
 /// `None` where `ACL DRYRUN` itself is refused or not known.

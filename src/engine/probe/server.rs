@@ -1,7 +1,8 @@
 //! One server that answers: a connection, its `INFO`, and questions to it.
 
 use super::info::Info;
-use redis::{Cmd, Pipeline, Value, aio::MultiplexedConnection};
+use crate::engine::net::Control;
+use redis::{Cmd, Pipeline, Value, aio::ConnectionLike};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -20,18 +21,18 @@ pub enum Refusal {
 #[derive(Clone)]
 pub struct Server {
     pub address: String,
-    conn: MultiplexedConnection,
+    conn: Control,
     info: Arc<OnceCell<Info>>,
 }
 
 impl Server {
-    pub fn new(address: impl Into<String>, conn: MultiplexedConnection) -> Self {
-        Server { address: address.into(), conn, info: Arc::default() }
+    pub fn new(conn: Control) -> Self {
+        Server { address: conn.address().to_owned(), conn, info: Arc::default() }
     }
 
     /// Sends one command.
     pub async fn ask(&self, cmd: &Cmd) -> Result<Value, Refusal> {
-        match self.conn.clone().send_packed_command(cmd).await {
+        match self.conn.clone().req_packed_command(cmd).await {
             Ok(Value::ServerError(e)) => Err(Refusal::Refused(error_line(&e))),
             Ok(value) => Ok(value),
             // The crate turns some error replies into errors of its own: those carry the server's code.
@@ -48,7 +49,7 @@ impl Server {
             return Ok(Vec::new());
         }
         let n = pipe.len();
-        let values = self.conn.clone().send_packed_commands(pipe, 0, n).await;
+        let values = self.conn.clone().req_packed_commands(pipe, 0, n).await;
         let values = values.map_err(|e| Refusal::Broken(e.to_string()))?;
         if values.len() == n {
             Ok(values)

@@ -186,6 +186,8 @@ pub async fn modules(server: &Server, info: &Info) -> Vec<String> {
 fn unanswered(address: &str, doing: &'static str, refusal: &Refusal) -> NetError {
     match refusal {
         Refusal::Refused(line) => NetError::from_reply(address, doing, line),
-        Refusal::Broken(seen) => NetError::Io { address: address.to_owned(), doing: "read an answer", seen: seen.clone() },
+        Refusal::Broken(seen) => {
+            NetError::Io { address: address.to_owned(), doing: "read an answer", seen: seen.clone() }
+        }
     }
 }

@@ -14,22 +14,11 @@ pub(crate) struct Finding {
 
 impl Finding {
     pub fn passed(seen: impl Into<String>) -> Self {
-        Finding {
-            state: CheckState::Passed,
-            side: None,
-            seen: seen.into(),
-            why: String::new(),
-            remedy: String::new(),
-        }
+        Finding { state: CheckState::Passed, side: None, seen: seen.into(), why: String::new(), remedy: String::new() }
     }
 
     pub fn warning(seen: impl Into<String>, why: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Finding {
-            state: CheckState::Warning,
-            why: why.into(),
-            remedy: remedy.into(),
-            ..Finding::passed(seen)
-        }
+        Finding { state: CheckState::Warning, why: why.into(), remedy: remedy.into(), ..Finding::passed(seen) }
     }
 
     pub fn failed(seen: impl Into<String>, why: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -64,7 +53,13 @@ impl Finding {
             }
             parts.join(separator)
         };
-        Finding { state, side, seen: join(|f| &f.seen, "; "), why: join(|f| &f.why, "; "), remedy: join(|f| &f.remedy, "\n") }
+        Finding {
+            state,
+            side,
+            seen: join(|f| &f.seen, "; "),
+            why: join(|f| &f.why, "; "),
+            remedy: join(|f| &f.remedy, "\n"),
+        }
     }
 }
 

@@ -115,9 +115,13 @@ fn field_expiry(info: &Info, from: Side, to: Side, to_dialect: Dialect) -> Findi
         ));
     }
     Finding::warning(
-        format!("{hashes} hashes of the {from} have fields with an expiry of their own, which {to_dialect} does not know"),
+        format!(
+            "{hashes} hashes of the {from} have fields with an expiry of their own, which {to_dialect} does not know"
+        ),
         "such fields are carried without their expiry: at that side they stay until the field is deleted here",
-        format!("upgrade the {to} to Redis 7.4 or Valkey 9.0 or newer, or accept that these fields do not expire there"),
+        format!(
+            "upgrade the {to} to Redis 7.4 or Valkey 9.0 or newer, or accept that these fields do not expire there"
+        ),
     )
     .at(to)
 }

@@ -202,7 +202,12 @@ async fn fits(cx: &Context, from: Side, counts: &[Option<u32>]) -> Result<Findin
     let count = |side: Side| counts[side.index()].map_or_else(|| "an unknown number of".into(), |n| n.to_string());
     if !missing.is_empty() {
         return Ok(Finding::failed(
-            format!("the {from} uses {}; the {to} has {} databases, without {}", names(&used), count(to), names(&missing)),
+            format!(
+                "the {from} uses {}; the {to} has {} databases, without {}",
+                names(&used),
+                count(to),
+                names(&missing)
+            ),
             "what is written to a database that the other side does not have can't be carried there",
             format!(
                 "set `databases {}` in the {to}'s redis.conf and restart it, or select only databases that both have",
@@ -307,7 +312,11 @@ async fn sample(cx: &Context, side: &SideContext) -> Result<Finding, Refusal> {
     let total: u64 = selected.iter().map(|(_, keys)| keys).sum();
     let seen = match looked_at {
         0 => format!("{name}: no keys"),
-        _ => format!("{name}: {looked_at} of {total} keys looked at, the biggest is {} of {}", biggest.1, size(biggest.0)),
+        _ => format!(
+            "{name}: {looked_at} of {total} keys looked at, the biggest is {} of {}",
+            biggest.1,
+            size(biggest.0)
+        ),
     };
     if big.is_empty() {
         return Ok(Finding::passed(seen));

@@ -42,8 +42,7 @@ pub(super) async fn maxmemory_policy(cx: &Context) -> Result<Finding, Refusal> {
 fn selected_bytes(cx: &Context, info: &Info) -> Option<u64> {
     let data = info.number("used_memory_dataset").or_else(|| info.number("used_memory"))?;
     let all: u64 = info.keyspace.iter().map(|k| k.keys).sum();
-    let selected: u64 =
-        info.keyspace.iter().filter(|k| cx.job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
+    let selected: u64 = info.keyspace.iter().filter(|k| cx.job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
     if all == 0 {
         return Some(0);
     }

@@ -33,8 +33,7 @@ struct Found {
 }
 
 pub(super) async fn control_keys(cx: &Context) -> Result<Finding, Refusal> {
-    let (source, target) =
-        futures::future::try_join(search(cx, Side::Source), search(cx, Side::Target)).await?;
+    let (source, target) = futures::future::try_join(search(cx, Side::Source), search(cx, Side::Target)).await?;
     let mut notes = Vec::new();
     let mut found = Vec::new();
     for (side, (keys, looked_at, complete)) in [(Side::Source, source), (Side::Target, target)] {
@@ -76,7 +75,10 @@ fn resume(cx: &Context, ours: &[Found]) -> Option<Finding> {
              that the other side names",
             format!(
                 "start the job anew (`start --discard-previous`), or remove them: {}",
-                ours.iter().map(|f| format!("{}: SELECT {}, DEL {}", f.side, f.db, f.key)).collect::<Vec<_>>().join("; ")
+                ours.iter()
+                    .map(|f| format!("{}: SELECT {}, DEL {}", f.side, f.db, f.key))
+                    .collect::<Vec<_>>()
+                    .join("; ")
             ),
         ))
     } else {
@@ -87,9 +89,8 @@ fn resume(cx: &Context, ours: &[Found]) -> Option<Finding> {
 /// Control keys of another job: fine in a chain, refused where it syncs the same two instances.
 fn other_job(job: &str, keys: &[&Found], replids: &[BTreeSet<String>; 2]) -> Finding {
     let at = |side: Side, direction| keys.iter().any(|f| f.side == side && f.direction == Some(direction));
-    let both_ways = Direction::BOTH
-        .into_iter()
-        .any(|forward| at(Side::Target, forward) && at(Side::Source, forward.other()));
+    let both_ways =
+        Direction::BOTH.into_iter().any(|forward| at(Side::Target, forward) && at(Side::Source, forward.other()));
     let names_other =
         keys.iter().any(|f| f.direction.is_some() && !f.replids.is_disjoint(&replids[f.side.other().index()]));
     let list: Vec<String> = keys.iter().take(4).map(|f| format!("{} at the {} (db{})", f.key, f.side, f.db)).collect();
@@ -119,7 +120,10 @@ fn ring(others: &[Found], replids: &[BTreeSet<String>; 2]) -> Option<Finding> {
     let shared: Vec<String> = third(Side::Source).intersection(&third(Side::Target)).map(|s| (*s).clone()).collect();
     (!shared.is_empty()).then(|| {
         Finding::failed(
-            format!("a third instance (replication id {}) is synced with both sides already: a ring", shared.join(", ")),
+            format!(
+                "a third instance (replication id {}) is synced with both sides already: a ring",
+                shared.join(", ")
+            ),
             "in a ring each change would come back to where it was made, and go round for ever",
             "join the three instances in a chain: end one of the two other jobs, or do without this one",
         )

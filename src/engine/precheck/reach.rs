@@ -46,7 +46,8 @@ pub(super) async fn reachable(cx: &Context) -> Finding {
     for side in cx.both() {
         if cx.job.instance(side.side).addresses.is_empty() {
             let remedy = format!("give the {} an address, host:port", side.side);
-            findings.push(Finding::failed(format!("the {} has no address", side.side), WHY_REACH, remedy).at(side.side));
+            findings
+                .push(Finding::failed(format!("the {} has no address", side.side), WHY_REACH, remedy).at(side.side));
         }
     }
     Finding::all(findings)

@@ -11,7 +11,7 @@ use crate::{
     model::Side,
 };
 use futures::future::try_join_all;
-use needs::{Need, OPTIONAL, READS, WRITES, WRITE_SAMPLES};
+use needs::{Need, OPTIONAL, READS, WRITE_SAMPLES, WRITES};
 use redis::Value;
 use std::collections::BTreeSet;
 
@@ -142,7 +142,9 @@ fn refusal_kind(line: &str) -> Verdict {
 async fn queue(own: &Server, needs: &[&Need]) -> Result<Vec<Verdict>, Refusal> {
     if let Err(Refusal::Refused(line)) = own.ask(&redis::cmd("MULTI")).await {
         // Without MULTI nothing else can be tried safely; asking again after it is granted tells the rest.
-        let told = |n: &&Need| if n.words().next() == Some("MULTI") { Verdict::Command } else { Verdict::Unknown(line.clone()) };
+        let told = |n: &&Need| {
+            if n.words().next() == Some("MULTI") { Verdict::Command } else { Verdict::Unknown(line.clone()) }
+        };
         return Ok(needs.iter().map(told).collect());
     }
     let mut verdicts = Vec::with_capacity(needs.len());

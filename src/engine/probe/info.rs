@@ -33,12 +33,7 @@ impl Info {
             } else if let Some(db) = name.strip_prefix("db").and_then(|n| n.parse().ok()) {
                 let number = |field| part(value, field).and_then(|v| v.parse().ok()).unwrap_or(0);
                 let field_expiries = number("subexpiry").max(number("keys_with_volatile_items"));
-                info.keyspace.push(Keyspace {
-                    db,
-                    keys: number("keys"),
-                    expires: number("expires"),
-                    field_expiries,
-                });
+                info.keyspace.push(Keyspace { db, keys: number("keys"), expires: number("expires"), field_expiries });
             } else {
                 info.fields.insert(name.to_owned(), value.to_owned());
             }

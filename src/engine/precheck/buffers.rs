@@ -43,8 +43,15 @@ async fn one_backlog(side: &SideContext) -> Result<Finding, Refusal> {
     };
     // 0 is for ever.
     let ttl: Option<u64> = config("repl-backlog-ttl").await.and_then(|v| v.parse().ok());
-    // Without a backlog the offset stands still, and what the clients send is an upper bound of what they write.
-    let rate = if active { grown("master_repl_offset") } else { grown("total_net_input_bytes") }.unwrap_or(0.0);
+    // Without a backlog the offset stands still: then the changes are counted, each as long as a command is on average.
+    let per_command = match (after.number("total_net_input_bytes"), after.number("total_commands_processed")) {
+        (Some(bytes), Some(commands)) if commands > 0 => (bytes as f64 / commands as f64).max(64.0),
+        _ => 256.0,
+    };
+    let rate = match active {
+        true => grown("master_repl_offset").unwrap_or(0.0),
+        false => grown("rdb_changes_since_last_save").unwrap_or(0.0) * per_command,
+    };
     let by_size = if rate >= 1.0 { bytes as f64 / rate } else { f64::INFINITY };
     let by_ttl = match ttl {
         Some(0) => f64::INFINITY,
@@ -53,14 +60,13 @@ async fn one_backlog(side: &SideContext) -> Result<Finding, Refusal> {
     };
     let window = by_size.min(by_ttl);
     let seen = format!(
-        "{name}: backlog of {}{}, {} {}/s written now: a link can be away for {}",
+        "{name}: backlog of {}{}, {}{}/s written now: a link can be away for {}",
         size(bytes),
         if active { "" } else { " (none yet: the first link makes it)" },
-        if active { "" } else { "at most" }.trim_start(),
+        if active { "" } else { "about " },
         size(rate as u64),
         minutes(window),
-    )
-    .replace(",  ", ", ");
+    );
     if window >= SHORT_WINDOW.as_secs_f64() {
         return Ok(Finding::passed(seen).at(side.side));
     }

@@ -109,6 +109,9 @@ async fn groups(site: &Site, key: &[u8]) -> Result<Vec<Group>, NetError> {
     Ok(groups)
 }
 
+/// Id, consumer and number of deliveries.
+type Delivery = (Option<Vec<u8>>, Option<Vec<u8>>, Option<i64>);
+
 /// Entries that were delivered and not acknowledged: id, consumer and number of deliveries (not the idle time).
 async fn pending(a: &Site, b: &Site, key: &[u8], group: &[u8]) -> Result<Option<String>, NetError> {
     let mut from = b"-".to_vec();
@@ -117,7 +120,7 @@ async fn pending(a: &Site, b: &Site, key: &[u8], group: &[u8]) -> Result<Option<
         cmd.arg(key).arg(group).arg(&from).arg("+").arg(STEP);
         let (x, y) = try_join(a.ask(&cmd), b.ask(&cmd)).await?;
         let next = next_id(x.clone());
-        let told = |page: Value| -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>, Option<i64>)> {
+        let told = |page: Value| -> Vec<Delivery> {
             let entries = items(page).into_iter().map(items).map(Vec::into_iter);
             entries
                 .map(|mut e| (e.next().and_then(bytes), e.next().and_then(bytes), e.nth(1).as_ref().and_then(int)))

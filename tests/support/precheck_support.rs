@@ -23,7 +23,7 @@ pub struct Server {
     pub name: String,
     password: Option<String>,
     child: Child,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Server {
@@ -54,7 +54,7 @@ impl Server {
                 }
                 let mine = format!("process_id:{}", child.id());
                 if ask_info(port, password.as_deref()).is_some_and(|info| info.lines().any(|l| l.trim() == mine)) {
-                    return Server { port, name: name.to_owned(), password, child, _dir: dir };
+                    return Server { port, name: name.to_owned(), password, child, dir };
                 }
                 assert!(Instant::now() < deadline, "{name} did not answer on port {port}");
                 std::thread::sleep(Duration::from_millis(5));
@@ -65,6 +65,10 @@ impl Server {
 
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn data_dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     pub fn client(&self) -> redis::Connection {

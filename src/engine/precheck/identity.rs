@@ -245,10 +245,13 @@ pub(super) async fn same_instance(cx: &Context) -> Result<Finding, Refusal> {
             "give the job two different instances",
         ));
     }
+    // Replicas share the id with their master and with each other: it tells only towards a master.
     let is_master_of = |master: &Server, master_info: &Info, replica: &Info| {
+        let same_history =
+            replica.text("master_replid").is_some_and(|id| master_info.text("master_replid") == Some(id));
         replica.is_replica()
             && (replica.master().as_deref() == Some(master.address.as_str())
-                || replica.text("master_replid").is_some_and(|id| master_info.text("master_replid") == Some(id)))
+                || same_history && !master_info.is_replica())
     };
     let relation = if is_master_of(sa, a, b) {
         Some("the target is a replica of the source".to_owned())

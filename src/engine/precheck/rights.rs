@@ -52,15 +52,36 @@ async fn of_side(cx: &Context, side: &SideContext) -> Result<Finding, Refusal> {
     };
     let needs = wanted(cx, side.side);
     let own = side.own().await?;
-    let verdicts = match &user {
-        Some(user) => match dry_run(&own, user, &needs).await? {
-            Some(verdicts) => verdicts,
-            None => queue(&own, &needs).await?,
-        },
-        None => queue(&own, &needs).await?,
+    let mut verdicts = match &user {
+        Some(user) => dry_run(&own, user, &needs).await?,
+        None => None,
     };
+    if verdicts.is_none() {
+        verdicts = queue(&own, &needs).await?;
+    }
     let user = user.or_else(|| configured_user(cx, side.side)).unwrap_or_else(|| "default".into());
-    Ok(judge(side, &user, &needs, &verdicts).at(side.side))
+    Ok(match verdicts {
+        Some(verdicts) => judge(side, &user, &needs, &verdicts),
+        None => Finding::failed(
+            format!(
+                "{name}: user {user} has no right to MULTI and DISCARD; what else is missing can't be tried without it"
+            ),
+            WHY,
+            grant_remedy(side, &user, &whole_grant(cx, side.side)),
+        ),
+    }
+    .at(side.side))
+}
+
+const WHY: &str = "the sync reads the instance as a replica does and writes all kinds of commands to all keys";
+
+/// The line that grants what is missing.
+fn grant_remedy(side: &SideContext, user: &str, grants: &str) -> String {
+    format!(
+        "run as an administrator: redis-cli {} ACL SETUSER {user} {grants}\n(then ACL SAVE or CONFIG REWRITE, so that it \
+         outlives a restart)",
+        cli(side.server().map_or("", |s| s.address.as_str()))
+    )
 }
 
 async fn before_acl(side: &SideContext) -> Result<bool, Refusal> {
@@ -93,7 +114,9 @@ fn wanted(cx: &Context, side: Side) -> Vec<&'static Need> {
 /// The words for `ACL SETUSER` that grant all that the job needs at a side.
 pub(super) fn whole_grant(cx: &Context, side: Side) -> String {
     let needs = wanted(cx, side);
-    let grants: BTreeSet<&str> = needs.iter().filter(|n| !n.sample).map(|n| n.grant).collect();
+    let mut grants: BTreeSet<&str> = needs.iter().filter(|n| !n.sample).map(|n| n.grant).collect();
+    // For the precheck itself, where it has to try by queueing.
+    grants.extend(["+multi", "+discard"]);
     let writes = if cx.writes(side) { " +@write" } else { "" };
     format!("{}{writes} ~*", grants.into_iter().collect::<Vec<_>>().join(" "))
 }
@@ -138,14 +161,15 @@ fn refusal_kind(line: &str) -> Verdict {
     }
 }
 
-/// Queues each command in a MULTI and discards it.
-async fn queue(own: &Server, needs: &[&Need]) -> Result<Vec<Verdict>, Refusal> {
-    if let Err(Refusal::Refused(line)) = own.ask(&redis::cmd("MULTI")).await {
-        // Without MULTI nothing else can be tried safely; asking again after it is granted tells the rest.
-        let told = |n: &&Need| {
-            if n.words().next() == Some("MULTI") { Verdict::Command } else { Verdict::Unknown(line.clone()) }
-        };
-        return Ok(needs.iter().map(told).collect());
+/// Queues each command in a MULTI and discards it; `None` where MULTI or DISCARD is refused, so that nothing can be
+/// tried.
+async fn queue(own: &Server, needs: &[&Need]) -> Result<Option<Vec<Verdict>>, Refusal> {
+    for command in ["MULTI", "DISCARD", "MULTI"] {
+        match own.ask(&redis::cmd(command)).await {
+            Ok(_) => {}
+            Err(Refusal::Refused(_)) => return Ok(None),
+            Err(broken) => return Err(broken),
+        }
     }
     let mut verdicts = Vec::with_capacity(needs.len());
     for need in needs {
@@ -182,7 +206,7 @@ async fn queue(own: &Server, needs: &[&Need]) -> Result<Vec<Verdict>, Refusal> {
             };
         }
     }
-    Ok(verdicts)
+    Ok(Some(verdicts))
 }
 
 fn judge(side: &SideContext, user: &str, needs: &[&Need], verdicts: &[Verdict]) -> Finding {
@@ -208,28 +232,23 @@ fn judge(side: &SideContext, user: &str, needs: &[&Need], verdicts: &[Verdict]) 
         missing.extend(missing_writes.iter().map(|n| n.title()));
         grants.extend(missing_writes.iter().map(|n| n.grant.to_owned()));
     }
+    // Where no command with a key was allowed, nothing is known of the keys: they are granted with the rest.
+    let tried_keys = needs.iter().zip(verdicts).any(|(n, v)| n.has_key() && *v == Verdict::Allowed);
     if keys {
         missing.push("keys other than those of a pattern".into());
-        grants.push("~*".into());
+    } else if !tried_keys && !missing.is_empty() {
+        keys = true;
     }
     let unique: BTreeSet<&String> = grants.iter().collect();
-    // ~* resets nothing, but stands last so that the line reads as people write it.
-    let mut line: Vec<&str> = unique.iter().filter(|g| !g.starts_with('~')).map(|g| g.as_str()).collect();
-    if keys {
-        line.push("~*");
-    }
+    let mut line: Vec<&str> = unique.iter().map(|g| g.as_str()).collect();
     let optional_grants = optional.iter().map(|n| n.grant).collect::<BTreeSet<_>>();
     if !missing.is_empty() {
         line.extend(optional_grants);
+        line.extend(keys.then_some("~*"));
         return Finding::failed(
             format!("{name}: user {user} has no right to {}", missing.join(", ")),
-            "the sync reads the instance as a replica does and writes all kinds of commands to all keys",
-            format!(
-                "run as an administrator: redis-cli {} ACL SETUSER {user} {}\n(then ACL SAVE or CONFIG REWRITE, \
-                 so that it outlives a restart)",
-                cli(side.server().map_or("", |s| s.address.as_str())),
-                line.join(" ")
-            ),
+            WHY,
+            grant_remedy(side, user, &line.join(" ")),
         );
     }
     if !optional.is_empty() {
@@ -240,11 +259,7 @@ fn judge(side: &SideContext, user: &str, needs: &[&Need], verdicts: &[Verdict]) 
                 optional.iter().map(|n| n.title()).collect::<Vec<_>>().join(", ")
             ),
             format!("without these stays unknown or undone: {}", unknown.join(", ")),
-            format!(
-                "run as an administrator: redis-cli {} ACL SETUSER {user} {}",
-                cli(side.server().map_or("", |s| s.address.as_str())),
-                optional_grants.into_iter().collect::<Vec<_>>().join(" ")
-            ),
+            grant_remedy(side, user, &optional_grants.into_iter().collect::<Vec<_>>().join(" ")),
         );
     }
     let untold = verdicts.iter().filter(|v| matches!(v, Verdict::Unknown(_))).count();

@@ -26,6 +26,11 @@ impl Need {
         self.command.split(' ').map(|w| if w == "K" { ANY_KEY } else { w })
     }
 
+    /// Tried with a key.
+    pub fn has_key(&self) -> bool {
+        self.command.split(' ').any(|w| w == "K")
+    }
+
     /// How people call it: `CLIENT KILL`, `PSYNC`.
     pub fn title(&self) -> String {
         let words = if self.grant.contains('|') { 2 } else { 1 };

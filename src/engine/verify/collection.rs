@@ -1,6 +1,9 @@
 //! Strings, lists, sets, hashes and sorted sets: whole where they are small, in parts where they are big.
 
-use super::{NetError, Site, look::Subject};
+use super::{
+    NetError, Site,
+    look::{Subject, refused},
+};
 use crate::engine::probe::server::{bytes, int, items, scan_page};
 use futures::future::try_join;
 use redis::{Cmd, Pipeline, Value};
@@ -63,14 +66,11 @@ pub(super) async fn compare_whole(a: &Site, b: &Site, list: &[(&str, &[u8])]) ->
     Ok(differences)
 }
 
-/// A right that is missing is not a difference. A key that changed its type is one, until the next look.
+/// A key that changed its type meanwhile differs, until the next look.
 fn refused_read(site: &Site, reply: &Value) -> Result<(), NetError> {
     match reply {
-        Value::ServerError(e) if e.code() != "WRONGTYPE" => {
-            let line = crate::engine::probe::server::error_line(e);
-            Err(NetError::from_reply(&site.server.address, "read a value", &line))
-        }
-        _ => Ok(()),
+        Value::ServerError(e) if e.code() == "WRONGTYPE" => Ok(()),
+        reply => refused(site, "read a value", reply),
     }
 }
 

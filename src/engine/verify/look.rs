@@ -1,7 +1,7 @@
 //! One look at a page of keys: both sides asked at once, the cheap way first.
 
 use super::{NetError, Site, VerifyOptions, collection, streams};
-use crate::engine::probe::server::{bytes, int, items, text};
+use crate::engine::probe::server::{bytes, error_line, int, items, text};
 use redis::Value;
 use std::fmt;
 
@@ -117,10 +117,7 @@ async fn outline(site: &Site, keys: &[Vec<u8>]) -> Result<Vec<(Expiry, Option<i6
     };
     let mut outlines = Vec::with_capacity(keys.len());
     while let (Some(expiry), Some(memory)) = (replies.next(), replies.next()) {
-        if let Value::ServerError(e) = &expiry {
-            let line = crate::engine::probe::server::error_line(e);
-            return Err(NetError::from_reply(&site.server.address, "PEXPIRETIME", &line));
-        }
+        refused(site, if site.absolute { "PEXPIRETIME" } else { "PTTL" }, &expiry)?;
         let expiry = match int(&expiry) {
             Some(-1) => Expiry::Never,
             Some(ms) if ms >= 0 && site.absolute => Expiry::At(ms),
@@ -130,6 +127,14 @@ async fn outline(site: &Site, keys: &[Vec<u8>]) -> Result<Vec<(Expiry, Option<i6
         outlines.push((expiry, int(&memory)));
     }
     Ok(outlines)
+}
+
+/// A right that is missing is an error, not a difference.
+pub(super) fn refused(site: &Site, doing: &str, reply: &Value) -> Result<(), NetError> {
+    match reply {
+        Value::ServerError(e) => Err(NetError::from_reply(&site.server.address, doing, &error_line(e))),
+        _ => Ok(()),
+    }
 }
 
 fn expiry_difference(subject: Subject, options: &VerifyOptions) -> Option<(Vec<u8>, Difference)> {
@@ -173,6 +178,9 @@ async fn by_type(a: &Site, b: &Site, subjects: &[Subject]) -> Result<Vec<Option<
         pipe.cmd("TYPE").arg(&subject.key);
     }
     let (types_a, types_b) = futures::future::try_join(a.ask_all(&pipe), b.ask_all(&pipe)).await?;
+    for (site, replies) in [(a, &types_a), (b, &types_b)] {
+        replies.iter().try_for_each(|reply| refused(site, "TYPE", reply))?;
+    }
     let word = |v: &Value| text(v).unwrap_or_default();
     let types: Vec<(String, String)> = types_a.iter().map(word).zip(types_b.iter().map(word)).collect();
 

@@ -122,6 +122,7 @@ fn value_command(key: &[u8], kind: &str) -> Argv {
         "zset" => argv(&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]),
         "stream" => argv(&[b"XRANGE", key, b"-", b"+"]),
         "none" => argv(&[b"EXISTS", key]),
+        "vectorset" => argv(&[b"VRANDMEMBER", key, b"1000000"]),
         // A type that only some servers have: its serialized form, which two servers of one version share.
         _ => argv(&[b"DUMP", key]),
     }
@@ -165,6 +166,16 @@ fn canonical(client: &mut Client, key: &[u8], kind: &str, value: &Reply, skills:
             out.extend(stream_state(client, key));
             out
         }
+        "vectorset" => {
+            // The graph between the elements is drawn anew at each server; elements, vectors and attributes are not.
+            let mut elements: Vec<_> = value.items().iter().map(Reply::bytes).collect();
+            elements.sort();
+            let vector = |client: &mut Client, e: &[u8]| {
+                let parts = [argv(&[b"VEMB", key, e]), argv(&[b"VGETATTR", key, e])];
+                format!("{:?}", client.pipeline(&parts)).into_bytes()
+            };
+            elements.into_iter().flat_map(|e| [vector(client, &e), e]).collect()
+        }
         _ => vec![value.bytes()],
     };
     if parts.len() == 1 && kind != "list" {
@@ -187,8 +198,16 @@ fn stream_state(client: &mut Client, key: &[u8]) -> Vec<Vec<u8>> {
     if info.is_error() {
         return vec![b"gone".to_vec()];
     }
-    let mut out =
-        vec![pairs(&info, &["length", "last-generated-id", "max-deleted-entry-id", "entries-added"]).into_bytes()];
+    let fields = [
+        "length",
+        "last-generated-id",
+        "max-deleted-entry-id",
+        "entries-added",
+        "idmp-duration",
+        "idmp-maxsize",
+        "iids-tracked",
+    ];
+    let mut out = vec![pairs(&info, &fields).into_bytes()];
     let groups = client.call(&argv(&[b"XINFO", b"GROUPS", key]));
     if groups.is_error() {
         return out;

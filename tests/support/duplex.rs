@@ -7,9 +7,10 @@ use super::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::{
-    io::Read,
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -198,6 +199,26 @@ impl Duplex {
         Ended { what, code: status.and_then(|s| s.code()), stdout, stderr }
     }
 
+    /// Starts a command of the binary that goes on by itself; what it writes is collected. It is the caller's to end,
+    /// and is ended when the returned process is dropped.
+    #[track_caller]
+    pub fn spawn(&self, args: &[&str]) -> (Running, Arc<Mutex<String>>) {
+        let mut child =
+            self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run the binary");
+        let text = Arc::new(Mutex::new(String::new()));
+        let pipes: [Option<Box<dyn Read + Send>>; 2] =
+            [child.stdout.take().map(|p| Box::new(p) as _), child.stderr.take().map(|p| Box::new(p) as _)];
+        for pipe in pipes.into_iter().flatten() {
+            let text = text.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    *text.lock().expect("its text") += &(line + "\n");
+                }
+            });
+        }
+        (Running(child), text)
+    }
+
     /// Starts the engine as a child of the test and waits until it answers.
     #[track_caller]
     pub fn engine(&mut self) {
@@ -324,6 +345,29 @@ impl Duplex {
             out += &format!("--- {}\n{tail}\n", file.display());
         }
         out
+    }
+}
+
+/// A process that ends when this is dropped.
+pub struct Running(Child);
+
+impl std::ops::Deref for Running {
+    type Target = Child;
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -62,6 +62,13 @@ impl Observer {
         self.seen.lock().expect("what was seen").clone()
     }
 
+    /// How many commands the engine brought from the other side so far.
+    pub fn brought_commands(&self) -> usize {
+        let control = |c: &Argv| c.get(1).is_some_and(|k| k.starts_with(b"duplex:"));
+        let units = self.seen.lock().expect("what was seen");
+        units.iter().filter(|u| u.iter().any(control)).map(|u| u.iter().filter(|c| !control(c)).count()).sum()
+    }
+
     /// The units that the engine wrote (one of their commands names a control key) and that hold anything else too:
     /// changes that came from the other side. One line each.
     pub fn brought(&self) -> Vec<String> {
@@ -142,6 +149,7 @@ fn follow(mut reader: BufReader<TcpStream>, seen: &Mutex<Vec<Unit>>) {
 /// A client that watches, for messages: not part of the stream.
 pub fn subscriber(server: &Server, channel: &str) -> Client {
     let mut client = server.client();
+    // Its reply says that the subscription holds.
     client.run(&format!("SUBSCRIBE {channel}"));
     client
 }

@@ -6,6 +6,7 @@
 //! - `proxy`: delay, cut, refuse and stall the connections between engine and server.
 //! - `duplex`: the `duplex` binary with a home of its own; status polling; crash and revival.
 //! - `compare`: reads two servers key by key and says what differs.
+//! - `load`: writes whose outcome is known exactly.
 //! - `observer`: a second reader of a server's replication stream.
 //! - `wait`: the only place that waits, always with a deadline and always saying what was there instead.
 //! - `versions`: which servers are installed and which of them a run uses.
@@ -13,6 +14,7 @@
 
 pub mod compare;
 pub mod duplex;
+pub mod load;
 pub mod observer;
 pub mod proxy;
 pub mod resp;

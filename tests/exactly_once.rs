@@ -61,7 +61,7 @@ impl Pair {
 }
 
 fn engine_is_killed(slot: Slot) {
-    let mut pair = Pair::loaded(slot, &[], 4_000, "");
+    let mut pair = Pair::loaded(slot, &[], 2_000, "");
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..times() {
         pair.more(rng.u64(200..1_500));
@@ -74,7 +74,7 @@ fn engine_is_killed(slot: Slot) {
 }
 
 fn links_are_cut(slot: Slot) {
-    let pair = Pair::loaded(slot, &[], 4_000, "");
+    let pair = Pair::loaded(slot, &[], 2_000, "");
     let mut rng = fastrand::Rng::with_seed(8);
     for round in 0..times() {
         pair.more(rng.u64(200..1_500));
@@ -126,7 +126,7 @@ fn engine_is_killed_at_full_speed_and_while_it_recovers() {
 
 #[test]
 fn engine_ends_in_good_order_and_goes_on() {
-    let mut pair = Pair::loaded(Slot::Usual, &[], 4_000, "");
+    let mut pair = Pair::loaded(Slot::Usual, &[], 2_000, "");
     for _ in 0..times() {
         pair.more(500);
         assert_eq!(pair.duplex.terminate(), Some(0));

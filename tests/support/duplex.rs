@@ -10,7 +10,10 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -126,6 +129,8 @@ pub struct Duplex {
     pub name: String,
     engine: Option<Child>,
     env: Vec<(String, String)>,
+    /// `start` was asked to bring up an engine of its own, which outlives it: the test has to end it.
+    detached: AtomicBool,
 }
 
 impl Duplex {
@@ -141,7 +146,14 @@ impl Duplex {
         let home = tempfile::Builder::new().prefix("duplex-home-").tempdir().expect("a temporary folder");
         let job_file = home.path().join("job.toml");
         std::fs::write(&job_file, text).expect("write the job file");
-        Duplex { home, job_file, name: "orders".into(), engine: None, env: Vec::new() }
+        Duplex {
+            home,
+            job_file,
+            name: "orders".into(),
+            engine: None,
+            env: Vec::new(),
+            detached: AtomicBool::new(false),
+        }
     }
 
     /// A job between two servers whose links run and synchronize.
@@ -248,6 +260,7 @@ impl Duplex {
     /// `duplex start JOB.toml` in the engine that runs.
     #[track_caller]
     pub fn start_job(&self) {
+        self.detached.fetch_or(self.engine.is_none(), Ordering::SeqCst);
         self.run(&["start", self.job_file.to_str().expect("a path")]).code(0);
     }
 
@@ -392,6 +405,13 @@ impl Drop for Duplex {
             }
         }
         self.crash();
+        if self.detached.load(Ordering::SeqCst) {
+            let status = self.command(&["status", "--json"]).output().map(|o| o.stdout).unwrap_or_default();
+            let status: Value = serde_json::from_slice(&status).unwrap_or_default();
+            if let Some(pid) = status["engine_pid"].as_u64().and_then(|p| u32::try_from(p).ok()) {
+                signal(pid, Signal::SIGKILL);
+            }
+        }
     }
 }
 

@@ -62,7 +62,7 @@ impl Server {
             // A file of its own, not arguments: the versions split those differently, and CONFIG REWRITE wants one.
             let dir = self.dir.path().display();
             let mut text = format!("dir {dir}\nlogfile {}\n", self.log_path().display());
-            text += "bind 127.0.0.1\nprotected-mode no\ndaemonize no\nsave \"\"\nrepl-backlog-size 64mb\n";
+            text += "bind 127.0.0.1\nprotected-mode no\ndaemonize no\nsave \"\"\nrepl-backlog-size 128mb\n";
             text += "repl-diskless-sync-delay 0\nclient-output-buffer-limit replica 1gb 512mb 60\n";
             if versions::speaks(&self.name) >= (7, 0) {
                 text += "enable-debug-command yes\n";

@@ -166,11 +166,10 @@ impl EngineService {
 
     async fn verify(&self, name: &str, repair: bool, to: &mpsc::Sender<Reply>) -> Result<Reply, EngineError> {
         let began = Instant::now();
-        let (progress, mut coming) = mpsc::channel::<(u64, u64)>(4);
+        let (progress, mut coming) = mpsc::channel::<verify::Progress>(4);
         let pass = async {
-            while let Some((done, total)) = coming.recv().await {
-                let progress = Reply::Progress { text: "keys compared".into(), done, total: Some(total) };
-                _ = to.send(progress).await;
+            while let Some(verify::Progress { text, done, total }) = coming.recv().await {
+                _ = to.send(Reply::Progress { text, done, total }).await;
             }
         };
         let (done, ()) = tokio::join!(self.engine.verify(name, repair, progress), pass);
@@ -226,20 +225,20 @@ fn probe(found: Probed) -> Probe {
 }
 
 fn verified(outcome: verify::Outcome, repaired: u64, took: Duration) -> VerifyOutcome {
-    let example = |d: &verify::Difference| KeyDifference {
+    let example = |d: &verify::KeyDifference| KeyDifference {
         db: d.db,
         key: String::from_utf8_lossy(&d.key).chars().take(256).collect(),
-        difference: d.what.clone(),
+        difference: d.difference.to_string(),
     };
     VerifyOutcome {
         version: 1,
         keys_compared: outcome.keys_compared,
-        equal: outcome.differences.is_empty(),
-        differing: outcome.differences.len() as u64,
+        equal: outcome.equal,
+        differing: outcome.differing,
         missing_at_source: outcome.missing_at_source,
         missing_at_target: outcome.missing_at_target,
         repaired,
-        examples: outcome.differences.iter().take(EXAMPLES).map(example).collect(),
+        examples: outcome.examples.iter().take(EXAMPLES).map(example).collect(),
         seconds: took.as_secs_f64(),
     }
 }

@@ -244,7 +244,7 @@ impl Engine {
         &self,
         name: &str,
         repair: bool,
-        progress: mpsc::Sender<(u64, u64)>,
+        progress: mpsc::Sender<verify::Progress>,
     ) -> Result<(verify::Outcome, u64), EngineError> {
         self.job(name)?.verify(repair, progress).await
     }

@@ -270,6 +270,7 @@ fn count_lost(lost: &mut HashMap<&'static str, u64>, l: Lost) {
         Lost::FieldTtl(n) => ("expiries of hash fields", n),
         Lost::Consumers(n) => ("idle consumers of stream groups", n),
         Lost::ProducerIds(n) => ("producers' ids of streams", n),
+        Lost::Released(n) => ("pending entries whose consumer had let them go", n),
     };
     *lost.entry(what).or_default() += n;
 }

@@ -26,7 +26,7 @@ impl EngineError {
     /// From a sentence of the form `what was seen; what to do`.
     pub(super) fn from_words(text: &str) -> EngineError {
         let (what, remedy) = text.rsplit_once("; ").unwrap_or((text, ""));
-        EngineError::Job(JobError { what: what.to_owned(), remedy: remedy.to_owned() })
+        EngineError::Job(JobError::lasting(what, remedy))
     }
 
     /// What to do about it; may be empty.

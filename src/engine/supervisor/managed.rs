@@ -360,9 +360,9 @@ impl Managed {
             (state.record.job.clone(), state.record.id.clone())
         };
         let spool_dir = self.inner.paths.spool(&id);
-        record::private_dir(&spool_dir).map_err(|error| JobError {
-            what: format!("can't make the spool's folder {}: {error}", spool_dir.display()),
-            remedy: "see to its rights and its free space".into(),
+        record::private_dir(&spool_dir).map_err(|error| {
+            let what = format!("can't make the spool's folder {}: {error}", spool_dir.display());
+            JobError::lasting(what, "see to its rights and its free space")
         })?;
         let running = RunningJob::start(JobContext { job, id, spool_dir, events: self.events.clone() }).await?;
         let mut state = self.state();
@@ -522,11 +522,11 @@ impl Managed {
     pub(super) async fn verify(
         &self,
         repair: bool,
-        progress: mpsc::Sender<(u64, u64)>,
+        progress: mpsc::Sender<verify::Progress>,
     ) -> Result<(verify::Outcome, u64), EngineError> {
-        let (job, id, ended) = {
+        let (job, ended) = {
             let state = self.state();
-            (state.record.job.clone(), state.record.id.clone(), state.verifying.clone())
+            (state.record.job.clone(), state.verifying.clone())
         };
         if repair && self.running().is_none() {
             let what = format!("{} is not running; what differs is settled by its links", job.name);
@@ -534,19 +534,19 @@ impl Managed {
         }
         let outcome = tokio::select! {
             _ = ended.cancelled() => return Err(EngineError::BrokenOff),
-            outcome = verify::verify(&job, &id, progress) => outcome?,
+            outcome = verify::verify(&job, progress) => outcome.map_err(JobError::from)?,
         };
         let mut repaired = 0;
-        if repair && !outcome.differences.is_empty() {
+        if repair && !outcome.equal {
             let Some(running) = self.running() else { return Err(EngineError::BrokenOff) };
-            let keys: Vec<(u32, Vec<u8>)> = outcome.differences.iter().map(|d| (d.db, d.key.clone())).collect();
+            let keys = outcome.keys.clone();
             repaired = keys.len() as u64;
             tokio::select! {
                 _ = ended.cancelled() => return Err(EngineError::BrokenOff),
                 _ = running.repair(keys) => {}
             }
         }
-        let differing = outcome.differences.len();
+        let differing = outcome.differing + outcome.missing_at_source + outcome.missing_at_target;
         let text = match differing {
             0 => format!("both sides are equal: {} keys compared", outcome.keys_compared),
             n => format!("{n} of {} keys differ, {repaired} of them repaired", outcome.keys_compared),

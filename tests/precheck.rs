@@ -205,6 +205,10 @@ async fn granting_exactly_the_printed_acl_line_is_enough() {
             let check = item(&job, CheckId::Rights).await;
             assert_ne!(check.state, Failed, "{name}, {acl}: {check:#?}");
         }
+        // PSYNC was tried, and never run.
+        assert_eq!(a.info("sync_full").as_deref(), Some("0"), "{name}");
+        assert_eq!(a.info("connected_slaves").as_deref(), Some("0"), "{name}");
+        assert_eq!(a.run("DBSIZE"), redis::Value::Int(0), "{name}");
     }
 }
 
@@ -312,7 +316,7 @@ async fn one_server_by_two_names_is_one_server() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clusters_are_refused_in_plain_words() {
-    for name in [OLDEST, NEWEST] {
+    for name in VERSIONS {
         let a = Server::start(name, &[]);
         let b = Server::start(name, &["cluster-enabled yes"]);
         let slots: Vec<String> = (0..16384).map(|n| n.to_string()).collect();
@@ -332,6 +336,24 @@ async fn clusters_are_refused_in_plain_words() {
         expect(&check, Failed, &["not supported yet"]);
         told.target = a.instance();
         expect(&item(&told, CheckId::Topology).await, Passed, &["standalone"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_master_that_sentinels_name_is_checked_and_a_sentinel_itself_is_refused() {
+    for name in [USUAL, VALKEY] {
+        let (a, b) = (Server::start(name, &[]), Server::start(name, &[]));
+        let monitor = format!("sentinel monitor main 127.0.0.1 {} 1", b.port);
+        let sentinel = Server::start_with(name, &["--sentinel"], &[&monitor]);
+        let mut job = job(a.instance(), sentinel.instance());
+        expect(&item(&job, CheckId::Topology).await, Failed, &["a sentinel", "master_name"]);
+        job.target.topology = Topology::Sentinel;
+        job.target.master_name = Some("main".into());
+        expect(&item(&job, CheckId::Topology).await, Passed, &["the master that the sentinels name", &b.address()]);
+        b.run("SET there 1");
+        expect(&item(&job, CheckId::TargetEmpty).await, Failed, &["\"there\""]);
+        job.target.master_name = Some("other".into());
+        expect(&item(&job, CheckId::Credentials).await, Failed, &["\"other\"", "SENTINEL MASTERS"]);
     }
 }
 

@@ -29,6 +29,11 @@ pub struct Server {
 impl Server {
     /// Starts `name`, such as `redis-7.0`, with more lines for its configuration, and waits until it answers.
     pub fn start(name: &str, lines: &[&str]) -> Server {
+        Server::start_with(name, &[], lines)
+    }
+
+    /// The same with arguments on its command line.
+    pub fn start_with(name: &str, arguments: &[&str], lines: &[&str]) -> Server {
         let root = std::env::var_os("DUPLEX_SERVERS").map(PathBuf::from).unwrap_or_else(|| {
             PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/redis-servers")
         });
@@ -39,12 +44,15 @@ impl Server {
             let port = free_port();
             let dir = tempfile::Builder::new().prefix("duplex-server-").tempdir().expect("a temporary folder");
             let mut config = format!("dir {}\nlogfile {}/log\n", dir.path().display(), dir.path().display());
-            config += &format!("port {port}\nbind 127.0.0.1\nprotected-mode no\nsave \"\"\n");
+            config += &format!("port {port}\nbind 127.0.0.1\nprotected-mode no\n");
+            if arguments.is_empty() {
+                config += "save \"\"\n";
+            }
             config += &lines.join("\n");
             config.push('\n');
             std::fs::write(dir.path().join("server.conf"), config).expect("write the configuration");
             let mut command = Command::new(&binary);
-            command.arg(dir.path().join("server.conf")).stdin(Stdio::null()).stdout(Stdio::null());
+            command.arg(dir.path().join("server.conf")).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
             let mut child = command.stderr(Stdio::null()).spawn().expect("the server is installed");
             let deadline = Instant::now() + Duration::from_secs(60);
             loop {

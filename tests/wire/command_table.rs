@@ -215,14 +215,14 @@ fn render(rows: &BTreeMap<String, Row>) -> String {
          use super::spec::Find::{Counted, Range};\n\
          use super::spec::Kind::*;\n\
          use super::spec::WholeDatabase::*;\n\
-         use super::spec::{Access, Begin, Find, KeySpec, Kind, Rule, Spec};\n\n\
+         use super::spec::{Access, Begin, Find, Finder, KeySpec, Kind, Rule, Spec};\n\n\
          const W: u8 = 1;\nconst CONTAINER: u8 = 2;\nconst MODULE: u8 = 4;\n\n\
          const fn k(access: u8, begin: Begin, find: Find) -> KeySpec {\n    \
          KeySpec { access: Access::of(access), begin, find }\n}\n\n\
          const fn c(\n    name: &'static str,\n    arity: i16,\n    flags: u8,\n    since: [u16; 3],\n    kind: Kind,\n    \
          keys: &'static [KeySpec],\n) -> Spec {\n    \
          let (write, container, module) = (flags & W != 0, flags & CONTAINER != 0, flags & MODULE != 0);\n    \
-         Spec { name, kind, write, arity, container, module, since, rule: Rule::of(name), keys }\n}\n\n\
+         Spec { name, kind, write, arity, container, module, since, rule: Rule::of(name), finder: Finder::of(name), keys }\n}\n\n\
          #[rustfmt::skip]\npub(super) static TABLE: &[Spec] = &[\n",
     );
     for (name, row) in rows {

@@ -200,7 +200,7 @@ pub(super) async fn topology(cx: &Context) -> Result<Finding, Refusal> {
             )
         };
         findings.push(
-            match (told, info.text("redis_mode")) {
+            match (told, info.mode()) {
                 (_, Some("sentinel")) => Finding::failed(
                     format!("{name}: a sentinel, not a server with data"),
                     WHY,
@@ -208,7 +208,7 @@ pub(super) async fn topology(cx: &Context) -> Result<Finding, Refusal> {
                 ),
                 (_, Some("cluster")) => refused("a cluster"),
                 (Topology::Cluster, _) if !info.is_cluster() => Finding::failed(
-                    format!("{name}: named a cluster, but it runs in mode {}", info.text("redis_mode").unwrap_or("?")),
+                    format!("{name}: named a cluster, but it runs in mode {}", info.mode().unwrap_or("?")),
                     WHY,
                     "set `topology = \"standalone\"`, or leave it out",
                 ),

@@ -127,7 +127,7 @@ async fn held(cx: &Context, compare: bool) -> Result<Held, Refusal> {
 }
 
 /// Whether the job has an id and its control key is where the forward link keeps it.
-async fn our_control_key(cx: &Context, own: &Server) -> Result<bool, Refusal> {
+pub(super) async fn our_control_key(cx: &Context, own: &Server) -> Result<bool, Refusal> {
     let Some(id) = &cx.id else { return Ok(false) };
     select(own, cx.job.policy.databases.first()).await?;
     let mut exists = redis::cmd("EXISTS");
@@ -149,10 +149,11 @@ pub(super) async fn scan(
 ) -> Result<(Vec<u8>, Vec<Vec<u8>>), Refusal> {
     let mut cmd = redis::cmd("SCAN");
     cmd.arg(cursor);
-    if let Some(pattern) = pattern {
-        cmd.arg("MATCH").arg(pattern);
-    }
-    cmd.arg("COUNT").arg(PAGE);
+    // A pattern that few keys have gives short answers, so that more can be looked at with each question.
+    match pattern {
+        Some(pattern) => cmd.arg("MATCH").arg(pattern).arg("COUNT").arg(10 * PAGE),
+        None => cmd.arg("COUNT").arg(PAGE),
+    };
     let (next, keys) = scan_page(own.ask(&cmd).await?)
         .ok_or_else(|| Refusal::Refused("SCAN was not answered with a cursor and keys".into()))?;
     Ok((next, keys.into_iter().filter_map(bytes).collect()))
@@ -217,15 +218,18 @@ async fn fits(cx: &Context, from: Side, counts: &[Option<u32>]) -> Result<Findin
         .at(to));
     }
     let seen = format!(
-        "the {from} has {} databases and uses {}; the {to} has {}",
+        "the {from} has {} databases, {}",
         count(from),
-        if used.is_empty() { "none of the selected".to_owned() } else { names(&used) },
-        count(to)
+        if used.is_empty() {
+            "none of the selected holds keys".to_owned()
+        } else {
+            format!("keys in {}", names(&used))
+        },
     );
     let fewer = matches!((counts[from.index()], counts[to.index()]), (Some(a), Some(b)) if a > b);
     Ok(if fewer && cx.job.policy.databases == Databases::All {
         Finding::warning(
-            seen,
+            format!("{seen}; the {to} has {}", count(to)),
             format!("a write to a database of the {from} that the {to} does not have would stop the link"),
             format!("select the databases by number, or raise `databases` in the {to}'s redis.conf"),
         )

@@ -1,6 +1,6 @@
 //! Room: memory at the target, eviction, disk for the spool.
 
-use super::{Context, Finding, size};
+use super::{Context, Finding, keys, size};
 use crate::{
     engine::probe::{info::Info, server::Refusal},
     model::Side,
@@ -53,6 +53,9 @@ fn selected_bytes(cx: &Context, info: &Info) -> Option<u64> {
 pub(super) async fn memory(cx: &Context) -> Result<Finding, Refusal> {
     let target = cx.side(Side::Target);
     let (a, b) = (cx.side(Side::Source).info().await?, target.info().await?);
+    if keys::our_control_key(cx, &target.own().await?).await? {
+        return Ok(Finding::passed("the job is resumed: the source's data is at the target already"));
+    }
     let (Some(needed), Some(used)) = (selected_bytes(cx, a), b.number("used_memory")) else {
         return Ok(Finding::warning(
             "INFO tells no memory use",

@@ -1,16 +1,19 @@
-//! The text of `INFO`, taken apart.
+//! What the checks need of `INFO` beyond what the links do: hash-field expiry, modules, a replica's master.
 
-use crate::wire::dialect::Dialect;
-use std::collections::HashMap;
+use crate::{
+    engine::net::{ServerInfo, join_address},
+    wire::dialect::Dialect,
+};
 
-/// All fields of all sections, by name, and what is derived from them.
-#[derive(Debug, Clone, Default)]
+/// The answer to `INFO`, with every field by name.
+#[derive(Debug, Clone)]
 pub struct Info {
-    fields: HashMap<String, String>,
-    /// Keys of each database that holds any.
+    server: ServerInfo,
+    /// Databases that hold any key, in order.
     pub keyspace: Vec<Keyspace>,
     /// Names of loaded modules, from the `modules` section (6.0 and later).
     pub modules: Vec<String>,
+    /// `None` where INFO tells no version.
     pub dialect: Option<Dialect>,
 }
 
@@ -19,30 +22,36 @@ pub struct Info {
 pub struct Keyspace {
     pub db: u32,
     pub keys: u64,
-    pub expires: u64,
     /// Hashes whose fields have an expiry of their own (`subexpiry`, Redis 7.4; `keys_with_volatile_items`, Valkey 9).
     pub field_expiries: u64,
 }
 
 impl Info {
     pub fn parse(text: &str) -> Self {
-        let mut info = Info { dialect: Dialect::from_info(text), ..Info::default() };
-        for (name, value) in text.lines().filter_map(|line| line.trim_end().split_once(':')) {
-            if name == "module" {
-                info.modules.extend(part(value, "name").map(str::to_owned));
-            } else if let Some(db) = name.strip_prefix("db").and_then(|n| n.parse().ok()) {
-                let number = |field| part(value, field).and_then(|v| v.parse().ok()).unwrap_or(0);
-                let field_expiries = number("subexpiry").max(number("keys_with_volatile_items"));
-                info.keyspace.push(Keyspace { db, keys: number("keys"), expires: number("expires"), field_expiries });
-            } else {
-                info.fields.insert(name.to_owned(), value.to_owned());
-            }
+        let server = ServerInfo::parse(text);
+        let keyspace = server.keyspace.iter().map(|k| {
+            let line = server.field(&format!("db{}", k.db)).unwrap_or_default();
+            let number = |field| part(line, field).and_then(|v| v.parse().ok()).unwrap_or(0);
+            let field_expiries = number("subexpiry").max(number("keys_with_volatile_items"));
+            Keyspace { db: k.db, keys: k.keys, field_expiries }
+        });
+        let modules = text.lines().filter_map(|line| part(line.trim_end().strip_prefix("module:")?, "name"));
+        Info {
+            keyspace: keyspace.collect(),
+            modules: modules.map(str::to_owned).collect(),
+            dialect: server.dialect,
+            server,
         }
-        info
     }
 
+    /// A field as the server wrote it.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.fields.get(name).map(String::as_str)
+        self.server.field(name)
+    }
+
+    /// `standalone`, `cluster` or `sentinel`.
+    pub fn mode(&self) -> Option<&str> {
+        self.server.mode.as_deref()
     }
 
     pub fn number(&self, name: &str) -> Option<u64> {
@@ -56,13 +65,11 @@ impl Info {
 
     /// `host:port` of the master of a replica.
     pub fn master(&self) -> Option<String> {
-        let host = self.text("master_host")?;
-        let port = self.text("master_port")?;
-        Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+        Some(join_address(self.text("master_host")?, self.text("master_port")?.parse().ok()?))
     }
 
     pub fn is_cluster(&self) -> bool {
-        self.text("cluster_enabled") == Some("1")
+        self.server.is_cluster()
     }
 
     /// `Redis 7.0.15`, or what can be said without a version.
@@ -86,7 +93,7 @@ mod tests {
              module:name=bf,ver=1,api=1\r\n# Keyspace\r\ndb3:keys=12,expires=4,avg_ttl=9,subexpiry=2\r\n",
         );
         assert_eq!(info.version(), "Redis 7.4.1");
-        assert_eq!(info.keyspace, [Keyspace { db: 3, keys: 12, expires: 4, field_expiries: 2 }]);
+        assert_eq!(info.keyspace, [Keyspace { db: 3, keys: 12, field_expiries: 2 }]);
         assert_eq!(info.modules, ["bf"]);
         assert_eq!(info.master().as_deref(), Some("[::1]:7"));
         assert!(info.is_replica() && !info.is_cluster());

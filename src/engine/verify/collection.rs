@@ -43,10 +43,10 @@ pub(super) async fn compare_whole(a: &Site, b: &Site, list: &[(&str, &[u8])]) ->
     }
     let (of_a, of_b) = try_join(a.ask_all(&pipe), b.ask_all(&pipe)).await?;
     let mut differences = Vec::with_capacity(list.len());
+    let mut hashes = Vec::new();
     for (((kind, key), x), y) in list.iter().zip(of_a).zip(of_b) {
-        for (site, reply) in [(a, &x), (b, &y)] {
-            refused_read(site, reply)?;
-        }
+        refused_read(a, &x)?;
+        refused_read(b, &y)?;
         differences.push(match *kind {
             "string" => string_difference(bytes(x), bytes(y)),
             "list" => (items(x) != items(y)).then(|| "value: the elements differ".to_owned()),
@@ -54,14 +54,16 @@ pub(super) async fn compare_whole(a: &Site, b: &Site, list: &[(&str, &[u8])]) ->
             "zset" => (scored(items(x)) != scored(items(y))).then(|| "value: members or scores differ".to_owned()),
             _ => {
                 let (x, y) = (pairs(items(x)), pairs(items(y)));
-                if x != y {
-                    Some("value: the fields differ".to_owned())
-                } else {
-                    let fields: Vec<Vec<u8>> = x.into_iter().map(|(f, _)| f).collect();
-                    field_expiries(a, b, key, &fields).await?
+                let differ = x != y;
+                if !differ {
+                    hashes.push((differences.len(), *key, x.into_iter().map(|(f, _)| f).collect()));
                 }
+                differ.then(|| "value: the fields differ".to_owned())
             }
         });
+    }
+    for (place, difference) in field_expiries(a, b, &hashes).await? {
+        differences[place] = difference;
     }
     Ok(differences)
 }
@@ -120,16 +122,31 @@ fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse::<f64>().ok().map(|n| (n + 0.0).to_bits())
 }
 
-/// Compares the expiry of a hash's fields, where both servers know such.
-async fn field_expiries(a: &Site, b: &Site, key: &[u8], fields: &[Vec<u8>]) -> Result<Option<String>, NetError> {
-    if !(a.field_expiry && b.field_expiry) || fields.is_empty() {
-        return Ok(None);
+/// A place in a list, a hash and some of its fields.
+type HashFields<'a> = (usize, &'a [u8], Vec<Vec<u8>>);
+
+/// Compares the expiry of hashes' fields, where both servers know such: each place with its difference.
+async fn field_expiries(
+    a: &Site,
+    b: &Site,
+    hashes: &[HashFields<'_>],
+) -> Result<Vec<(usize, Option<String>)>, NetError> {
+    if !(a.field_expiry && b.field_expiry) {
+        return Ok(Vec::new());
     }
-    let mut cmd = redis::cmd("HPEXPIRETIME");
-    cmd.arg(key).arg("FIELDS").arg(fields.len()).arg(fields);
-    let (x, y) = try_join(a.ask(&cmd), b.ask(&cmd)).await?;
-    let (x, y): (Vec<_>, Vec<_>) = (items(x).iter().map(int).collect(), items(y).iter().map(int).collect());
-    Ok((x != y).then(|| "value: the expiry of fields differs".to_owned()))
+    let asked: Vec<&HashFields> = hashes.iter().filter(|(_, _, fields)| !fields.is_empty()).collect();
+    let mut pipe = redis::pipe();
+    for (_, key, fields) in &asked {
+        pipe.cmd("HPEXPIRETIME").arg(key).arg("FIELDS").arg(fields.len()).arg(fields);
+    }
+    let (of_a, of_b) = try_join(a.ask_all(&pipe), b.ask_all(&pipe)).await?;
+    let mut found = Vec::with_capacity(asked.len());
+    for (((place, _, _), x), y) in asked.into_iter().zip(of_a).zip(of_b) {
+        refused_read(a, &x)?;
+        refused_read(b, &y)?;
+        found.push((*place, (x != y).then(|| "value: the expiry of fields differs".to_owned())));
+    }
+    Ok(found)
 }
 
 /// Compares a big value part by part: `None` is equal.
@@ -233,6 +250,7 @@ async fn set_page(b: &Site, key: &[u8], page: Vec<Value>) -> Result<Option<Strin
         pipe.cmd("SISMEMBER").arg(key).arg(member);
     }
     let there = b.ask_all(&pipe).await?;
+    there.iter().try_for_each(|reply| refused_read(b, reply))?;
     Ok(there.iter().any(|v| int(v) != Some(1)).then(|| "value: the members differ".into()))
 }
 
@@ -251,7 +269,8 @@ async fn hash_page(a: &Site, b: &Site, key: &[u8], page: Vec<Value>) -> Result<O
         return Ok(Some("value: the fields differ".into()));
     }
     let fields: Vec<Vec<u8>> = pairs.into_iter().map(|(f, _)| f).collect();
-    field_expiries(a, b, key, &fields).await
+    let found = field_expiries(a, b, &[(0, key, fields)]).await?;
+    Ok(found.into_iter().find_map(|(_, difference)| difference))
 }
 
 async fn zset_page(b: &Site, key: &[u8], page: Vec<Value>) -> Result<Option<String>, NetError> {
@@ -261,6 +280,7 @@ async fn zset_page(b: &Site, key: &[u8], page: Vec<Value>) -> Result<Option<Stri
         pipe.cmd("ZSCORE").arg(key).arg(member);
     }
     let scores = b.ask_all(&pipe).await?;
+    scores.iter().try_for_each(|reply| refused_read(b, reply))?;
     let differ =
         pairs.iter().zip(scores).any(|((_, score), other)| bytes(other).and_then(|o| number(&o)) != number(score));
     Ok(differ.then(|| "value: members or scores differ".into()))

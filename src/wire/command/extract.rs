@@ -1,7 +1,7 @@
 //! Keys out of arguments.
 
 use super::Argv;
-use super::spec::{Access, Begin, Find, Kind, Spec};
+use super::spec::{Access, Begin, Find, Finder, Kind, Spec};
 use smallvec::SmallVec;
 
 /// A key: which argument, and what is done with it.
@@ -54,27 +54,30 @@ pub(super) fn keys(spec: &Spec, argv: &(impl Argv + ?Sized)) -> Option<Keys> {
         return None;
     }
     let mut keys = Keys::new();
-    // Commands whose options a key specification can't tell from their values.
-    match spec.name {
-        "sort" | "sort_ro" => sort(argv, &mut keys)?,
-        "migrate" => migrate(argv, &mut keys)?,
-        "move" => other_database(argv, 1, 1, 2, &mut keys)?,
-        "copy" => copy(argv, &mut keys)?,
-        "georadius" | "georadiusbymember" => georadius(argv, spec, &mut keys)?,
-        _ => {
+    match spec.finder {
+        Finder::Sort => sort(argv, &mut keys)?,
+        Finder::Migrate => migrate(argv, &mut keys)?,
+        Finder::Move => other_database(argv, 1, 1, 2, &mut keys)?,
+        Finder::Copy => copy(argv, &mut keys)?,
+        Finder::GeoRadius => georadius(argv, spec, &mut keys)?,
+        Finder::Specs | Finder::Script => {
+            keys.complete = spec.finder == Finder::Specs;
             for part in spec.keys {
-                let begin = match part.begin {
-                    Begin::Index(i) => Some(i as usize),
-                    Begin::Keyword(word, from) => keyword(argv, word.as_bytes(), from),
-                };
-                // A keyword that is not there is an option that was not given.
-                let Some(begin) = begin else { continue };
-                find(argv, begin, part.find, part.access, &mut keys)?;
+                match (part.begin, part.find) {
+                    // One key at its place: most commands.
+                    (Begin::Index(i), Find::Range { last: 0, .. }) if (i as usize) < argv.argc() => {
+                        keys.push(i as usize, part.access);
+                    }
+                    (Begin::Index(i), how) => find(argv, i as usize, how, part.access, &mut keys)?,
+                    // A keyword that is not there is an option that was not given.
+                    (Begin::Keyword(word, from), how) => {
+                        if let Some(begin) = keyword(argv, word.as_bytes(), from) {
+                            find(argv, begin, how, part.access, &mut keys)?;
+                        }
+                    }
+                }
             }
         }
-    }
-    if matches!(spec.name, "eval" | "evalsha" | "fcall" | "eval_ro" | "evalsha_ro" | "fcall_ro") {
-        keys.complete = false;
     }
     Some(keys)
 }

@@ -116,6 +116,8 @@ pub struct Spec {
     pub since: [u16; 3],
     /// How it may have to be put in other words.
     pub(in crate::wire) rule: Rule,
+    /// How its keys are found.
+    pub(super) finder: Finder,
     pub keys: &'static [KeySpec],
 }
 
@@ -254,6 +256,51 @@ impl Rule {
             i += 1;
         }
         Rule::None
+    }
+}
+
+/// How a command's keys are found; settled when the table is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finder {
+    /// By its key specifications.
+    Specs,
+    /// By them, and it may read others.
+    Script,
+    /// The options of these a key specification can't tell from their values, or it does not name the database.
+    Sort,
+    Migrate,
+    GeoRadius,
+    Move,
+    Copy,
+}
+
+impl Finder {
+    const FINDERS: &'static [(&'static str, Finder)] = &[
+        ("eval", Finder::Script),
+        ("evalsha", Finder::Script),
+        ("fcall", Finder::Script),
+        ("eval_ro", Finder::Script),
+        ("evalsha_ro", Finder::Script),
+        ("fcall_ro", Finder::Script),
+        ("sort", Finder::Sort),
+        ("sort_ro", Finder::Sort),
+        ("migrate", Finder::Migrate),
+        ("georadius", Finder::GeoRadius),
+        ("georadiusbymember", Finder::GeoRadius),
+        ("move", Finder::Move),
+        ("copy", Finder::Copy),
+    ];
+
+    pub(super) const fn of(name: &str) -> Finder {
+        let mut i = 0;
+        while i < Self::FINDERS.len() {
+            let (of, finder) = Self::FINDERS[i];
+            if same(of.as_bytes(), name.as_bytes()) {
+                return finder;
+            }
+            i += 1;
+        }
+        Finder::Specs
     }
 }
 

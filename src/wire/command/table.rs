@@ -4,7 +4,7 @@ use super::spec::Begin::{Index, Keyword};
 use super::spec::Find::{Counted, Range};
 use super::spec::Kind::*;
 use super::spec::WholeDatabase::*;
-use super::spec::{Access, Begin, Find, KeySpec, Kind, Rule, Spec};
+use super::spec::{Access, Begin, Find, Finder, KeySpec, Kind, Rule, Spec};
 
 const W: u8 = 1;
 const CONTAINER: u8 = 2;
@@ -23,7 +23,7 @@ const fn c(
     keys: &'static [KeySpec],
 ) -> Spec {
     let (write, container, module) = (flags & W != 0, flags & CONTAINER != 0, flags & MODULE != 0);
-    Spec { name, kind, write, arity, container, module, since, rule: Rule::of(name), keys }
+    Spec { name, kind, write, arity, container, module, since, rule: Rule::of(name), finder: Finder::of(name), keys }
 }
 
 #[rustfmt::skip]

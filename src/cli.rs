@@ -31,6 +31,7 @@ use std::future::Future;
 /// Without a command: the console.
 #[derive(Debug, Parser)]
 #[command(name = "duplex", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Exit codes: 0 fine, 1 failed, 2 usage, 3 precheck failed, 4 a link is unhealthy, 5 no engine, \
                         130 interrupted"

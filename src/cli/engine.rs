@@ -8,7 +8,11 @@ use super::{
     session,
 };
 use crate::{
-    control::{Client, daemon::READY},
+    control::{
+        Client,
+        daemon::READY,
+        listener::{EngineLock, ListenError},
+    },
     engine::supervisor::AtOpen,
     model::ExitCode,
 };
@@ -39,12 +43,15 @@ pub async fn run(places: &Places, options: Options) -> Outcome {
         _ = nix::unistd::setsid();
     }
     let _log = logging::begin(places, !options.detached)?;
-    let host = match Host::open(places, AtOpen::Resume).await {
-        Ok(host) => host,
-        Err(Ending::Error(error)) if options.detached && other_is_ready(places).await => {
-            tracing::info!("{}; that one is used", error.what);
+    let lock = match EngineLock::take(&places.lock_file()) {
+        Err(error @ ListenError::Running { .. }) if options.detached && other_is_ready(places).await => {
+            tracing::info!("{error}; that one is used");
             return ready();
         }
+        taken => taken.inspect_err(|error| tracing::error!("{error}"))?,
+    };
+    let host = match Host::with(places, lock, AtOpen::Resume).await {
+        Ok(host) => host,
         Err(error) => {
             if let Ending::Error(error) = &error {
                 tracing::error!("{}", error.what);

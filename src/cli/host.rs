@@ -41,7 +41,11 @@ pub enum EndedBy {
 impl Host {
     /// Takes the lock, opens the jobs, and listens.
     pub async fn open(places: &Places, at_open: AtOpen) -> Result<Host, Ending> {
-        let lock = EngineLock::take(&places.lock_file())?;
+        Host::with(places, EngineLock::take(&places.lock_file())?, at_open).await
+    }
+
+    /// Opens the jobs and listens, with the lock in hand.
+    pub async fn with(places: &Places, lock: EngineLock, at_open: AtOpen) -> Result<Host, Ending> {
         // The socket answers only when the jobs are known, so bind it last; until then the lock says that we run.
         let engine = Engine::open(EnginePaths { state: places.state.clone() }, at_open).await?;
         let listener = match Listener::bind(&places.socket(), lock) {

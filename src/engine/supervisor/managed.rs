@@ -66,11 +66,7 @@ struct State {
 impl Managed {
     /// A job from its record, with nothing running.
     pub(super) fn known(record: Record, inner: Arc<Inner>) -> Managed {
-        let idle = match record.wanted {
-            Wanted::Ended => LinkState::Ended,
-            _ if record.begun => LinkState::Paused,
-            _ => LinkState::NotConfigured,
-        };
+        let (idle, reason) = resting(&record);
         let samples = match record::read_json(&history_file(&inner, &record.id)) {
             Ok(found) => found.unwrap_or_default(),
             Err(error) => {
@@ -82,7 +78,7 @@ impl Managed {
         let state = State {
             record,
             idle,
-            reason: None,
+            reason,
             running: None,
             since: None,
             last: None,
@@ -218,16 +214,14 @@ impl Managed {
         let break_off = self.arm();
         let report = tokio::select! {
             _ = break_off.cancelled() => {
-                self.set_idle(self.resting(), None);
+                self.rest();
                 return Err(EngineError::BrokenOff);
             }
             report = self.precheck(progress) => report,
         };
         if !report.passed {
             let reason = format!("precheck failed: {}", failed_items(&report));
-            self.events.emit(None, Severity::Error, EventKind::Failed, reason.clone());
-            self.set_idle(LinkState::PrecheckFailed, Some(reason));
-            self.save(|_| ())?;
+            self.keep_failure(LinkState::PrecheckFailed, reason)?;
             return Err(EngineError::Precheck(Box::new(report)));
         }
         self.attach(&break_off).await?;
@@ -293,14 +287,17 @@ impl Managed {
         Ok(())
     }
 
-    /// How the job stands when nothing is done with it.
-    fn resting(&self) -> LinkState {
-        let record = &self.state().record;
-        match record.wanted {
-            Wanted::Ended => LinkState::Ended,
-            _ if record.begun => LinkState::Paused,
-            _ => LinkState::NotConfigured,
-        }
+    /// Back to how the job stands when nothing is done with it.
+    fn rest(&self) {
+        let (idle, reason) = resting(&self.state().record);
+        self.set_idle(idle, reason);
+    }
+
+    /// Keeps how a start failed, also for after a restart.
+    fn keep_failure(&self, state: LinkState, reason: String) -> Result<(), EngineError> {
+        self.events.emit(None, Severity::Error, EventKind::Failed, reason.clone());
+        self.set_idle(state, Some(reason.clone()));
+        self.save(|record| record.failure = Some((state, reason)))
     }
 
     async fn precheck(&self, progress: mpsc::Sender<Check>) -> CheckReport {
@@ -323,7 +320,7 @@ impl Managed {
     /// Attaches both links. The record is on disk before they may write a control key.
     async fn attach(&self, break_off: &CancellationToken) -> Result<(), EngineError> {
         let before = self.state().record.clone();
-        self.save(|record| (record.wanted, record.begun) = (Wanted::Running, true))?;
+        self.save(|record| (record.wanted, record.begun, record.failure) = (Wanted::Running, true, None))?;
         let idle = if before.begun { LinkState::Reconnecting } else { LinkState::Initializing };
         self.set_idle(idle, None);
         let started = tokio::select! {
@@ -343,11 +340,8 @@ impl Managed {
             Err(error) => {
                 self.save(|record| (record.wanted, record.begun) = (before.wanted, before.begun))?;
                 match &error {
-                    EngineError::BrokenOff => self.set_idle(self.resting(), None),
-                    error => {
-                        self.events.emit(None, Severity::Error, EventKind::Failed, error.to_string());
-                        self.set_idle(LinkState::Failed, Some(error.to_string()));
-                    }
+                    EngineError::BrokenOff => self.rest(),
+                    error => self.keep_failure(LinkState::Failed, error.to_string())?,
                 }
                 Err(error)
             }
@@ -396,8 +390,10 @@ impl Managed {
                     self.set_idle(LinkState::Reconnecting, Some(what));
                 }
                 Err(error) => {
-                    self.events.emit(None, Severity::Error, EventKind::Failed, error.to_string());
-                    return self.set_idle(LinkState::Failed, Some(error.to_string()));
+                    if let Err(error) = self.keep_failure(LinkState::Failed, error.to_string()) {
+                        tracing::error!(%error, "the job's failure can't be kept");
+                    }
+                    return;
                 }
             }
             tokio::select! {
@@ -415,7 +411,7 @@ impl Managed {
             let what = format!("{} has {}", record.job.name, if record.begun { "ended" } else { "not been started" });
             return Err(EngineError::Usage { what, remedy: "there is nothing to pause".into() });
         }
-        self.save(|record| record.wanted = Wanted::Paused)?;
+        self.save(|record| (record.wanted, record.failure) = (Wanted::Paused, None))?;
         let ran = self.halt().await;
         self.set_idle(LinkState::Paused, None);
         if ran {
@@ -460,7 +456,7 @@ impl Managed {
             }
             self.events.info(None, EventKind::JobStopped, "ended; its control keys are gone from both sides");
         }
-        self.save(|record| record.wanted = Wanted::Ended)?;
+        self.save(|record| (record.wanted, record.failure) = (Wanted::Ended, None))?;
         _ = std::fs::remove_dir_all(self.inner.paths.spool(&record.id));
         self.set_idle(LinkState::Ended, None);
         Ok(())
@@ -589,6 +585,16 @@ impl Managed {
             running.set_limits(ops, bytes);
         }
         Ok(())
+    }
+}
+
+/// How a job stands when nothing is done with it, and why.
+fn resting(record: &Record) -> (LinkState, Option<String>) {
+    match (&record.failure, record.wanted) {
+        (Some((state, reason)), _) => (*state, Some(reason.clone())),
+        (None, Wanted::Ended) => (LinkState::Ended, None),
+        (None, _) if record.begun => (LinkState::Paused, None),
+        (None, _) => (LinkState::NotConfigured, None),
     }
 }
 

@@ -3,7 +3,7 @@
 //! It holds what is needed to go on after a restart, so also an account that the user chose to give inline (in the
 //! job file, or typed in the wizard without another place for it): without it a restarted engine could not resume.
 
-use crate::model::{Job, JobId};
+use crate::model::{Job, JobId, LinkState};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, File, OpenOptions},
@@ -34,11 +34,14 @@ pub struct Record {
     pub wanted: Wanted,
     /// Whether its links have been attached before, so that it is resumed rather than begun.
     pub begun: bool,
+    /// How the last try to start it failed, so that a restart does not hide it.
+    #[serde(default)]
+    pub failure: Option<(LinkState, String)>,
 }
 
 impl Record {
     pub fn new(job: Job) -> Record {
-        Record { version: VERSION, id: JobId::draw(), job, wanted: Wanted::Paused, begun: false }
+        Record { version: VERSION, id: JobId::draw(), job, wanted: Wanted::Paused, begun: false, failure: None }
     }
 }
 

@@ -41,6 +41,7 @@ async fn a_job_that_can_not_start_keeps_its_reason_and_its_definition() {
     let status = engine.status(None).unwrap();
     assert_eq!(status.jobs.iter().map(|j| j.name.as_str()).collect::<Vec<_>>(), ["orders"]);
     assert_eq!(status.jobs[0].links.len(), 2);
+    assert!(status.jobs[0].reason.is_some(), "a restart hides no failure: {status:?}");
     engine.close().await;
 }
 

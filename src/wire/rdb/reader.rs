@@ -87,7 +87,8 @@ impl Reader {
     }
 
     /// The next bytes of the stream. They are kept until items have been taken from them: take all items before
-    /// feeding more, and no more than one chunk and one item are ever held.
+    /// feeding more, and no more than one chunk and one item are ever held. Keys and values are slices of the chunks
+    /// they lie in: who keeps a small one for long keeps its chunk too, and should copy it.
     pub fn feed(&mut self, chunk: Bytes) {
         self.window.feed(chunk);
     }

@@ -260,3 +260,13 @@ fn the_family_is_known_after_the_header() {
         assert_eq!((reader.family(), reader.version()), (family, version));
     }
 }
+
+#[test]
+fn a_damaged_key_is_an_error_that_stays() {
+    // A compressed key whose copy reaches before its beginning, then a sound record.
+    let mut reader = Reader::new(Limits::default());
+    reader.feed(stream("REDIS0011", &[b"\x00\xc3\x04\x04\x00a\x20\x09\x01v", b"\x00\x01k\x01v"]));
+    let error = reader.next().unwrap_err();
+    assert!(matches!(error, RdbError::Lzf { offset: 13, .. }), "{error}");
+    assert_eq!(reader.next(), Err(error));
+}

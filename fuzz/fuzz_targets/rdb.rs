@@ -52,5 +52,9 @@ fuzz_target!(|data: &[u8]| {
     // Parts end where the pieces do.
     whole.retain(|item| !matches!(item, Item::BigPart(_)));
     pieces.retain(|item| !matches!(item, Item::BigPart(_)));
+    // Damage in the first element above the threshold is found before or after the value was begun.
+    for items in [&mut whole, &mut pieces] {
+        items.pop_if(|last| error.is_some() && matches!(last, Item::BigBegin(_)));
+    }
     assert_eq!(whole, pieces);
 });

@@ -87,7 +87,8 @@ impl Reader {
     }
 
     /// The next bytes of the stream. They are kept until items have been taken from them: take all items before
-    /// feeding more, and no more than one chunk and one item are ever held.
+    /// feeding more, and no more than one chunk and one item are ever held. Keys and values are slices of the chunks
+    /// they lie in: who keeps a small one for long keeps its chunk too, and should copy it.
     pub fn feed(&mut self, chunk: Bytes) {
         self.window.feed(chunk);
     }
@@ -121,6 +122,11 @@ impl Reader {
     pub fn next(&mut self) -> Result<Option<Item>, RdbError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
+        }
+        if matches!(self.stage, Stage::Record)
+            && let Some(item) = self.plain_key()
+        {
+            return Ok(Some(item));
         }
         loop {
             let base = self.offset();
@@ -193,11 +199,6 @@ impl Reader {
         let Some(&first) = self.window.view().first() else {
             return Err(Stop::Need(1));
         };
-        if first == kind::STRING
-            && let Some(item) = self.plain_string()
-        {
-            return Ok(Some(item));
-        }
         if first == opcode::EOF {
             self.window.advance(1);
             self.stage = Stage::Checksum { sum: self.window.close_sum() };
@@ -215,18 +216,39 @@ impl Reader {
         Ok(None)
     }
 
-    /// The most frequent record, where it lies whole and small in the chunk; anything else goes the long way.
-    fn plain_string(&mut self) -> Option<Item> {
-        let view = self.window.view();
+    /// The most frequent records, where they lie whole and small in the view: a key, or its expiry and the key.
+    /// Anything else goes the long way.
+    #[inline]
+    fn plain_key(&mut self) -> Option<Item> {
+        const EXPIRY: usize = 9;
+        let mut view = self.window.view();
+        if let Some((&opcode::EXPIRETIME_MS, rest)) = view.split_first() {
+            self.before.expire_ms = Some(expiry_ms(*rest.first_chunk()?));
+            self.window.advance(EXPIRY);
+            view = self.window.view();
+        }
+        let kind = *view.first()?;
+        // Above these the families differ, and there are opcodes.
+        if kind > kind::STREAM_3 {
+            return None;
+        }
         let mut at = 1;
         let Ok(Text::Plain(key)) = walk::text(view, &mut at, self.limits.big) else { return None };
         let begin = at;
-        walk::text(view, &mut at, self.limits.big).ok()?;
-        if at - begin > self.limits.big {
+        let limit = begin.saturating_add(self.limits.big);
+        if kind == kind::STRING {
+            walk::text(view, &mut at, self.limits.big).ok()?;
+        } else {
+            let mut walker = Walker::new(grammar::value(kind)?, self.limits.value);
+            if !walker.skip(view, &mut at, limit.saturating_add(1)).ok()? {
+                return None;
+            }
+        }
+        if at > limit {
             return None;
         }
         let (key, value) = self.window.take_two(at, key, begin..at);
-        Some(Item::Key(self.entry(kind::STRING, key, value)))
+        Some(Item::Key(self.entry(kind, key, value)))
     }
 
     fn checksum(&mut self, sum: Option<u64>) -> Result<Option<Item>, Stop> {
@@ -403,8 +425,7 @@ impl Reader {
         let mut number = || walk::len(record, &mut at);
         let item = match op {
             opcode::EXPIRETIME_MS => {
-                let ms = record[1..].first_chunk::<8>().map(|b| i64::from_le_bytes(*b));
-                self.before.expire_ms = ms.map(|ms| ms.max(0) as u64);
+                self.before.expire_ms = record[1..].first_chunk().copied().map(expiry_ms);
                 return Ok(None);
             }
             opcode::EXPIRETIME => {
@@ -446,6 +467,11 @@ impl Reader {
         };
         Ok(Some(item))
     }
+}
+
+/// A time before 1970 is one that has passed.
+fn expiry_ms(raw: [u8; 8]) -> u64 {
+    i64::from_le_bytes(raw).max(0) as u64
 }
 
 fn bad(at: usize, expected: &'static str, seen: u64) -> Stop {

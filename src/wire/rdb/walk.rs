@@ -268,15 +268,31 @@ impl Walker {
     #[inline]
     pub(super) fn skip(&mut self, buf: &[u8], at: &mut usize, limit: usize) -> Result<bool, Stop> {
         while *at < limit {
-            // Nine in ten steps are short plain strings.
-            if let Some(frame) = self.depth.checked_sub(1).and_then(|d| self.frames.get_mut(d))
-                && let Some(Op::Str(_)) = frame.ops.get(frame.next)
-                && let Some(&n @ 0..64) = buf.get(*at)
-                && *at + usize::from(n) < buf.len()
-            {
-                *at += 1 + usize::from(n);
-                frame.next += 1;
-                continue;
+            let Some(frame) = self.depth.checked_sub(1).and_then(|d| self.frames.get_mut(d)) else {
+                return Ok(true);
+            };
+            // Most steps are short plain strings and runs of plain bytes.
+            match frame.ops.get(frame.next) {
+                None if frame.left > 1 => {
+                    frame.left -= 1;
+                    frame.next = 0;
+                    continue;
+                }
+                Some(Op::Str(_)) => {
+                    if let Some(&n @ 0..64) = buf.get(*at)
+                        && *at + usize::from(n) < buf.len()
+                    {
+                        *at += 1 + usize::from(n);
+                        frame.next += 1;
+                        continue;
+                    }
+                }
+                Some(&Op::Fixed(_, n)) if buf.len().saturating_sub(*at) >= n => {
+                    *at += n;
+                    frame.next += 1;
+                    continue;
+                }
+                _ => {}
             }
             if self.token(buf, at)?.is_none() {
                 return Ok(true);

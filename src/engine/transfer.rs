@@ -51,9 +51,7 @@ pub fn write_entry(
     target: Dialect,
     replace: bool,
 ) -> Result<(u32, Vec<Lost>), RdbError> {
-    // A module's value has a type byte that only its module knows; the target says if it does not.
-    let module = matches!(crate::wire::rdb::kind::logical(entry.kind), Some(crate::wire::rdb::kind::Logical::Module));
-    if module || target.knows_type(entry.kind) {
+    if target.knows_type(entry.kind) {
         write_restore(out, entry, target, replace);
         return Ok((1, Vec::new()));
     }

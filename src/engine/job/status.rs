@@ -36,7 +36,6 @@ pub fn of(inner: &Inner) -> JobStatus {
         (Some(run), _) => {
             status.conflicts_open = run.shared.lock().arbiter.episodes().len() as u64;
             status.links = run.links.iter().map(|l| link(&run, l, job.limits.lag_alert_ms)).collect();
-            status.alerts = run.links.iter().flat_map(|l| alerts(l, job.limits.spool_disk)).collect();
         }
         (None, error) => {
             // The last numbers stand; only the state has changed.
@@ -166,49 +165,4 @@ fn snapshot(l: &LinkRun, replica: &ReplicaState, loading: bool) -> SnapshotStatu
     };
     let total = if loading { total } else { Some(done) };
     SnapshotStatus { keys_done: done, keys_total: total, bytes_done, bytes_total, seconds_left: None }
-}
-
-fn alerts(l: &LinkRun, spool_disk: u64) -> Vec<crate::model::status::Alert> {
-    let mut list = Vec::new();
-    let mut alert = |rule: &str, severity, text: String, remedy: &str| {
-        list.push(crate::model::status::Alert {
-            rule: rule.into(),
-            direction: Some(l.direction),
-            severity,
-            text,
-            remedy: remedy.into(),
-        });
-    };
-    let facts = l.source.get();
-    use crate::model::Severity::{Error, Warning};
-    let spool = l.spool.stats();
-    if spool.full {
-        alert(
-            "spool_full",
-            Error,
-            format!("the spool holds {spool_disk} bytes on disk, its bound: the source is no longer read"),
-            "make the target faster, or raise limits.spool_disk before the source's replica buffer overflows",
-        );
-    }
-    if let Some(error) = &spool.disk_error {
-        alert("spool_disk", Error, format!("the spool can't be written: {error}"), "free space on that disk");
-    }
-    if let Some(window) = facts.resume_window_seconds.filter(|w| *w < 600) {
-        let size = facts.backlog_bytes.unwrap_or(0) >> 20;
-        alert(
-            "resume_window_short",
-            Warning,
-            format!("resume window {} min {} s (backlog {size} MiB)", window / 60, window % 60),
-            "raise repl-backlog-size at the source",
-        );
-    }
-    if facts.evicted_since > 0 {
-        alert(
-            "evictions",
-            Warning,
-            format!("the source has evicted {} keys since the link began", facts.evicted_since),
-            "raise maxmemory there, or set maxmemory-policy noeviction",
-        );
-    }
-    list
 }

@@ -95,6 +95,8 @@ pub struct Core {
     pub unsaved: [(u64, bool); 2],
     pub facts: [SiteFacts; 2],
     pub conflicts: ConflictLog,
+    /// A source's transaction is being decided for this site: what is pushed now goes in one of ours.
+    pub glue: Option<Side>,
     states: HashMap<Token, State>,
     events: EventSink,
     now_ms: u64,
@@ -111,6 +113,7 @@ impl Core {
             unsaved: [(0, false); 2],
             facts,
             conflicts,
+            glue: None,
             states: HashMap::new(),
             events,
             now_ms: 1,
@@ -147,7 +150,7 @@ impl Core {
             decided_ms: self.now_ms,
             changes: item.changes,
             telltales: item.telltales,
-            glued: item.glued,
+            glued: self.glue == Some(site),
         });
     }
 
@@ -181,11 +184,7 @@ impl Core {
                 Effect::Ask { site, token, db, key, serial } => self.ask(site, token, db, &key, serial),
                 Effect::Restore { site, token, db, key, serial } => self.restore(site, token, db, &key, serial),
                 Effect::Persist { site, db, key, number, authority } => {
-                    let letter = match authority {
-                        Side::Source => "s",
-                        Side::Target => "t",
-                    };
-                    self.note(site, &[b"HSET", &field(db, &key), format!("{number} {letter}").as_bytes()]);
+                    self.persist(site, db, &key, number, authority);
                 }
                 Effect::Forget { site, db, key } => self.note(site, &[b"HDEL", &field(db, &key)]),
                 Effect::Opened { number } => self.conflicts.opened(number, self.now_ms),
@@ -246,6 +245,32 @@ impl Core {
         }
     }
 
+    /// A site's control keys were swept away, or (`moved_to`) carried to another database: they are written again at
+    /// once, open episodes included.
+    pub fn rewrite_notes(&mut self, site: Side, moved_to: Option<u32>) {
+        if let Some(db) = moved_to {
+            let facts = &self.facts[site.index()];
+            let mut data = BytesMut::new();
+            encode(&mut data, &[&b"DEL"[..], &facts.control_key, &facts.episodes_key]);
+            let serial = self.arbiter.last_serial(site);
+            self.push(site, NewItem { db: Some(db), ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
+        }
+        let open: Vec<_> =
+            self.arbiter.episodes().iter().map(|e| (e.db, e.key.clone(), e.number, e.authority)).collect();
+        for (db, key, number, authority) in open {
+            self.persist(site, db, &key, number, authority);
+        }
+        self.unsaved[site.index()] = (u64::MAX / 2, true);
+    }
+
+    fn persist(&mut self, site: Side, db: u32, key: &[u8], number: u64, authority: Side) {
+        let letter = match authority {
+            Side::Source => "s",
+            Side::Target => "t",
+        };
+        self.note(site, &[b"HSET", &field(db, key), format!("{number} {letter}").as_bytes()]);
+    }
+
     /// Writes one of our own notes at a site: `words` are the command, the key is put behind its name.
     fn note(&mut self, site: Side, words: &[&[u8]]) {
         let facts = &self.facts[site.index()];
@@ -271,12 +296,11 @@ pub struct NewItem {
     pub serial: u64,
     pub changes: u32,
     pub telltales: SmallVec<[super::apply::outbox::Telltale; 2]>,
-    pub glued: bool,
 }
 
 impl NewItem {
     pub fn new(data: Bytes, commands: u32, kind: ItemKind, serial: u64) -> Self {
-        NewItem { data, commands, db: None, kind, serial, changes: 0, telltales: SmallVec::new(), glued: false }
+        NewItem { data, commands, db: None, kind, serial, changes: 0, telltales: SmallVec::new() }
     }
 }
 

@@ -89,6 +89,8 @@ pub struct Link {
     /// Reconnects of the replica that were seen, and when the stream's times are known again.
     reconnects: u64,
     unknown_until: u64,
+    /// What the operator has been told of.
+    told: decide::Read,
 }
 
 impl Link {
@@ -102,6 +104,7 @@ impl Link {
             offset: s.from.offset.0,
             reconnects: 0,
             unknown_until: 0,
+            told: decide::Read::default(),
             s,
         }
     }
@@ -116,6 +119,8 @@ impl Link {
 
     /// Reads and decides until something makes that impossible; ends without an error when the replica has.
     pub async fn run(mut self) -> Result<(), LinkError> {
+        // What a rebuild has read beyond its end is not to wait for more.
+        self.entries().await?;
         loop {
             let item = match self.s.spool.next().await {
                 Ok(item) => item,
@@ -199,8 +204,13 @@ impl Link {
     async fn stream(&mut self, offset: Offset, bytes: Bytes) -> Result<(), LinkError> {
         debug_assert_eq!(offset.0, self.offset + self.rest.len() as u64);
         self.take(bytes);
+        self.entries().await
+    }
+
+    /// Decides all whole entries at hand.
+    async fn entries(&mut self) -> Result<(), LinkError> {
         loop {
-            if self.rest.len() < self.decoder.needed() {
+            if self.rest.is_empty() || self.rest.len() < self.decoder.needed() {
                 return Ok(());
             }
             let used = self.decode()?;
@@ -264,7 +274,8 @@ impl Link {
             let at =
                 if self.offset < self.unknown_until || late { 0 } else { (now - self.s.way_ms.min(now - 1)) as u32 };
             // The state's bell is looked for before the look under the lock, so that it is not missed.
-            let came = self.s.shared.state_came.notified();
+            let shared = self.s.shared.clone();
+            let came = shared.state_came.notified();
             tokio::pin!(came);
             came.as_mut().enable();
             let turn = {
@@ -278,14 +289,7 @@ impl Link {
             };
             self.s.shared.wake_writers();
             self.s.gauge.echoes.store(self.s.decider.read.echoes, Relaxed);
-            if self.s.decider.read.flushes > self.s.gauge.flushes.swap(self.s.decider.read.flushes, Relaxed) {
-                let text = format!(
-                    "FLUSHDB or FLUSHALL was run at {}; by the job's policy it {} forwarded",
-                    self.s.replica.address(),
-                    if self.s.decider.forwards_flush() { "was" } else { "was not" }
-                );
-                self.s.events.emit(Some(self.s.direction), Severity::Error, EventKind::FlushSeen, text);
-            }
+            self.tell_what_was_seen();
             match turn {
                 Turn::Done => return,
                 Turn::Waits { entry, .. } => {
@@ -293,6 +297,33 @@ impl Link {
                     came.await;
                 }
             }
+        }
+    }
+
+    /// Whole-database commands that an operator should know of.
+    fn tell_what_was_seen(&mut self) {
+        let (now, before) = (self.s.decider.read, std::mem::replace(&mut self.told, self.s.decider.read));
+        let address = self.s.replica.address();
+        let tell = |severity, text: String| {
+            self.s.events.emit(Some(self.s.direction), severity, EventKind::FlushSeen, text);
+        };
+        if now.flushes > before.flushes {
+            let was = if self.s.decider.forwards_flush() { "was" } else { "was not" };
+            tell(
+                Severity::Error,
+                format!("FLUSHDB or FLUSHALL was run at {address}; by the job's policy it {was} forwarded"),
+            );
+        }
+        if now.swaps_refused > before.swaps_refused {
+            let text =
+                format!("SWAPDB with a database that is not selected was run at {address}: it was not forwarded");
+            tell(Severity::Error, text);
+        }
+        if now.swaps_crossed > before.swaps_crossed {
+            let text = format!(
+                "SWAPDB was run at {address} while writes of the other side were on their way: run duplex verify --repair"
+            );
+            tell(Severity::Warning, text);
         }
     }
 

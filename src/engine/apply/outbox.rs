@@ -20,6 +20,8 @@ pub enum ItemKind {
     Ask(Token),
     /// The state that settles a key.
     Restore(Token),
+    /// A command that takes the control key away (FLUSHALL, SWAPDB): it is written once more behind it.
+    Sweeping,
     /// Our own notes; errors are only logged.
     Notes,
 }
@@ -85,6 +87,14 @@ impl Outbox {
     pub fn push(&mut self, item: Item) {
         self.bytes += item.data.len();
         self.items.push_back(item);
+    }
+
+    /// A source's transaction ends with the newest item, at this position of its stream.
+    pub fn seal(&mut self, position: Position) {
+        if let Some(last) = self.items.back_mut().filter(|i| i.glued) {
+            last.glued = false;
+            last.position = position;
+        }
     }
 
     pub fn is_empty(&self) -> bool {

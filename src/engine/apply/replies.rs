@@ -120,7 +120,7 @@ fn look_through<'a>(
             match (&item.kind, reply) {
                 (ItemKind::Ask(_), reply) => values.push(reply),
                 (ItemKind::Merge, Reply::Error(e)) if e.starts_with(b"BUSYKEY") => {}
-                (ItemKind::Changes | ItemKind::Merge, Reply::Error(e)) => {
+                (ItemKind::Changes | ItemKind::Merge | ItemKind::Sweeping, Reply::Error(e)) => {
                     findings.push(Finding::Differs { item: n, index, reply: text(e) });
                 }
                 (ItemKind::Restore(token), Reply::Error(e)) => {

@@ -1,7 +1,7 @@
 //! One marked transaction: encoded once, kept until its reply is here, sent again as it is if it has to be.
 
 use super::control_key::{ControlKey, Position};
-use super::outbox::Item;
+use super::outbox::{Item, ItemKind};
 use crate::wire::resp::{encode, encode_header, encode_part, encode_part_int};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -88,6 +88,10 @@ impl Transaction {
             }
         }
         select(&mut out, envelope.db, &mut queued);
+        if items.iter().any(|i| i.kind == ItemKind::Sweeping) {
+            encode(&mut out, &[&b"SET"[..], &envelope.key, &value]);
+            queued += 1;
+        }
         out.put_slice(b"*1\r\n$4\r\nEXEC\r\n");
         segments.push(out.freeze());
         Transaction {

@@ -603,7 +603,7 @@ impl Writer {
             match item.kind {
                 // What it wrote down still has to be written down.
                 ItemKind::Notes => core.out[self.site.index()].push(item.clone()),
-                ItemKind::Restore(_) | ItemKind::Ask(_) | ItemKind::Changes | ItemKind::Merge => {}
+                _ => {}
             }
         }
     }

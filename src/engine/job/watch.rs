@@ -1,4 +1,4 @@
-//! What a source tells of itself while its link runs: the backlog and how long it lasts, evictions, keys.
+//! What a source tells of itself while its link runs: the backlog and how long it lasts.
 
 use crate::engine::net::Control;
 use std::sync::Mutex;
@@ -18,8 +18,6 @@ pub struct Facts {
     pub backlog_bytes: Option<u64>,
     /// Seconds that a link can be away before its position is lost, at the write rate of the last minute.
     pub resume_window_seconds: Option<u64>,
-    /// Evictions since the link began to look.
-    pub evicted_since: u64,
 }
 
 impl SourceFacts {
@@ -39,7 +37,6 @@ pub async fn follow(mut control: Control, facts: std::sync::Arc<SourceFacts>) {
     let ttl = control.config("repl-backlog-ttl").await.ok().flatten().and_then(|v| v.parse::<u64>().ok());
     let ttl = ttl.unwrap_or(3600);
     let mut offsets: std::collections::VecDeque<(Instant, u64)> = Default::default();
-    let mut evicted_first = None;
     loop {
         if let Ok(info) = control.info().await {
             let now = Instant::now();
@@ -60,12 +57,9 @@ pub async fn follow(mut control: Control, facts: std::sync::Arc<SourceFacts>) {
                 let by_size = if rate > 0.0 { (size as f64 / rate) as u64 } else { u64::MAX };
                 by_size.min(kept)
             });
-            let evicted = info.field("evicted_keys").and_then(|v| v.parse::<u64>().ok());
-            let first = *evicted_first.get_or_insert(evicted.unwrap_or(0));
             facts.set(Facts {
                 backlog_bytes: info.backlog_size,
                 resume_window_seconds: window.filter(|w| *w < u64::MAX),
-                evicted_since: evicted.unwrap_or(0).saturating_sub(first),
             });
         }
         tokio::time::sleep(if offsets.len() < 2 { Duration::from_secs(1) } else { EVERY }).await;

@@ -34,7 +34,10 @@ pub struct Read {
     pub echoes: u64,
     pub flushes: u64,
     pub foreign_notes: u64,
+    /// SWAPDB with a database that is not selected: not forwarded.
     pub swaps_refused: u64,
+    /// SWAPDB while writes of the other site were on their way: those may have landed in the wrong database.
+    pub swaps_crossed: u64,
 }
 
 /// What happened in a turn.
@@ -58,6 +61,10 @@ pub struct Decider {
     forward_flush: bool,
     two_way: bool,
     run: Run,
+    /// Where the entry that is being decided ends.
+    entry_end: Position,
+    /// A source's transaction is being decided.
+    inside: bool,
     pub read: Read,
 }
 
@@ -98,6 +105,8 @@ impl Decider {
             forward_flush: s.forward_flush,
             two_way: s.two_way,
             run: Run { data: BytesMut::new(), commands: 0, changes: 0, db: 0, serial: 0, telltales: SmallVec::new() },
+            entry_end: Position::default(),
+            inside: false,
             read: Read::default(),
         }
     }
@@ -121,6 +130,7 @@ impl Decider {
         let here = self.here.index();
         let peer = self.here.other().index();
         for (i, entry) in batch.entries.iter().enumerate().skip(from) {
+            self.entry_end = Position::new(base + entry.end, entry.db);
             let mut real = true;
             if entry.commands.0 == entry.commands.1 {
                 real = false;
@@ -133,20 +143,19 @@ impl Decider {
             } else {
                 self.local(core, batch, entry, at, unix_ms);
             }
-            let begin = core.decided[here].offset.0;
-            core.decided[here] = Position::new(base + entry.end, entry.db);
+            let begin = base + i.checked_sub(1).map_or(0, |p| batch.entries[p].end);
+            core.decided[here] = self.entry_end;
             let unsaved = &mut core.unsaved[peer];
-            unsaved.0 += (base + entry.end).saturating_sub(begin);
+            unsaved.0 += base + entry.end - begin;
             unsaved.1 |= real;
             if self.run.commands >= RUN_COMMANDS || self.run.data.len() >= RUN_BYTES {
                 self.flush(core);
             }
         }
         self.flush(core);
-        if core.arbiter.episodes().is_empty() {
-            return Turn::Done;
+        if !core.arbiter.episodes().is_empty() {
+            core.settle();
         }
-        core.settle();
         Turn::Done
     }
 
@@ -259,7 +268,7 @@ impl Decider {
                 self.read.changes += 1;
                 self.apart(core, batch, command, &touches, at);
             }
-            Effect::Flush(db) => self.whole_database(core, batch, command, db),
+            Effect::Flush(db) => self.whole_database(core, db),
             Effect::Swap(a, b) => self.swap(core, batch, command, a, b),
             Effect::Pass => {
                 self.read.changes += 1;
@@ -333,72 +342,47 @@ impl Decider {
         self.run.added(1, serial);
     }
 
-    /// A client's transaction or a script's effects.
+    /// A client's transaction or a script's effects. Each command stands for itself: what it does at the other site does
+    /// not depend on the others. So one that meets a conflict does not hold up the rest (a counter in it still adds up),
+    /// and without a conflict all of them go in one transaction.
     fn transaction(&mut self, core: &mut Core, batch: &Batch, commands: &[Command], at: u32, unix_ms: u64) {
-        let all: Vec<Args<'_>> = commands.iter().map(|c| batch.args(c)).collect();
-        let mut touches: SmallVec<[Touch<'_>; 8]> = SmallVec::new();
-        let mut send: SmallVec<[(usize, Rewrite); 8]> = SmallVec::new();
-        let mut as_state: SmallVec<[Touch<'_>; 4]> = SmallVec::new();
-        for (n, command) in commands.iter().enumerate() {
-            match classify(&core.arbiter, command.db, &all[n]) {
-                Effect::Nothing => {}
-                Effect::Pass => send.push((n, Rewrite::AsIs)),
-                Effect::Flush(_) | Effect::Swap(..) => self.single(core, batch, command, at, unix_ms),
-                Effect::Keys(t) | Effect::Apart(t) => {
-                    if !self.wanted(&t) {
-                        self.partly_wanted(core, &t, at);
-                        continue;
-                    }
-                    match rewrite(&all[n], unix_ms, self.target) {
-                        Rewrite::Drop => {}
-                        Rewrite::State => as_state.extend(t),
-                        words => {
-                            touches.extend(t);
-                            send.push((n, words));
-                        }
-                    }
-                }
-            }
+        // What was gathered before keeps the position before this entry.
+        if self.run.commands >= RUN_COMMANDS / 2 {
+            self.flush(core);
         }
-        self.read.changes += send.len() as u64;
-        let verdict = match touches.first() {
-            None if send.is_empty() => Verdict::Withhold,
-            None => core.arbiter.pass(self.here),
-            Some(first) if touches.len() == 1 => core.arbiter.change(self.here, first, at),
-            Some(_) => core.arbiter.change_many(self.here, &touches, at),
-        };
-        if !as_state.is_empty() {
-            core.arbiter.change_as_state(self.here, &as_state, at);
+        core.glue = Some(self.here.other());
+        self.inside = true;
+        for command in commands {
+            self.single(core, batch, command, at, unix_ms);
         }
-        self.effects(core);
-        let Verdict::Forward(serial) = verdict else { return };
-        for (n, words) in send {
-            self.begin_in_transaction(core, commands[n].db);
-            match words {
-                Rewrite::Commands(list) => self.rewritten(&list, &all[n], serial),
-                _ => self.forward_in_transaction(batch, &commands[n], serial),
-            }
+        self.inside = false;
+        core.glue = None;
+        if self.run.commands == 0 {
+            core.out[self.here.other().index()].seal(self.entry_end);
         }
     }
 
-    fn whole_database(&mut self, core: &mut Core, batch: &Batch, command: &Command, db: Option<u32>) {
+    fn whole_database(&mut self, core: &mut Core, db: Option<u32>) {
         self.read.flushes += 1;
-        // FLUSHALL takes databases along that were not selected: then it is said for each of the selected ones.
-        let wanted = db.is_none_or(|d| self.databases.contains(d));
-        if !self.forward_flush || !wanted {
-            return;
+        let control_db = core.facts[self.here.index()].control_db;
+        if db.is_none_or(|d| d == control_db) {
+            // Our own keys at this site went with it.
+            self.flush(core);
+            core.rewrite_notes(self.here, None);
         }
-        let Verdict::Forward(serial) = core.arbiter.flush(self.here, db) else { return };
-        self.begin(core, command.db);
-        match (&self.databases, db) {
-            (Databases::Only(list), None) => {
-                for db in list.clone() {
-                    self.begin_in_transaction(core, db);
-                    encode(&mut self.run.data, &[b"FLUSHDB"]);
-                    self.run.added(1, serial);
-                }
+        // FLUSHALL takes databases along that were not selected, so it is said of each selected one.
+        let list: Vec<Option<u32>> = match (&self.databases, db) {
+            (Databases::Only(list), None) => list.iter().map(|d| Some(*d)).collect(),
+            (_, one) => vec![one],
+        };
+        for db in list {
+            if !self.forward_flush || !db.is_none_or(|d| self.databases.contains(d)) {
+                continue;
             }
-            _ => self.forward(core, batch, command, serial),
+            let Verdict::Forward(serial) = core.arbiter.flush(self.here, db) else { return };
+            let mut data = BytesMut::new();
+            encode(&mut data, &[if db.is_some() { &b"FLUSHDB"[..] } else { b"FLUSHALL" }]);
+            self.sweeping(core, data.freeze(), db, serial);
         }
     }
 
@@ -411,9 +395,30 @@ impl Decider {
             return;
         }
         self.read.changes += 1;
+        let control_db = core.facts[self.here.index()].control_db;
+        let moved_to = [(a, b), (b, a)].into_iter().find(|(from, _)| *from == control_db).map(|(_, to)| to);
+        if moved_to.is_some() {
+            self.flush(core);
+            core.rewrite_notes(self.here, moved_to);
+        }
+        if core.arbiter.in_flight(self.here).0 > 0 {
+            self.read.swaps_crossed += 1;
+        }
         let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { return };
-        self.begin(core, command.db);
-        self.forward(core, batch, command, serial);
+        self.sweeping(core, batch.frame(command), None, serial);
+        if moved_to.is_some() {
+            core.rewrite_notes(self.here.other(), moved_to);
+        }
+    }
+
+    /// A command that may take our keys at the other site along.
+    fn sweeping(&mut self, core: &mut Core, data: Bytes, db: Option<u32>, serial: u64) {
+        self.flush(core);
+        core.decided[self.here.index()] = self.entry_end;
+        let item = NewItem { db, changes: 1, ..NewItem::new(data, 1, ItemKind::Sweeping, serial) };
+        core.push(self.here.other(), item);
+        // The next transaction must find the key where it belongs.
+        core.rewrite_notes(self.here.other(), None);
     }
 
     /// All keys are in selected databases, and none is our product's own.
@@ -445,18 +450,12 @@ impl Decider {
         }
     }
 
-    /// A change for this database follows.
+    /// A change for this database follows. Inside a source's transaction a run ends only where the database changes,
+    /// and is glued to the next.
     fn begin(&mut self, core: &mut Core, db: u32) {
-        if self.run.db != db || self.run.commands >= RUN_COMMANDS || self.run.data.len() >= RUN_BYTES {
+        let full = self.run.commands >= RUN_COMMANDS || self.run.data.len() >= RUN_BYTES;
+        if self.run.db != db || (full && !self.inside) {
             self.flush(core);
-            self.run.db = db;
-        }
-    }
-
-    /// The same inside a source's transaction: a run that ends here is glued to the next.
-    fn begin_in_transaction(&mut self, core: &mut Core, db: u32) {
-        if self.run.db != db {
-            self.flush_glued(core, true);
             self.run.db = db;
         }
     }
@@ -464,10 +463,15 @@ impl Decider {
     fn forward(&mut self, core: &mut Core, batch: &Batch, command: &Command, serial: u64) {
         let size = (command.frame.1 - command.frame.0) as usize;
         if size < BIG_COMMAND {
-            return self.forward_in_transaction(batch, command, serial);
+            if let Some(t) = telltale(&batch.args(command), self.run.commands) {
+                self.run.telltales.push(t);
+            }
+            self.run.data.put_slice(&batch.buf[command.frame.0 as usize..command.frame.1 as usize]);
+            return self.run.added(1, serial);
         }
         // Not copied: the outbox holds on to the bytes as they were read.
         self.flush(core);
+        core.decided[self.here.index()] = self.entry_end;
         let telltales = telltale(&batch.args(command), 0).into_iter().collect();
         core.push(
             self.here.other(),
@@ -478,14 +482,6 @@ impl Decider {
                 ..NewItem::new(batch.frame(command), 1, ItemKind::Changes, serial)
             },
         );
-    }
-
-    fn forward_in_transaction(&mut self, batch: &Batch, command: &Command, serial: u64) {
-        if let Some(t) = telltale(&batch.args(command), self.run.commands) {
-            self.run.telltales.push(t);
-        }
-        self.run.data.put_slice(&batch.buf[command.frame.0 as usize..command.frame.1 as usize]);
-        self.run.added(1, serial);
     }
 
     fn rewritten(&mut self, list: &[Line], original: &Args<'_>, serial: u64) {
@@ -503,10 +499,6 @@ impl Decider {
 
     /// Puts what was gathered into the outbox.
     pub fn flush(&mut self, core: &mut Core) {
-        self.flush_glued(core, false);
-    }
-
-    fn flush_glued(&mut self, core: &mut Core, glued: bool) {
         if self.run.commands == 0 {
             return;
         }
@@ -519,7 +511,6 @@ impl Decider {
             serial: run.serial,
             changes: std::mem::take(&mut run.changes),
             telltales: std::mem::take(&mut run.telltales),
-            glued,
         };
         core.push(self.here.other(), item);
     }

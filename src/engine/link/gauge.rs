@@ -27,7 +27,6 @@ pub struct Gauge {
     pub echoes: AtomicU64,
     pub errors: AtomicU64,
     pub reconnects: AtomicU64,
-    pub flushes: AtomicU64,
     pub snapshot_keys: AtomicU64,
     /// Keys of the snapshot, 0 while unknown.
     pub snapshot_total: AtomicU64,
@@ -70,7 +69,6 @@ impl Gauge {
             echoes: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
-            flushes: AtomicU64::new(0),
             snapshot_keys: AtomicU64::new(0),
             snapshot_total: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),

@@ -521,7 +521,11 @@ impl Managed {
         progress: mpsc::Sender<verify::Progress>,
     ) -> Result<(verify::Outcome, u64), EngineError> {
         let (job, ended) = {
-            let state = self.state();
+            let mut state = self.state();
+            if state.verifying.is_cancelled() {
+                // A pause broke off what ran then; this is another.
+                state.verifying = self.inner.stop.child_token();
+            }
             (state.record.job.clone(), state.verifying.clone())
         };
         if repair && self.running().is_none() {

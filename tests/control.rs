@@ -292,7 +292,12 @@ async fn cancel_ends_a_request_with_done() {
         (6, Request::Cancel { id: 5 }),
         (7, Request::Cancel { id: 12345 }),
     ] {
+        let begins = matches!(request, Request::Pause { .. });
         futures::SinkExt::send(&mut raw, encode(&Call { id, request }).unwrap()).await.unwrap();
+        if begins {
+            // Cancelled before it has begun, it would have nothing to drop.
+            soon("the request", stage.script.begun.notified()).await;
+        }
     }
     let mut seen = Vec::new();
     for _ in 0..5 {

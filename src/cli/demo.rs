@@ -88,7 +88,7 @@ async fn play(options: &Options, folder: &Folder, left: &Server, right: &Server)
         note("the writers have stopped; comparing the two sides");
         traffic::settle(left, right, SETTLE).await?;
         let outcome = client.verify("demo", false, |_, _, _| ()).await?;
-        let differing = outcome.differing;
+        let differing = outcome.differing + outcome.missing_at_source + outcome.missing_at_target;
         output::line(&format!("{} keys compared, {differing} differ", outcome.keys_compared))?;
         for example in &outcome.examples {
             output::line(&format!("  db{} {:?}: {}", example.db, example.key, example.difference))?;

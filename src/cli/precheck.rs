@@ -56,11 +56,11 @@ pub fn words_of(check: &Check, unicode: bool) -> String {
     let side = check.side.map(|s| format!("{s}: ")).unwrap_or_default();
     let sign = table::check_glyph(check.state, unicode);
     let first = format!("{sign} {}", table::fit(&name, 18));
-    let mut text = table::wrap(&format!("{side}{}", check.seen), 21, &first);
+    let mut text = table::wrap(&format!("{side}{}", check.seen), table::width(&first), &first);
     if check.state != CheckState::Passed {
         for (word, said) in [("why", &check.why), ("do", &check.remedy)] {
             if !said.is_empty() {
-                text.push_str(&table::wrap(said, 10, &format!("    {word:<5}")));
+                text.push_str(&table::wrap(said, 9, &format!("    {word:<5}")));
             }
         }
     }

@@ -57,6 +57,11 @@ pub fn fit(text: &str, width: usize) -> String {
     format!("{cut}{}", " ".repeat(width.saturating_sub(used + 1)))
 }
 
+/// Columns that a text takes.
+pub fn width(text: &str) -> usize {
+    text.width()
+}
+
 /// Words in lines of [`WIDTH`]: the first after `first`, the others after `indent` blanks.
 pub fn wrap(text: &str, indent: usize, first: &str) -> String {
     let (mut lines, mut line, mut bare) = (String::new(), first.to_owned(), true);

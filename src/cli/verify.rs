@@ -36,6 +36,8 @@ pub async fn run(places: &Places, options: Options) -> Outcome {
         _ = write!(std::io::stderr(), "\r\x1b[K");
     }
     let outcome = outcome?;
+    // `differing` counts what both sides have, and differently.
+    let unequal = outcome.differing + outcome.missing_at_source + outcome.missing_at_target;
     if options.json {
         output::json(&outcome)?;
     } else if outcome.equal {
@@ -47,7 +49,7 @@ pub async fn run(places: &Places, options: Options) -> Outcome {
         output::line(&format!(
             "{}: {} of {} keys differ ({} missing at the source, {} missing at the target), {} repaired",
             options.name,
-            outcome.differing,
+            unequal,
             outcome.keys_compared,
             outcome.missing_at_source,
             outcome.missing_at_target,
@@ -57,6 +59,6 @@ pub async fn run(places: &Places, options: Options) -> Outcome {
             output::line(&format!("  db{} {:?}: {}", example.db, example.key, example.difference))?;
         }
     }
-    let settled = outcome.equal || (options.repair && outcome.repaired == outcome.differing);
+    let settled = outcome.equal || (options.repair && outcome.repaired == unequal);
     Ok(if settled { ExitCode::Fine } else { ExitCode::Failed })
 }

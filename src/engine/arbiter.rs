@@ -70,9 +70,6 @@ pub enum Effect {
     Settled(Box<Episode>),
 }
 
-/// How long a token waits after a round that was in vain: doubled each time, at most a second.
-const BACKOFF_FIRST_MS: u64 = 2;
-const BACKOFF_MOST_MS: u64 = 1000;
 /// Tokens under way at once; more wait, so that an avalanche of conflicts does not fill a link with transfers.
 const ROUNDS_AT_ONCE: usize = 256;
 
@@ -97,6 +94,10 @@ pub struct Arbiter {
     restored: [VecDeque<(u64, Token)>; 2],
     token_serial: u64,
     counters: Counters,
+    /// The site whose snapshot is being copied: what it holds is not at the other site yet.
+    loading: Option<Side>,
+    /// The newest time that `echo` or `settle` was called with.
+    now_ms: u64,
     /// A job with one link: nothing can be concurrent, nothing is entered.
     one_way: bool,
     hasher: foldhash::quality::FixedState,
@@ -114,6 +115,8 @@ impl Arbiter {
             restored: Default::default(),
             token_serial: epoch << 32,
             counters: Counters::default(),
+            loading: None,
+            now_ms: 0,
             one_way,
             hasher: foldhash::quality::FixedState::with_seed(seed),
         }
@@ -239,29 +242,19 @@ impl Arbiter {
             return Verdict::Forward(self.tables[peer.index()].skip());
         }
         if self.may_go_whole(here, touches) {
-            let table = &mut self.tables[peer.index()];
-            let mut keys: Vec<GroupKey> = Vec::with_capacity(touches.len());
-            for t in touches {
-                match keys.iter_mut().find(|k| k.db == t.db && *k.key == *t.key) {
-                    Some(k) => k.written |= t.writes(),
-                    None => keys.push(GroupKey { db: t.db, key: t.key.into(), written: t.writes() }),
+            return self.enter_many(peer, touches, at);
+        }
+        if self.loading == Some(peer) {
+            // It runs there on what is there, and that stands.
+            for t in touches.iter().filter(|t| t.writes()) {
+                match self.episodes.get_mut(t.hash, t.db, t.key) {
+                    Some(e) if e.authority == peer => e.dirty |= e.phase != Phase::NeedToken,
+                    _ => self.open(t, peer, Cause::SeveralKeys, Some((here, at))),
                 }
             }
-            let group = table.group(keys);
-            let mut serial = table.last_serial();
-            for t in touches {
-                serial = table.push(t.hash, t.class, t.part, at, group);
-            }
-            table.seal(group);
-            return Verdict::Forward(serial);
+            return self.enter_many(peer, touches, at);
         }
-        for t in touches.iter().filter(|t| t.writes()) {
-            match self.episodes.get_mut(t.hash, t.db, t.key) {
-                Some(e) if e.authority == here => e.dirty |= e.phase == Phase::RestoreSent,
-                // Also flips one: this write is the latest.
-                _ => self.open(t, here, Cause::SeveralKeys, Some((here, at))),
-            }
-        }
+        self.carry_as_state(here, touches, at, Cause::SeveralKeys);
         self.counters.withheld += 1;
         Verdict::Withhold
     }
@@ -272,13 +265,7 @@ impl Arbiter {
         if self.one_way {
             return;
         }
-        for t in touches.iter().filter(|t| t.writes()) {
-            match self.episodes.get_mut(t.hash, t.db, t.key) {
-                // The token's state may be from before this change: another round.
-                Some(e) => e.dirty |= e.phase != Phase::NeedToken,
-                None => self.open(t, here, Cause::Untranslatable, Some((here, at))),
-            }
-        }
+        self.carry_as_state(here, touches, at, Cause::Untranslatable);
     }
 
     /// Whether [`Arbiter::change_many`] would forward these as they stand. Where it would not, commands that touch one
@@ -298,6 +285,12 @@ impl Arbiter {
     pub fn pass(&mut self, here: Side) -> Verdict {
         let table = &mut self.tables[here.other().index()];
         Verdict::Forward(if self.one_way { table.skip() } else { table.mark() })
+    }
+
+    /// A snapshot of this site begins to be copied to an empty or older site (`None`: its last key has been handed to
+    /// [`Arbiter::snapshot_key`]). Until then the other site can't be the authority of anything: it does not hold all.
+    pub fn loading(&mut self, side: Option<Side>) {
+        self.loading = side;
     }
 
     /// One key of the snapshot of `here` is to be sent. `merge`: the site's own key stands aside if the other has one.
@@ -359,6 +352,7 @@ impl Arbiter {
     /// An echo of this engine was read from `here`'s stream: all that was sent there up to `serial` has happened.
     pub fn echo(&mut self, here: Side, serial: u64, now_ms: u64) {
         let (i, peer) = (here.index(), here.other());
+        self.now_ms = self.now_ms.max(now_ms);
         self.tables[i].clear(serial);
         while let Some(&(s, token)) = self.asked[i].front()
             && s <= serial
@@ -384,7 +378,7 @@ impl Arbiter {
                 continue;
             }
             if e.dirty {
-                e.again(now_ms, BACKOFF_FIRST_MS, BACKOFF_MOST_MS);
+                e.again(now_ms);
                 self.episodes.queue(token);
                 self.counters.rounds += 1;
             } else if let Some(mut e) = self.episodes.remove(token) {
@@ -436,17 +430,19 @@ impl Arbiter {
         if let Some(e) = self.episodes.by_token_mut(token)
             && e.phase == Phase::TokenSent
         {
-            e.again(now_ms, BACKOFF_FIRST_MS, BACKOFF_MOST_MS);
+            e.again(now_ms);
             self.episodes.queue(token);
         }
     }
 
     // ---- settling ----------------------------------------------------------------------------------------------
 
-    /// Sends tokens for the episodes that are due. Returns when to call again, if something waits.
+    /// Sends tokens for the episodes that are due; to be called after whatever may have opened one and after each echo.
+    /// Returns when to call again at the latest; `None` if only an echo or a conflict can give it something to do.
     pub fn settle(&mut self, now_ms: u64) -> Option<u64> {
+        self.now_ms = self.now_ms.max(now_ms);
         while self.asked.iter().map(VecDeque::len).sum::<usize>() < ROUNDS_AT_ONCE {
-            let Some(e) = self.episodes.next_due(now_ms) else { break };
+            let Some(e) = self.episodes.next_due(now_ms) else { return self.episodes.next_at() };
             self.token_serial += 1;
             let token = Token(self.token_serial);
             e.phase = Phase::TokenSent;
@@ -458,7 +454,7 @@ impl Arbiter {
             self.asked[site.index()].push_back((serial, token));
             self.effects.push(Effect::Ask { site, token, db, key, serial });
         }
-        self.episodes.next_at()
+        None
     }
 
     // ---- recovery ----------------------------------------------------------------------------------------------
@@ -501,8 +497,42 @@ impl Arbiter {
 
     // ---- inside ------------------------------------------------------------------------------------------------
 
+    /// Each key that is written here is settled by this site's state. A state that is asked for and not read yet is
+    /// from after this change; one that is on its way to the other site is from before it.
+    fn carry_as_state(&mut self, here: Side, touches: &[Touch<'_>], at: u32, cause: Cause) {
+        for t in touches.iter().filter(|t| t.writes()) {
+            match self.episodes.get_mut(t.hash, t.db, t.key) {
+                Some(e) if e.authority == here => e.dirty |= e.phase == Phase::RestoreSent,
+                // Also flips one: this write is the latest.
+                _ => self.open(t, here, cause, Some((here, at))),
+            }
+        }
+    }
+
     fn enter(&mut self, site: Side, t: &Touch<'_>, at: u32) -> Verdict {
         Verdict::Forward(self.tables[site.index()].push(t.hash, t.class, t.part, at, 0))
+    }
+
+    /// Enters a change to several keys.
+    fn enter_many(&mut self, site: Side, touches: &[Touch<'_>], at: u32) -> Verdict {
+        let table = &mut self.tables[site.index()];
+        if touches.is_empty() {
+            return Verdict::Forward(table.mark());
+        }
+        let mut keys: Vec<GroupKey> = Vec::with_capacity(touches.len());
+        for t in touches {
+            match keys.iter_mut().find(|k| k.db == t.db && *k.key == *t.key) {
+                Some(k) => k.written |= t.writes(),
+                None => keys.push(GroupKey { db: t.db, key: t.key.into(), written: t.writes() }),
+            }
+        }
+        let group = table.group(keys);
+        let mut serial = table.last_serial();
+        for t in touches {
+            serial = table.push(t.hash, t.class, t.part, at, group);
+        }
+        table.seal(group);
+        Verdict::Forward(serial)
     }
 
     /// No change in flight to `here` stands against this one, and no episode of its key is open.
@@ -554,11 +584,12 @@ impl Arbiter {
         cause: Cause,
         by: Option<(Side, Class, u32)>,
     ) {
+        let authority = self.loading.unwrap_or(authority);
         let mut e = Episode::new(db, key.into(), hash, authority, cause);
         e.seen_in_flight =
             Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class, e.at)));
         e.opened_by = by;
-        let number = self.episodes.open(e);
+        let number = self.episodes.open(e, self.now_ms);
         self.counters.opened += 1;
         for site in Side::BOTH {
             self.effects.push(Effect::Persist { site, db, key: key.into(), number, authority });

@@ -6,6 +6,10 @@ use crate::model::Side;
 use smallvec::SmallVec;
 use std::collections::{BTreeSet, HashMap};
 
+/// How long a token waits after a round that was in vain: doubled each time, at most a second.
+const BACKOFF_FIRST_MS: u64 = 2;
+const BACKOFF_MOST_MS: u64 = 1000;
+
 /// ```text
 ///   NeedToken ──token sent──▶ TokenSent ──its echo──▶ RestoreSent ──its echo, clean──▶ (settled)
 ///       ▲                                                  │
@@ -101,10 +105,10 @@ impl Episode {
     }
 
     /// Another round is needed; a hot key waits longer each time.
-    pub(super) fn again(&mut self, now_ms: u64, first: u64, most: u64) {
+    pub(super) fn again(&mut self, now_ms: u64) {
         self.phase = Phase::NeedToken;
         self.dirty = false;
-        self.backoff = (self.backoff * 2).clamp(first, most);
+        self.backoff = (self.backoff * 2).clamp(BACKOFF_FIRST_MS, BACKOFF_MOST_MS);
         self.not_before = now_ms + self.backoff;
     }
 }
@@ -169,10 +173,16 @@ impl Episodes {
     }
 
     /// Opens an episode under a new number; one that is open for the key is replaced, and its token means nothing
-    /// any more.
-    pub(super) fn open(&mut self, mut e: Episode) -> u64 {
-        if let Some(old) = self.number(e.hash, e.db, &e.key) {
-            self.take(old);
+    /// any more. How hot the key was stays known: writes of several keys at both sites flip the authority again and
+    /// again, and each flip would cost a token at once.
+    pub(super) fn open(&mut self, mut e: Episode, now_ms: u64) -> u64 {
+        if let Some(old) = self.number(e.hash, e.db, &e.key).and_then(|n| self.take(n)) {
+            e.rounds = old.rounds;
+            e.backoff = old.backoff;
+            e.not_before = old.not_before;
+            if old.phase != Phase::NeedToken {
+                e.again(now_ms);
+            }
         }
         self.serial += 1;
         e.number = self.serial;

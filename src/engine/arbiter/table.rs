@@ -277,6 +277,49 @@ mod tests {
         }
     }
 
+    /// The index keeps the low half of a serial: it wraps after 2^32 changes.
+    #[test]
+    fn the_low_half_of_a_serial_may_wrap() {
+        let mut t = Table { first: (1 << 32) - 50, ..Table::new() };
+        let mut model: VecDeque<(u64, u64)> = VecDeque::new();
+        for i in 0..200u64 {
+            let hash = i % 7 + 1;
+            model.push_back((t.push(hash, Class::Write, Part::WHOLE, 0, 0), hash));
+            if i > 60 {
+                let (s, _) = model.pop_front().unwrap();
+                t.clear(s);
+            }
+            for hash in 1..=7u64 {
+                let expected: Vec<u64> = model.iter().rev().filter(|(_, h)| *h == hash).map(|(s, _)| *s).collect();
+                assert_eq!(t.changes(hash).map(|(s, _)| s).collect::<Vec<_>>(), expected);
+            }
+        }
+        t.clear(u64::MAX);
+        assert!(t.is_clean());
+    }
+
+    #[test]
+    fn a_group_goes_with_its_last_entry_and_its_number_may_come_again() {
+        let mut t = Table { group_serial: u32::MAX - 1, ..Table::new() };
+        let key = |k: &[u8]| GroupKey { db: 0, key: k.into(), written: true };
+        let mut groups = Vec::new();
+        for _ in 0..3 {
+            let g = t.group(vec![key(b"a"), key(b"b")]);
+            t.push(1, Class::Write, Part::WHOLE, 0, g);
+            t.push(2, Class::Write, Part::WHOLE, 0, g);
+            t.seal(g);
+            groups.push(g);
+        }
+        assert_eq!(groups, [u32::MAX, 1, 2], "0 names no group");
+        t.clear(1);
+        assert_eq!(t.group_keys(u32::MAX).len(), 2, "half of it is still in flight");
+        t.clear(2);
+        assert_eq!(t.group_keys(u32::MAX).len(), 0);
+        assert_eq!(t.group_keys(1).len(), 2);
+        t.clear(6);
+        assert!(t.is_clean());
+    }
+
     #[test]
     fn what_an_earlier_engine_sent_is_cleared_by_offset() {
         let mut t = Table::new();

@@ -2,6 +2,7 @@
 //!
 //! `DUPLEX_SIM_SEED=n` replays one schedule, `DUPLEX_SIM_SEEDS=n` runs that many of each kind.
 
+mod corners;
 mod engine;
 mod race;
 mod schedule;

@@ -102,8 +102,8 @@ pub struct Engine {
     merge: [bool; 2],
     /// The newest serial of a snapshot to each site.
     snapshot_serial: [u64; 2],
-    /// The serial of the newest echo of this engine that was read from each site.
-    read_back: [u64; 2],
+    /// The newest echo of this engine that was read from each site, while a snapshot loads: serial and position.
+    read_back: [(u64, usize); 2],
     changes: u32,
 }
 
@@ -148,7 +148,7 @@ impl Engine {
             snapshots: Default::default(),
             merge: [false; 2],
             snapshot_serial: [0; 2],
-            read_back: [0; 2],
+            read_back: [(0, 0); 2],
             changes: 0,
         }
     }
@@ -157,6 +157,9 @@ impl Engine {
     pub fn load_snapshot(&mut self, side: Side, site: &Site, merge: bool) {
         self.snapshots[side.index()] = site.data.iter().map(|(k, s)| (*k, s.clone())).collect();
         self.merge[side.index()] = merge;
+        if !merge {
+            self.arbiter.loading(Some(side));
+        }
     }
 
     /// The three steps of recovery, from what the sites hold.
@@ -235,6 +238,9 @@ impl Engine {
             let verdict = with_touches(&mut self.arbiter, &word, |a, t| a.snapshot_key(here, &t[0], merge));
             self.forward(here, verdict, Cmd::Restore(key, Some(state), !merge));
             if self.snapshots[i].is_empty() {
+                if !merge {
+                    self.arbiter.loading(None);
+                }
                 self.snapshot_serial[here.other().index()] = self.arbiter.last_serial(here.other());
             }
             return true;
@@ -292,7 +298,9 @@ impl Engine {
         if own {
             assert!(self.arbiter.awaited(here, serial).all(|t| self.dumps.contains_key(&t)), "a state is missing");
             self.arbiter.echo(here, serial, now);
-            self.read_back[i] = serial;
+            if self.read_back[i].0 < self.snapshot_serial[i] || !self.snapshots[here.other().index()].is_empty() {
+                self.read_back[i] = (serial, self.pos[i]);
+            }
         } else {
             self.arbiter.echo_of_before(here, control.offset as u64);
         }
@@ -572,17 +580,20 @@ impl Engine {
 
     // ---- quiet -----------------------------------------------------------------------------------------------------
 
-    /// The copy at the beginning has arrived and come back as echoes. An engine that dies before has to begin it anew:
-    /// the log of the source does not tell of its keys, so they could not be found in flight.
-    pub fn has_loaded(&self) -> bool {
+    /// The copy at the beginning has arrived and come back as echoes, and the source's control key tells of that. An
+    /// engine that dies before has to begin it anew: no log tells of its keys, so they could not be found in flight.
+    pub fn has_loaded(&self, sites: &[Site; 2]) -> bool {
         Side::BOTH.iter().all(|s| {
-            self.snapshots[s.index()].is_empty() && self.read_back[s.index()] >= self.snapshot_serial[s.index()]
+            let i = s.index();
+            self.snapshots[s.other().index()].is_empty()
+                && self.read_back[i].0 >= self.snapshot_serial[i]
+                && (self.snapshot_serial[i] == 0 || sites[s.other().index()].control.offset >= self.read_back[i].1)
         })
     }
 
     pub fn is_idle(&self, sites: &[Site; 2]) -> bool {
         self.arbiter.is_quiet()
-            && self.has_loaded()
+            && self.snapshots.iter().all(VecDeque::is_empty)
             && Side::BOTH.iter().all(|s| {
                 let (i, lane) = (s.index(), &self.lanes[s.index()]);
                 lane.outbox.is_empty() && !lane.outstanding() && self.pos[i] >= sites[i].log.len()

@@ -4,7 +4,21 @@ use super::engine::{Engine, Options};
 use super::site::{Cmd, Key, Site, State, Value};
 use crate::model::Side;
 
+const OPTIONS: Options =
+    Options { naive: false, split: true, hidden_as_change: false, error_authority: None, unknown_time_every: 0 };
 const KEY: Key = Key { db: 0, id: 7 };
+
+fn rest(engine: &mut Engine, sites: &mut [Site; 2], from: u64) {
+    for now in from..from + 3000 {
+        for side in Side::BOTH {
+            engine.read(side, sites, now);
+            engine.build(side, 8, false);
+            engine.deliver(side, sites, now, false);
+            engine.see(side, now);
+        }
+        engine.settle(now);
+    }
+}
 
 /// The source runs `first` and the target `second`, in either order; returns what both hold in the end, and which side
 /// wrote last.
@@ -36,15 +50,7 @@ fn race(seed: u64, first: &Cmd, second: &Cmd) -> (Option<Value>, Side) {
             _ => engine.settle(now),
         }
     }
-    for now in 4000..9000 {
-        for side in Side::BOTH {
-            engine.read(side, &sites, now);
-            engine.build(side, 8, false);
-            engine.deliver(side, &mut sites, now, false);
-            engine.see(side, now);
-        }
-        engine.settle(now);
-    }
+    rest(&mut engine, &mut sites, 4000);
     assert!(todo.is_empty() && engine.is_idle(&sites), "seed {seed}: no rest");
     assert_eq!(sites[0].data.get(&KEY), sites[1].data.get(&KEY), "seed {seed}");
     (sites[0].data.get(&KEY).map(|s| s.value.clone()), last)
@@ -55,5 +61,40 @@ fn the_later_of_two_sets_wins() {
     for seed in super::seeds(400) {
         let (value, last) = race(seed, &Cmd::Set(KEY, Value::Text(1), None), &Cmd::Set(KEY, Value::Text(2), None));
         assert_eq!(value, Some(Value::Text(if last == Side::Source { 1 } else { 2 })), "seed {seed}, last {last}");
+    }
+}
+
+#[test]
+fn a_set_beats_a_concurrent_deletion() {
+    for seed in super::seeds(400) {
+        let set = Cmd::Set(KEY, Value::Text(1), None);
+        let (value, last) = race(seed, &set, &Cmd::Del(vec![KEY]));
+        // A deletion made after the write had come over is no concurrent one.
+        assert!(value == Some(Value::Text(1)) || last == Side::Target, "seed {seed}: {value:?}");
+        let (value, last) = race(seed, &Cmd::Del(vec![KEY]), &set);
+        assert!(value == Some(Value::Text(1)) || last == Side::Source, "seed {seed}: {value:?}");
+    }
+}
+
+/// The same where neither write can have been seen by the other side: the write always stands.
+#[test]
+fn a_set_beats_a_deletion_that_has_not_seen_it() {
+    for first in Side::BOTH {
+        let mut sites = [Site::new(true, 0), Site::new(false, 0)];
+        for s in &mut sites {
+            s.data.insert(KEY, State { value: Value::Text(0), expires: None });
+        }
+        let mut engine = Engine::new(1, OPTIONS);
+        let set = (Side::Source, Cmd::Set(KEY, Value::Text(1), None));
+        let del = (Side::Target, Cmd::Del(vec![KEY]));
+        let order = if first == Side::Source { [set, del] } else { [del, set] };
+        for (i, (side, cmd)) in order.into_iter().enumerate() {
+            sites[side.index()].client(1000 + i as u64, &[cmd]);
+        }
+        rest(&mut engine, &mut sites, 1010);
+        assert!(engine.is_idle(&sites));
+        for s in &sites {
+            assert_eq!(s.data.get(&KEY).map(|s| &s.value), Some(&Value::Text(1)), "{first} first");
+        }
     }
 }

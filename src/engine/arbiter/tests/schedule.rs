@@ -258,7 +258,7 @@ impl World {
             980..990 if self.plan.faults => {
                 engine.cut(side, &mut self.sites, now, &mut self.rng, self.plan.rejections);
             }
-            990.. if self.plan.faults && engine.has_loaded() => {
+            990.. if self.plan.faults && engine.has_loaded(&self.sites) => {
                 self.crashes += 1;
                 if let Some(e) = self.engine.take() {
                     e.die(&mut self.sites, now, &mut self.rng, self.plan.rejections);

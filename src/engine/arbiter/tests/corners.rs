@@ -1,0 +1,157 @@
+//! Corner cases that no schedule is likely to dwell on: bounds, back-off, cost.
+
+use crate::engine::arbiter::class::{Class, Part};
+use crate::engine::arbiter::{Arbiter, Cause, Effect, ROUNDS_AT_ONCE, Touch, Verdict};
+use crate::model::Side;
+use std::time::Instant;
+
+fn touch<'a>(a: &Arbiter, key: &'a [u8], class: Class) -> Touch<'a> {
+    Touch { db: 0, key, hash: a.hash(0, key), class, part: Part::WHOLE }
+}
+
+fn serial(v: Verdict) -> u64 {
+    match v {
+        Verdict::Forward(s) => s,
+        Verdict::Withhold => panic!("withheld"),
+    }
+}
+
+#[test]
+fn an_avalanche_of_conflicts_asks_for_a_bounded_number_of_states_at_once() {
+    let mut a = Arbiter::new(1, 1, false);
+    let keys: Vec<[u8; 4]> = (0..3000u32).map(u32::to_be_bytes).collect();
+    for k in &keys {
+        let t = touch(&a, k, Class::Write);
+        a.differs(&t, Side::Source, Cause::Repair);
+    }
+    let mut settled = 0;
+    for round in 0..1000 {
+        assert_eq!(a.settle(round), None, "an echo tells when to go on, not the clock");
+        let asked: Vec<u64> = a
+            .take_effects()
+            .filter_map(|e| if let Effect::Ask { serial, .. } = e { Some(serial) } else { None })
+            .collect();
+        assert!(asked.len() <= ROUNDS_AT_ONCE);
+        let Some(last) = asked.last() else { break };
+        a.echo(Side::Source, *last, round);
+        let back: Vec<u64> = a
+            .take_effects()
+            .filter_map(|e| if let Effect::Restore { serial, .. } = e { Some(serial) } else { None })
+            .collect();
+        assert_eq!(back.len(), asked.len(), "a state for each token");
+        let last = back[back.len() - 1];
+        a.echo(Side::Target, last, round);
+        settled += a.take_effects().filter(|e| matches!(e, Effect::Settled(_))).count();
+    }
+    assert_eq!(settled, keys.len());
+    assert!(a.is_quiet());
+}
+
+#[test]
+fn a_hot_key_waits_longer_each_time_and_keeps_nobody_waiting() {
+    let mut a = Arbiter::new(1, 1, false);
+    let hot = b"hot";
+    let t = touch(&a, hot, Class::Write);
+    a.differs(&t, Side::Source, Cause::Repair);
+    let (mut asks, mut other_asked) = (0, 0);
+    for now in 0..10_000u64 {
+        if now == 5000 {
+            let t = touch(&a, b"cold", Class::Write);
+            a.differs(&t, Side::Source, Cause::Repair);
+        }
+        a.settle(now);
+        let effects: Vec<Effect> = a.take_effects().collect();
+        for e in effects {
+            if let Effect::Ask { key, serial, .. } = e {
+                asks += u32::from(*key == *hot);
+                if *key == *b"cold" {
+                    other_asked = now;
+                }
+                // The target changes the hot key again before the state has come over.
+                let t = touch(&a, hot, Class::Write);
+                serial_after(&mut a, &t);
+                a.echo(Side::Source, serial, now);
+            }
+        }
+        let restored: Vec<u64> = a
+            .take_effects()
+            .filter_map(|e| if let Effect::Restore { serial, .. } = e { Some(serial) } else { None })
+            .collect();
+        if let Some(last) = restored.last() {
+            a.echo(Side::Target, *last, now);
+        }
+    }
+    assert!((10..=25).contains(&asks), "{asks} rounds in ten seconds");
+    assert_eq!(other_asked, 5000);
+}
+
+fn serial_after(a: &mut Arbiter, t: &Touch<'_>) -> u64 {
+    serial(a.change(Side::Target, t, 1))
+}
+
+/// Each flip of the authority is a round in vain as well.
+#[test]
+fn flips_of_the_authority_back_off_too() {
+    let mut a = Arbiter::new(1, 1, false);
+    let mut asks = 0;
+    let keys: [&[u8]; 2] = [b"a", b"b"];
+    for now in 0..5000u64 {
+        let touches = keys.map(|k| touch(&a, k, Class::Write));
+        let side = Side::BOTH[(now % 2) as usize];
+        a.change_many(side, &touches, 1);
+        a.settle(now);
+        asks += a.take_effects().filter(|e| matches!(e, Effect::Ask { .. })).count();
+    }
+    assert!(asks < 60, "{asks} tokens for two keys in five seconds");
+    assert_eq!(a.episodes().len(), 2);
+}
+
+#[test]
+fn a_change_that_can_not_be_said_takes_the_authority() {
+    let mut a = Arbiter::new(1, 1, false);
+    let t = touch(&a, b"k", Class::Write);
+    a.differs(&t, Side::Source, Cause::Repair);
+    a.change_as_state(Side::Target, &[t], 1);
+    assert_eq!(a.episodes().iter().next().map(|e| e.authority), Some(Side::Target));
+}
+
+#[test]
+fn a_change_without_keys_leaves_nothing_behind() {
+    let mut a = Arbiter::new(1, 1, false);
+    let s = serial(a.change_many(Side::Source, &[], 1));
+    a.echo(Side::Target, s, 1);
+    assert!(a.is_quiet() && a.tables.iter().all(|t| t.is_clean()));
+}
+
+/// How long a change of a key that nobody else writes takes, with its echo. Run with `--ignored --nocapture`, optimised.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_change_without_conflict() {
+    const KEYS: u32 = 1 << 16;
+    const N: u64 = 4_000_000;
+    const WINDOW: u64 = 10_000;
+    let mut a = Arbiter::new(1, 1, false);
+    let keys: Vec<[u8; 16]> = (0..KEYS)
+        .map(|i| {
+            let mut k = *b"user:00000000:id";
+            k[5..9].copy_from_slice(&i.to_be_bytes());
+            k
+        })
+        .collect();
+    let began = Instant::now();
+    let mut last = [0; 2];
+    for i in 0..N {
+        let side = Side::BOTH[(i & 1) as usize];
+        let key = &keys[(i.wrapping_mul(0x9e37_79b9) as u32 % KEYS / 2 * 2 + (i & 1) as u32) as usize];
+        let t = touch(&a, key, Class::Write);
+        last[side.other().index()] = serial(a.change(side, &t, i as u32 | 1));
+        if i % 100 == 0 && i > WINDOW {
+            for s in Side::BOTH {
+                a.echo(s, last[s.index()] - WINDOW / 2, i);
+            }
+        }
+    }
+    let each = began.elapsed().as_nanos() as f64 / N as f64;
+    eprintln!("{each:.1} ns a change, {} bytes", a.in_flight(Side::Source).1);
+    assert_eq!(a.counters().opened, 0);
+}

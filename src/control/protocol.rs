@@ -86,6 +86,19 @@ impl Request {
                 | Request::Cancel { .. }
         )
     }
+
+    /// Whether `reply` is the last answer to this request.
+    pub fn is_last(&self, reply: &Reply) -> bool {
+        match (self, reply) {
+            (_, Reply::Error { .. }) => true,
+            (Request::Watch { .. }, reply) => matches!(reply, Reply::Done),
+            (Request::Events { .. }, reply) => matches!(reply, Reply::Done),
+            (Request::Precheck { .. }, reply) => matches!(reply, Reply::Report { .. }),
+            (Request::Start { .. } | Request::StartKnown { .. }, reply) => matches!(reply, Reply::Started { .. }),
+            (Request::Verify { .. }, reply) => matches!(reply, Reply::Verified { .. }),
+            _ => true,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

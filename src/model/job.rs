@@ -1,5 +1,7 @@
 //! A job as its file describes it: two instances, a policy, limits.
 
+pub mod file;
+
 use super::secret::AccountSource;
 use serde::{Deserialize, Serialize};
 

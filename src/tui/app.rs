@@ -102,16 +102,26 @@ impl App {
         if let Some(overlay) = self.overlays.last() {
             return (vec![overlay.context(), Context::Global], overlay.is_typing());
         }
+        let typing = match &self.screen {
+            Screen::Jobs => self.jobs.filtering,
+            Screen::Wizard(w) => w.is_typing(),
+            Screen::Dashboard(d) => d.filtering,
+        };
+        (self.screen_contexts(), typing)
+    }
+
+    /// The contexts of the screen under all dialogs.
+    pub fn screen_contexts(&self) -> Vec<Context> {
         match &self.screen {
-            Screen::Jobs if self.jobs.filtering => (vec![Context::Filter, Context::Global], true),
-            Screen::Jobs => (vec![Context::Jobs, Context::Global], false),
+            Screen::Jobs if self.jobs.filtering => vec![Context::Filter, Context::Global],
+            Screen::Jobs => vec![Context::Jobs, Context::Global],
             Screen::Wizard(w) => {
                 let mut contexts: Vec<_> = w.context().into_iter().collect();
                 contexts.extend([Context::Wizard, Context::Global]);
-                (contexts, w.is_typing())
+                contexts
             }
-            Screen::Dashboard(d) if d.filtering => (vec![Context::Filter, Context::Global], true),
-            Screen::Dashboard(d) => (vec![d.context(), Context::Global], false),
+            Screen::Dashboard(d) if d.filtering => vec![Context::Filter, Context::Global],
+            Screen::Dashboard(d) => vec![d.context(), Context::Global],
         }
     }
 

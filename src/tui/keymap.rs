@@ -189,8 +189,8 @@ pub static BINDINGS: &[Binding] = &[
     shown(C::Wizard, &["pgdn"], A::Continue, "action.continue"),
     shown(C::Wizard, &["pgup"], A::Previous, "action.previous"),
     shown(C::Wizard, &["esc"], A::Back, "action.leave"),
-    silent(C::Wizard, &["tab", "down"], A::NextField),
-    silent(C::Wizard, &["backtab", "up"], A::PreviousField),
+    silent(C::Wizard, &["tab"], A::NextField),
+    silent(C::Wizard, &["backtab"], A::PreviousField),
     // the dashboard and what lies behind it
     shown(C::Dashboard, &["ret"], A::Enter, "action.details"),
     shown(C::Dashboard, &["s"], A::Shards, "action.shards"),
@@ -217,8 +217,8 @@ pub static BINDINGS: &[Binding] = &[
     shown(C::Instances, &["a", "n"], A::Add, "action.add"),
     shown(C::Instances, &["D", "del"], A::Delete, "action.remove"),
     shown(C::Instances, &["esc"], A::Back, "action.close"),
-    shown(C::InstanceForm, &["tab", "down"], A::NextField, "action.next_field"),
-    silent(C::InstanceForm, &["backtab", "up"], A::PreviousField),
+    shown(C::InstanceForm, &["tab"], A::NextField, "action.next_field"),
+    silent(C::InstanceForm, &["backtab"], A::PreviousField),
     shown(C::InstanceForm, &["pgdn"], A::Continue, "action.save"),
     shown(C::InstanceForm, &["esc"], A::Back, "action.cancel"),
     shown(C::Pick, &["ret"], A::Enter, "action.choose"),
@@ -263,9 +263,9 @@ pub fn lookup(contexts: &[Context], key: &KeyEvent, typing: bool) -> Option<&'st
     if typing && is_printable(key) {
         return None;
     }
-    contexts.iter().find_map(|context| {
-        BINDINGS.iter().find(|b| b.context == *context && b.keys.iter().any(|k| matches(k, key)))
-    })
+    contexts
+        .iter()
+        .find_map(|context| BINDINGS.iter().find(|b| b.context == *context && b.keys.iter().any(|k| matches(k, key))))
 }
 
 /// Whether the key writes a character.

@@ -17,9 +17,15 @@ pub enum Msg {
     Tick(u64),
     Engine(EngineMsg),
     /// An answer to the request that was sent with this tag.
-    Reply { tag: Tag, reply: Reply, last: bool },
+    Reply {
+        tag: Tag,
+        reply: Reply,
+        last: bool,
+    },
     /// The connection ended before the last answer to it.
-    Lost { tag: Tag },
+    Lost {
+        tag: Tag,
+    },
     File(FileMsg),
 }
 
@@ -28,9 +34,14 @@ pub enum Msg {
 pub enum EngineMsg {
     /// Nobody answers, and one is being started.
     Starting,
-    Up { pid: u32, engine_version: String },
+    Up {
+        pid: u32,
+        engine_version: String,
+    },
     /// The connection failed or ended; the next attempt follows by itself.
-    Down { why: String },
+    Down {
+        why: String,
+    },
     /// It answered, and refuses us: another version, another user.
     Refused(Failure),
 }
@@ -39,12 +50,19 @@ pub enum EngineMsg {
 pub enum FileMsg {
     Loaded(Box<Stored>),
     /// The job file lies at this path; the job may start.
-    JobWritten { path: String },
+    JobWritten {
+        path: String,
+    },
     /// A file was exported to this path.
-    Exported { path: String },
+    Exported {
+        path: String,
+    },
     Saved,
     /// What was tried, what was seen.
-    Failed { job: bool, text: String },
+    Failed {
+        job: bool,
+        text: String,
+    },
 }
 
 /// Which request an answer belongs to.
@@ -54,15 +72,34 @@ pub enum Tag {
     /// The events of the job on the dashboard.
     Events,
     /// The dial of one side; `run` tells a late answer from the present one's.
-    Probe { side: Side, run: u32 },
-    Precheck { run: u32 },
-    Start { job: String },
-    Act { act: Act, job: String },
-    History { job: String },
-    Conflicts { job: String },
-    Verify { job: String },
+    Probe {
+        side: Side,
+        run: u32,
+    },
+    Precheck {
+        run: u32,
+    },
+    Start {
+        job: String,
+    },
+    Act {
+        act: Act,
+        job: String,
+    },
+    History {
+        job: String,
+    },
+    Conflicts {
+        job: String,
+    },
+    Verify {
+        job: String,
+    },
     /// The job's file, wanted for a copy or for another look through the wizard.
-    JobFile { job: String, wanted: Wanted },
+    JobFile {
+        job: String,
+        wanted: Wanted,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -79,13 +79,8 @@ pub enum AccountFrom {
 }
 
 impl AccountFrom {
-    pub const ALL: [AccountFrom; 5] = [
-        AccountFrom::Typed,
-        AccountFrom::Environment,
-        AccountFrom::File,
-        AccountFrom::Command,
-        AccountFrom::Nowhere,
-    ];
+    pub const ALL: [AccountFrom; 5] =
+        [AccountFrom::Typed, AccountFrom::Environment, AccountFrom::File, AccountFrom::Command, AccountFrom::Nowhere];
 
     /// Its locale key.
     pub fn label(self) -> &'static str {
@@ -180,7 +175,9 @@ impl Store {
         }
         let drafts = self.config.join("drafts");
         let mut paths: Vec<PathBuf> = fs::read_dir(&drafts)
-            .map(|entries| entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "toml")).collect())
+            .map(|entries| {
+                entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "toml")).collect()
+            })
             .unwrap_or_default();
         paths.sort();
         for path in paths {
@@ -298,7 +295,9 @@ mod tests {
     fn what_was_saved_is_found_again_and_private() {
         let (_dir, store) = folders();
         let draft = Draft { name: "orders".into(), step: 2, databases: vec![0, 3], ..Draft::default() };
-        let inventory = Inventory { instances: vec![Saved { id: "r-bp1abc".into(), address: "10.0.0.1:6379".into(), ..Saved::default() }] };
+        let inventory = Inventory {
+            instances: vec![Saved { id: "r-bp1abc".into(), address: "10.0.0.1:6379".into(), ..Saved::default() }],
+        };
         store.save_draft(&draft).expect("draft");
         store.save_inventory(&inventory).expect("inventory");
         let found = store.load();

@@ -225,7 +225,8 @@ pub fn fit(line: Line<'static>, columns: usize) -> Line<'static> {
             out.spans.push(span);
         } else {
             // the cut-off mark belongs to the span in which the line ends
-            let text = if w == left { format!("{}…", cut_plain(&span.content, left - 1)) } else { cut(&span.content, left) };
+            let text =
+                if w == left { format!("{}…", cut_plain(&span.content, left - 1)) } else { cut(&span.content, left) };
             out.spans.push(Span::styled(pad(&text, left), span.style));
             break;
         }
@@ -247,7 +248,12 @@ fn cut_plain(text: &str, columns: usize) -> String {
 }
 
 /// Two columns of lines side by side: the left one `columns` wide, then `gap`, then the right one.
-pub fn beside(left: Vec<Line<'static>>, columns: usize, gap: Span<'static>, right: Vec<Line<'static>>) -> Vec<Line<'static>> {
+pub fn beside(
+    left: Vec<Line<'static>>,
+    columns: usize,
+    gap: Span<'static>,
+    right: Vec<Line<'static>>,
+) -> Vec<Line<'static>> {
     let rows = left.len().max(right.len());
     let mut left = left.into_iter();
     let mut right = right.into_iter();

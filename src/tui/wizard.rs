@@ -67,6 +67,8 @@ pub enum Slot {
     Items,
     Reverse,
     Secrets,
+    /// Throw away what an earlier run left behind.
+    Discard,
     /// The job's name once more, where data of the target could be overwritten.
     Confirm,
     Back,
@@ -93,6 +95,7 @@ pub struct Wizard {
     pub max_ops: Field,
     pub precheck: Pane,
     pub write_secrets: bool,
+    pub discard_previous: bool,
     pub confirm: Field,
     pub launching: Launching,
     /// The probes that are waited for belong to this run.
@@ -133,6 +136,7 @@ impl Default for Wizard {
             max_ops: Field::default(),
             precheck: Pane::default(),
             write_secrets: false,
+            discard_previous: false,
             confirm: Field::default(),
             launching: Launching::No,
             run: 0,
@@ -282,6 +286,9 @@ impl Wizard {
                 let mut slots = vec![Slot::Reverse];
                 if self.has_secrets() {
                     slots.push(Slot::Secrets);
+                }
+                if self.precheck.left_behind() {
+                    slots.push(Slot::Discard);
                 }
                 if self.overwrites() {
                     slots.push(Slot::Confirm);

@@ -11,9 +11,7 @@ pub fn draw(columns: usize, share: f64, tone: Tone, theme: &Theme) -> Row {
     let full = (eighths / 8).min(columns);
     let part = if full < columns { ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8] } else { "" };
     let rest = columns - full - usize::from(!part.is_empty());
-    Row::new()
-        .text("█".repeat(full) + part, theme.tone(tone))
-        .text("░".repeat(rest), theme.faint)
+    Row::new().text("█".repeat(full) + part, theme.tone(tone)).text("░".repeat(rest), theme.faint)
 }
 
 #[cfg(test)]

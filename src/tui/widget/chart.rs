@@ -41,7 +41,13 @@ impl Range {
 }
 
 /// The highest value of each bucket, oldest first; `None` where there is no sample or none with a value.
-pub fn buckets(samples: &[Sample], now: u64, range: Range, columns: usize, value: impl Fn(&Sample) -> Option<f64>) -> Vec<Option<f64>> {
+pub fn buckets(
+    samples: &[Sample],
+    now: u64,
+    range: Range,
+    columns: usize,
+    value: impl Fn(&Sample) -> Option<f64>,
+) -> Vec<Option<f64>> {
     let columns = columns.max(1) as u64;
     let step = range.seconds().div_ceil(columns).max(1);
     let last = now / step;
@@ -115,7 +121,13 @@ mod tests {
     fn any_width_and_any_time_is_safe() {
         for columns in [0, 1, 7, 300] {
             for now in [0, 1, 59, 100_000] {
-                assert_eq!(buckets(&[sample(0, None), sample(50, Some(1))], now, Range::SixHours, columns, |s| s.lag_ms.map(f64::from)).len(), columns.max(1));
+                assert_eq!(
+                    buckets(&[sample(0, None), sample(50, Some(1))], now, Range::SixHours, columns, |s| s
+                        .lag_ms
+                        .map(f64::from))
+                    .len(),
+                    columns.max(1)
+                );
             }
         }
     }

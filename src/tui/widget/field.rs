@@ -74,13 +74,17 @@ impl Field {
     /// `[ text ]` in exactly `columns` columns, and the column of the cursor where it has the focus.
     ///
     /// Maps to `[`, a space, the text or its end, a space, `]`; a placeholder stands in an empty field.
-    pub fn draw(&self, columns: usize, focused: bool, reveal: bool, placeholder: &str, theme: &Theme) -> (Row, Option<usize>) {
+    pub fn draw(
+        &self,
+        columns: usize,
+        focused: bool,
+        reveal: bool,
+        placeholder: &str,
+        theme: &Theme,
+    ) -> (Row, Option<usize>) {
         let inner = columns.saturating_sub(4);
-        let shown = if self.secret && !reveal {
-            "•".repeat(self.value().chars().count())
-        } else {
-            text::clean(self.value())
-        };
+        let shown =
+            if self.secret && !reveal { "•".repeat(self.value().chars().count()) } else { text::clean(self.value()) };
         let at = if self.secret && !reveal { self.input.cursor() } else { self.input.visual_cursor() };
         // keep the cursor inside: show the part of the text that ends one column after it
         let before: String = {
@@ -105,7 +109,10 @@ impl Field {
         let body = if shown.is_empty() && !focused {
             Row::new().text(text::pad(placeholder, inner), theme.dim)
         } else if focused {
-            Row::new().text(text::pad(&format!("{visible}{}", text::cut(rest, inner.saturating_sub(visible_width))), inner), style)
+            Row::new().text(
+                text::pad(&format!("{visible}{}", text::cut(rest, inner.saturating_sub(visible_width))), inner),
+                style,
+            )
         } else {
             Row::new().text(text::pad(&shown, inner), style)
         };

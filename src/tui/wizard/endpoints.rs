@@ -31,14 +31,18 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize) -> Page {
     let hint = lang.t("endpoints.name_hint");
     let label = lang.t("endpoints.name");
     let label_columns = text::width(label).max(10) + 2;
-    let field_columns = inner.saturating_sub(label_columns + text::width(hint) + 2).clamp(20, 44).min(inner.saturating_sub(label_columns));
+    let field_columns = inner
+        .saturating_sub(label_columns + text::width(hint) + 2)
+        .clamp(20, 44)
+        .min(inner.saturating_sub(label_columns));
     let focused = w.slot == Slot::Name;
     let (field, cursor) = w.name.draw(field_columns, focused, true, "", theme);
     if focused {
         page.focus = Some(1);
         page.cursor = cursor.map(|c| (1, 2 + label_columns + c));
     }
-    let row = Row::new().gap(2).cell(label, label_columns, if focused { theme.text } else { theme.dim }).append(field).gap(2);
+    let row =
+        Row::new().gap(2).cell(label, label_columns, if focused { theme.text } else { theme.dim }).append(field).gap(2);
     page.lines.push(match w.name_fault {
         Some(fault) => row.text(format!("✖ {}", lang.t(fault)), theme.bad).line(),
         None => row.text(hint, theme.dim).line(),
@@ -112,13 +116,17 @@ fn dialled(form: &Form, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
     let (lang, theme) = (cx.lang, cx.theme);
     match &form.dialled {
         Dialled::No => {
-            let resumed = form.slots(false).contains(&FormSlot::Account) && form.account.is_empty() && form.chosen.is_some();
+            let resumed =
+                form.slots(false).contains(&FormSlot::Account) && form.account.is_empty() && form.chosen.is_some();
             if resumed { vec![Line::styled(lang.t("endpoints.password_again"), theme.dim)] } else { Vec::new() }
         }
         Dialled::Now => vec![Row::new().text("◌ ", theme.busy).text(lang.t("endpoints.dialling"), theme.dim).line()],
         Dialled::Found(probe) => {
             let mut lines = vec![
-                Row::new().text("✔ ", theme.good).text(text::cut(&what(probe, cx), columns.saturating_sub(2)), theme.text).line(),
+                Row::new()
+                    .text("✔ ", theme.good)
+                    .text(text::cut(&what(probe, cx), columns.saturating_sub(2)), theme.text)
+                    .line(),
             ];
             for shard in probe.shards.iter().take(3) {
                 lines.push(
@@ -141,7 +149,12 @@ fn dialled(form: &Form, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
                 );
             }
             if probe.shards.len() > 3 {
-                lines.push(Row::new().gap(2).text(lang.f("endpoints.more_shards", &[("n", &(probe.shards.len() - 3))]), theme.dim).line());
+                lines.push(
+                    Row::new()
+                        .gap(2)
+                        .text(lang.f("endpoints.more_shards", &[("n", &(probe.shards.len() - 3))]), theme.dim)
+                        .line(),
+                );
             }
             lines
         }
@@ -186,7 +199,8 @@ pub fn found_line(form: &Form, side: Side, columns: usize, cx: &Cx) -> Option<Ro
     let title = if side == Side::Source { "endpoints.source" } else { "endpoints.target" };
     let seen = first.map(|s| text::clean(&s.seen_as)).unwrap_or_default();
     let rtt = first.map(|s| text::micros(s.round_trip_us)).unwrap_or_default();
-    let facts = format!("{} · {}", what(probe, cx), cx.lang.f("endpoints.sees_us", &[("address", &seen), ("rtt", &rtt)]));
+    let facts =
+        format!("{} · {}", what(probe, cx), cx.lang.f("endpoints.sees_us", &[("address", &seen), ("rtt", &rtt)]));
     let label = 9;
     let name = form.label();
     let name_columns = text::width(&name).min(columns / 3);

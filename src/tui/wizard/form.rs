@@ -3,11 +3,7 @@
 
 use crate::{
     control::protocol::{Failure, Probe},
-    model::{
-        AccountSource, Instance, Topology,
-        job::Tls,
-        secret::Inline,
-    },
+    model::{AccountSource, Instance, Topology, job::Tls, secret::Inline},
     tui::{
         i18n::Lang,
         store::{AccountFrom, Saved, TlsChoice},
@@ -340,7 +336,15 @@ impl Form {
     }
 
     /// One row per part, `columns` wide: label, then the field. Also the row and column of the cursor.
-    pub fn draw(&self, focus: Option<FormSlot>, inventory: bool, reveal: bool, columns: usize, lang: Lang, theme: &Theme) -> FormLines {
+    pub fn draw(
+        &self,
+        focus: Option<FormSlot>,
+        inventory: bool,
+        reveal: bool,
+        columns: usize,
+        lang: Lang,
+        theme: &Theme,
+    ) -> FormLines {
         let slots = self.slots(inventory);
         let label_columns = slots.iter().map(|s| text::width(lang.t(s.label()))).max().unwrap_or(0) + 1;
         let label_columns = label_columns.max(11).min(columns / 2);

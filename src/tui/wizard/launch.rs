@@ -27,12 +27,13 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
     let inner = columns.saturating_sub(4);
     let name = w.name.value().trim();
     let (source, target) = (text::clean(&w.form(Side::Source).label()), text::clean(&w.form(Side::Target).label()));
-    let label = ["launch.forward", "launch.reverse", "launch.script", "launch.file", "launch.secrets_label"]
-        .iter()
-        .map(|k| text::width(lang.t(k)))
-        .max()
-        .unwrap_or(0)
-        + 3;
+    let label =
+        ["launch.forward", "launch.reverse", "launch.script", "launch.file", "launch.secrets_label", "launch.earlier"]
+            .iter()
+            .map(|k| text::width(lang.t(k)))
+            .max()
+            .unwrap_or(0)
+            + 3;
     page.lines.push(Line::default());
     page.lines.push(
         Row::new()
@@ -53,7 +54,10 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
             .text(if w.two_way { "[x] " } else { "[ ] " }, if w.two_way { theme.accent } else { theme.dim })
             .text(format!("{target} → {source}"), if here { theme.field_focused } else { theme.strong })
             .gap(3)
-            .text(lang.t(if w.two_way { "init.incremental" } else { "init.not_configured" }), if w.two_way { theme.good } else { theme.dim })
+            .text(
+                lang.t(if w.two_way { "init.incremental" } else { "init.not_configured" }),
+                if w.two_way { theme.good } else { theme.dim },
+            )
             .line(),
     );
     for row in text::wrap(lang.t("launch.reverse_hint"), inner.saturating_sub(label + 4)) {
@@ -81,13 +85,36 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
             Row::new()
                 .gap(2)
                 .cell(lang.t("launch.secrets_label"), label, theme.dim)
-                .text(if w.write_secrets { "[x] " } else { "[ ] " }, if w.write_secrets { theme.accent } else { theme.dim })
+                .text(
+                    if w.write_secrets { "[x] " } else { "[ ] " },
+                    if w.write_secrets { theme.accent } else { theme.dim },
+                )
                 .text(lang.t("launch.secrets"), if here { theme.field_focused } else { theme.text })
                 .line(),
         );
         let hint = if w.write_secrets { "launch.secrets_in" } else { "launch.secrets_out" };
         for row in text::wrap(lang.t(hint), inner.saturating_sub(label + 4)) {
-            page.lines.push(Row::new().gap(6 + label).text(row, if w.write_secrets { theme.warn } else { theme.dim }).line());
+            page.lines
+                .push(Row::new().gap(6 + label).text(row, if w.write_secrets { theme.warn } else { theme.dim }).line());
+        }
+    }
+    if w.precheck.left_behind() {
+        focus(&mut page, w, Slot::Discard);
+        let here = w.slot == Slot::Discard;
+        page.lines.push(
+            Row::new()
+                .gap(2)
+                .cell(lang.t("launch.earlier"), label, theme.dim)
+                .text(
+                    if w.discard_previous { "[x] " } else { "[ ] " },
+                    if w.discard_previous { theme.accent } else { theme.dim },
+                )
+                .text(lang.t("launch.discard"), if here { theme.field_focused } else { theme.text })
+                .line(),
+        );
+        let hint = if w.discard_previous { "launch.discard_on" } else { "launch.discard_off" };
+        for row in text::wrap(lang.t(hint), inner.saturating_sub(label + 4)) {
+            page.lines.push(Row::new().gap(6 + label).text(row, theme.dim).line());
         }
     }
     if w.overwrites() {
@@ -114,7 +141,8 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
         page.lines.push(Row::new().gap(2).text("╌".repeat(inner), theme.faint).line());
         for row in toml_rows.iter().take(room) {
             let style = if row.starts_with('[') { theme.accent } else { theme.dim };
-            page.lines.push(Row::new().gap(4).text(text::cut(&text::clean(row), inner.saturating_sub(4)), style).line());
+            page.lines
+                .push(Row::new().gap(4).text(text::cut(&text::clean(row), inner.saturating_sub(4)), style).line());
         }
     } else {
         page.lines.push(Line::default());
@@ -143,7 +171,9 @@ fn ending(w: &Wizard, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
     match &w.launching {
         Launching::No => {}
         Launching::WritingFile | Launching::Starting => {
-            out.push(Row::new().gap(2).text("◌ ", theme.busy).text(lang.t("launch.starting"), theme.tone(Tone::Busy)).line());
+            out.push(
+                Row::new().gap(2).text("◌ ", theme.busy).text(lang.t("launch.starting"), theme.tone(Tone::Busy)).line(),
+            );
         }
         Launching::Failed(why) => {
             for row in text::wrap(&text::clean(why), columns.saturating_sub(6)) {

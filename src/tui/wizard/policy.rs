@@ -162,8 +162,26 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
         Some(list) => lang.f("policy.selected_some", &[("n", &list.len())]),
     };
     let available_title = lang.f("policy.available", &[("n", &left.len()), ("total", &total)]);
-    let left_box = database_box(&available_title, &left, w.available, w.slot == Slot::Available, box_columns, box_rows, lang.t("policy.none_left"), cx);
-    let right_box = database_box(&selected_title, &right, w.selected, w.slot == Slot::Selected, box_columns, box_rows, lang.t("policy.none_selected"), cx);
+    let left_box = database_box(
+        &available_title,
+        &left,
+        w.available,
+        w.slot == Slot::Available,
+        box_columns,
+        box_rows,
+        lang.t("policy.none_left"),
+        cx,
+    );
+    let right_box = database_box(
+        &selected_title,
+        &right,
+        w.selected,
+        w.slot == Slot::Selected,
+        box_columns,
+        box_rows,
+        lang.t("policy.none_selected"),
+        cx,
+    );
     page.lines.push(
         Row::new()
             .gap(2)

@@ -2,7 +2,7 @@
 
 use super::{Slot, Wizard};
 use crate::{
-    model::{Check, CheckId, CheckReport, CheckState, Side},
+    model::{Check, CheckId, CheckReport, CheckState, Job, Side},
     tui::{
         text::{self, Row},
         theme::{Tone, check_mark},
@@ -26,6 +26,8 @@ pub struct Pane {
     pub failure: Option<String>,
     /// The cursor was moved by hand: it no longer follows what failed.
     pub moved: bool,
+    /// The job as it was checked last: other answers need another run.
+    pub of: Option<Box<Job>>,
 }
 
 impl Pane {
@@ -115,6 +117,13 @@ impl Pane {
         self.cursor.of(self.items.len()).and_then(|at| self.items.get(at))
     }
 
+    /// Whether an earlier run left control keys behind.
+    pub fn left_behind(&self) -> bool {
+        self.items
+            .iter()
+            .any(|c| c.id == CheckId::ControlKeys && matches!(c.state, CheckState::Warning | CheckState::Failed))
+    }
+
     /// The items to run again: those that failed, and those that were skipped because of them.
     pub fn failed(&self) -> Vec<CheckId> {
         let ids: BTreeSet<CheckId> = self
@@ -175,7 +184,13 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
     let total = pane.items.len();
     let done = total - pane.count(CheckState::Pending) - pane.count(CheckState::Running);
     let (failed, warned) = (pane.count(CheckState::Failed), pane.count(CheckState::Warning));
-    let tone = if failed > 0 { Tone::Bad } else if warned > 0 { Tone::Warn } else { Tone::Good };
+    let tone = if failed > 0 {
+        Tone::Bad
+    } else if warned > 0 {
+        Tone::Warn
+    } else {
+        Tone::Good
+    };
     let share = if total == 0 { 0.0 } else { done as f64 / total as f64 };
     let verdict = match (pane.running, &pane.failure, failed) {
         (_, Some(failure), _) => Row::new().text(text::clean(failure), theme.bad),
@@ -191,7 +206,9 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
         counts = counts.gap(3).text(lang.f("precheck.n_failed", &[("n", &failed)]), theme.bad);
     }
     if warned > 0 {
-        counts = counts.gap(if failed > 0 { 2 } else { 3 }).text(lang.f("precheck.n_warnings", &[("n", &warned)]), theme.warn);
+        counts = counts
+            .gap(if failed > 0 { 2 } else { 3 })
+            .text(lang.f("precheck.n_warnings", &[("n", &warned)]), theme.warn);
     }
     let bar_columns = (columns / 4).clamp(8, 30);
     page.lines.push(
@@ -215,7 +232,8 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
     let shown = room.saturating_sub(detail_rows).max(1);
     let at = pane.cursor.of(total).unwrap_or(0);
     let first = list::first_row(at, total, shown);
-    let title_columns = CheckId::ALL.iter().map(|id| text::width(lang.t(&title(*id)))).max().unwrap_or(20).min(columns / 2) + 2;
+    let title_columns =
+        CheckId::ALL.iter().map(|id| text::width(lang.t(&title(*id)))).max().unwrap_or(20).min(columns / 2) + 2;
     for (i, check) in pane.items.iter().enumerate().skip(first).take(shown) {
         let here = i == at && w.slot == Slot::Items;
         let (glyph, tone) = check_mark(check.state);
@@ -255,7 +273,8 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
         Some(key) => Row::new().text(lang.t(key), theme.dim),
         None => Row::new().text("✔ ", theme.good).text(lang.t("precheck.go_on"), theme.text),
     };
-    let row = crate::tui::view::button_row(&[(Slot::Back, "button.back"), (Slot::Continue, "button.summary")], w.slot, cx);
+    let row =
+        crate::tui::view::button_row(&[(Slot::Back, "button.back"), (Slot::Continue, "button.summary")], w.slot, cx);
     page.lines.push(Row::new().gap(2).append(obstacle).ending(row, columns.saturating_sub(2)));
     page
 }
@@ -279,7 +298,8 @@ fn detail(check: &Check, accepted: bool, columns: usize, cx: &Cx) -> Vec<Line<'s
             .text(format!(" {}", "─".repeat(inner.saturating_sub(text::width(&heading) + 4))), theme.faint)
             .line(),
     ];
-    let label = ["precheck.seen", "precheck.why", "precheck.do"].iter().map(|k| text::width(lang.t(k))).max().unwrap_or(4) + 3;
+    let label =
+        ["precheck.seen", "precheck.why", "precheck.do"].iter().map(|k| text::width(lang.t(k))).max().unwrap_or(4) + 3;
     let parts = [("precheck.seen", &check.seen), ("precheck.why", &check.why), ("precheck.do", &check.remedy)];
     for (key, value) in parts {
         if value.is_empty() {

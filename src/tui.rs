@@ -17,10 +17,15 @@ pub mod jobs;
 pub mod keymap;
 pub mod msg;
 pub mod overlay;
+mod runtime;
 pub mod store;
+pub mod terminal;
 pub mod text;
 pub mod theme;
 pub mod update;
 pub mod view;
 pub mod widget;
 pub mod wizard;
+
+pub use runtime::{Connect, Options, StartEngine, run};
+pub use terminal::TerminalError;

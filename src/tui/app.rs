@@ -129,6 +129,11 @@ impl App {
         self.status.as_ref()?.jobs.iter().find(|j| j.name == name)
     }
 
+    /// Whether the status on the screen is old: the engine was there, and is not now.
+    pub fn is_stale(&self) -> bool {
+        self.status.is_some() && !self.is_up()
+    }
+
     pub fn is_up(&self) -> bool {
         matches!(self.engine, EngineState::Up { .. })
     }

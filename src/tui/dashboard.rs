@@ -11,7 +11,7 @@ use super::{
     jobs::{direction_label, state_label},
     keymap::Context,
     text::{self, Row},
-    theme::{Tone, link_mark, severity_mark},
+    theme::{Tone, severity_mark},
     view::{Cx, Page},
     widget::{chart::Range, field::Field, list::Cursor},
 };
@@ -158,18 +158,19 @@ fn push(samples: &mut VecDeque<Sample>, sample: Sample, step: u64, most: usize) 
 }
 
 /// The middle and the right part of the header.
-pub fn title(app: &App, d: &Dashboard, cx: &Cx) -> (Row, Row) {
+pub fn title(app: &App, d: &Dashboard, cx: &Cx, columns: usize) -> (Row, Row) {
     let (lang, theme) = (cx.lang, cx.theme);
     let mut middle = Row::new().text(text::clean(&d.job), theme.strong).gap(3);
     let Some(job) = app.job(&d.job) else { return (middle, Row::new()) };
-    let (glyph, tone) = link_mark(job.state);
+    let (glyph, tone) = cx.mark(job.state);
     let both = job.links.len() == 2 && job.links.iter().all(|l| l.state == LinkState::Synchronizing);
     let word = if both { lang.t("dashboard.both_ways") } else { lang.t(&state_label(job.state)) };
+    let word = if cx.stale { lang.f("dashboard.last_heard", &[("state", &word)]) } else { word.to_owned() };
     middle = middle.text(format!("{glyph} "), theme.tone(tone)).text(word, theme.tone(tone));
-    if let Some(up) = job.uptime_seconds {
+    if let Some(up) = job.uptime_seconds.filter(|_| !cx.stale && columns >= 72) {
         middle = middle.gap(3).text(text::seconds(up - if up >= 60 { up % 60 } else { 0 }), theme.dim);
     }
-    (middle, Row::new().text(d.range.label(), theme.text))
+    (middle, Row::new().text("r ", theme.accent).text(d.range.label(), theme.text))
 }
 
 /// The rule under the header that names the two links.
@@ -238,9 +239,9 @@ fn main(job: &JobStatus, d: &Dashboard, cx: &Cx, columns: usize, rows: usize) ->
     let chart_rows = (spare / 2).clamp(1, 4);
     if columns >= BESIDE {
         let half = half(columns);
-        let left = link::lines(job, Direction::Forward, d, half - 1, chart_rows, cx);
+        let left = link::lines(job, Direction::Forward, d, half, chart_rows, cx);
         let right = link::lines(job, Direction::Reverse, d, columns - half - 2, chart_rows, cx);
-        page.lines.extend(text::beside(left, half, Span::styled("│ ", cx.theme.faint), right));
+        page.lines.extend(text::beside(left, half, Span::styled("│", cx.theme.faint), right));
     } else {
         for direction in Direction::BOTH {
             page.lines.push(narrow_heading(job, direction, columns, cx));
@@ -292,8 +293,11 @@ fn alert_lines(job: &JobStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
         let (glyph, tone) = severity_mark(alert.severity);
         let style = cx.theme.tone(if tone == Tone::Dim { Tone::Plain } else { tone });
         let whose = alert.direction.map(|d| format!("{} · ", cx.lang.t(direction_label(d)))).unwrap_or_default();
-        let mut row =
-            Row::new().text(format!("{glyph} "), style).text(whose, cx.theme.dim).text(text::clean(&alert.text), style);
+        let mut row = Row::new()
+            .gap(2)
+            .text(format!("{glyph} "), style)
+            .text(whose, cx.theme.dim)
+            .text(text::clean(&alert.text), style);
         if !alert.remedy.is_empty() {
             row = row.text(": ", cx.theme.dim).text(text::clean(&alert.remedy), cx.theme.text);
         }
@@ -302,10 +306,11 @@ fn alert_lines(job: &JobStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
     if out.is_empty()
         && let Some(reason) = job.reason.as_ref().or_else(|| job.links.iter().find_map(|l| l.reason.as_ref()))
     {
-        let (glyph, tone) = link_mark(job.state);
+        let (glyph, tone) = cx.mark(job.state);
         let style = cx.theme.tone(tone);
         out.push(
             Row::new()
+                .gap(2)
                 .text(format!("{glyph} "), style)
                 .text(text::clean(reason), style)
                 .ending(Row::new(), columns - 1),

@@ -4,7 +4,7 @@ use super::{
     app::App,
     store::Draft,
     text::{self, Row},
-    theme::{Tone, link_mark},
+    theme::Tone,
     view::{Cx, Page},
     widget::{field::Field, list::Cursor},
 };
@@ -139,14 +139,15 @@ pub fn page(app: &App, cx: &Cx, columns: usize, rows: usize) -> Page {
         if here {
             page.focus = Some(page.lines.len());
         }
-        match entry {
+        let rows = match entry {
             Entry::Known(job) => {
-                for (n, direction) in Direction::BOTH.into_iter().enumerate() {
-                    page.lines.push(link_row(job, direction, n == 0, here, &w, cx));
-                }
+                let row = |(n, direction)| link_row(job, direction, n == 0, here, &w, cx);
+                Direction::BOTH.into_iter().enumerate().map(row).collect()
             }
-            Entry::Draft(draft) => page.lines.extend(draft_rows(draft, here, &w, cx)),
-        }
+            Entry::Draft(draft) => draft_rows(draft, here, &w, cx),
+        };
+        let mark = |row| if here { text::selected(row, columns, theme.selected) } else { row };
+        page.lines.extend(rows.into_iter().map(mark));
     }
     if entries.is_empty() {
         page.lines.push(Row::new().gap(2).text(lang.t("jobs.no_match"), theme.dim).line());
@@ -164,7 +165,7 @@ fn link_row(job: &JobStatus, direction: Direction, first: bool, here: bool, w: &
     };
     let link = job.links.iter().find(|l| l.direction == direction);
     let state = link.map_or(LinkState::NotConfigured, |l| l.state);
-    let (glyph, tone) = link_mark(state);
+    let (glyph, tone) = cx.mark(state);
     let mut word = lang.t(&state_label(state)).to_owned();
     if state == LinkState::Initializing
         && let Some(percent) = link.and_then(snapshot_percent)
@@ -179,6 +180,7 @@ fn link_row(job: &JobStatus, direction: Direction, first: bool, here: bool, w: &
             .and_then(|s| s.seconds_left)
             .map(|s| text::seconds(s).replace(' ', ""))
             .unwrap_or_default(),
+        Some(_) if cx.stale => String::new(),
         Some(l)
             if matches!(
                 state,
@@ -189,7 +191,7 @@ fn link_row(job: &JobStatus, direction: Direction, first: bool, here: bool, w: &
         }
         _ => String::new(),
     };
-    let base = if here { theme.selected } else { theme.text };
+    let strong = theme.strong;
     let ends_style = if state == LinkState::NotConfigured { theme.dim } else { theme.text };
     let ends = if state == LinkState::NotConfigured && direction == Direction::Reverse && !job.two_way {
         String::new()
@@ -198,7 +200,7 @@ fn link_row(job: &JobStatus, direction: Direction, first: bool, here: bool, w: &
     };
     let mut row = Row::new()
         .text(if here { "▌ " } else { "  " }, theme.accent)
-        .cell(if first { &job.name } else { "" }, w.name, if here { base } else { theme.strong })
+        .cell(if first { &job.name } else { "" }, w.name, strong)
         .cell(lang.t(direction_label(direction)), w.link, theme.dim)
         .cell(&text::cut(&ends, w.ends.saturating_sub(2)), w.ends, ends_style)
         .text(format!("{glyph} "), theme.tone(tone))
@@ -222,7 +224,7 @@ fn draft_rows(draft: &Draft, here: bool, w: &Widths, cx: &Cx) -> Vec<Line<'stati
     vec![
         Row::new()
             .text(if here { "▌ " } else { "  " }, theme.accent)
-            .cell(&draft.name, w.name, if here { theme.selected } else { theme.strong })
+            .cell(&draft.name, w.name, theme.strong)
             .cell(lang.t("direction.forward"), w.link, theme.dim)
             .cell(&text::cut(&ends, w.ends.saturating_sub(2)), w.ends, theme.dim)
             .text("○ ", theme.dim)
@@ -290,8 +292,8 @@ fn empty(app: &App, cx: &Cx, columns: usize, rows: usize) -> Page {
     if app.status.is_none() && !app.is_up() {
         add(Row::new().text(lang.t("jobs.waiting"), theme.dim));
     } else {
-        add(Row::new().text("●", theme.good).text(" ──▸ ", theme.faint).text("●", theme.chart_lag));
-        add(Row::new().text("●", theme.good).text(" ◂── ".replace('◂', "‹"), theme.faint).text("●", theme.chart_lag));
+        add(Row::new().text("●", theme.good).text(" ──→ ", theme.faint).text("●", theme.chart_lag));
+        add(Row::new().text("●", theme.good).text(" ←── ", theme.faint).text("●", theme.chart_lag));
         add(Row::new());
         add(Row::new().text(lang.t("jobs.empty"), theme.strong));
         for row in text::wrap(lang.t("jobs.empty_hint"), columns.saturating_sub(12).min(64)) {

@@ -172,11 +172,7 @@ async fn drive(app: &mut App, guard: &mut Guard, options: &Options, store: Store
     let requests = Requests::new(options.connect.clone(), starter, heard);
     let mut l = Loop { guard, canvas: Canvas::new(Output::new()), store, requests };
     let mut keys = EventStream::new();
-    let mut ended = [
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::hangup())?,
-        signal(SignalKind::interrupt())?,
-    ];
+    let mut ended = [signal(SignalKind::terminate())?, signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?];
     let [terminate, hangup, interrupt] = &mut ended;
     let mut stop = signal(SignalKind::from_raw(nix::libc::SIGTSTP))?;
     let mut go = signal(SignalKind::from_raw(nix::libc::SIGCONT))?;
@@ -322,7 +318,6 @@ impl Loop<'_> {
         Ok(Next::Go)
     }
 }
-
 
 /// Says that the engine is being started, or why it could not be.
 fn down(why: String) -> Msg {

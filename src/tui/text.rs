@@ -185,11 +185,13 @@ pub fn millis(ms: u64) -> String {
     }
 }
 
-/// A time in seconds: `9 s`, `2m10`, `1h04`, `2d 04:11`.
+/// A time in seconds: `9 s`, `9 min`, `2m10`, `1h04`, `2d 04:11`.
 pub fn seconds(s: u64) -> String {
     match s {
         0..=59 => format!("{s} s"),
+        60..=3_599 if s.is_multiple_of(60) => format!("{} min", s / 60),
         60..=3_599 => format!("{}m{:02}", s / 60, s % 60),
+        3_600..=86_399 if s.is_multiple_of(3_600) => format!("{} h", s / 3600),
         3_600..=86_399 => format!("{}h{:02}", s / 3600, s / 60 % 60),
         _ => format!("{}d {:02}:{:02}", s / 86_400, s / 3600 % 24, s / 60 % 60),
     }
@@ -245,6 +247,16 @@ fn cut_plain(text: &str, columns: usize) -> String {
         out.push_str(g);
     }
     out
+}
+
+/// `line` in exactly `columns` columns over the background of the selected row.
+pub fn selected(line: Line<'static>, columns: usize, style: Style) -> Line<'static> {
+    let background = Style { bg: style.bg, ..Style::new() };
+    let mut line = fit(line, columns);
+    for span in &mut line.spans {
+        span.style = span.style.patch(background);
+    }
+    line
 }
 
 /// Two columns of lines side by side: the left one `columns` wide, then `gap`, then the right one.

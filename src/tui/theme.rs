@@ -208,7 +208,8 @@ pub fn severity_mark(severity: Severity) -> (&'static str, Tone) {
 /// The ASCII stand-in of a glyph that the screens use; `None` for a letter of some language.
 pub fn ascii(glyph: &str) -> Option<&'static str> {
     Some(match glyph {
-        "─" | "━" | "╌" | "—" | "–" => "-",
+        "─" | "╌" | "—" | "–" => "-",
+        "━" | "╸" => "=",
         "│" | "┃" | "▌" | "▐" => "|",
         "╭" | "╮" | "╰" | "╯" | "┬" | "┴" | "├" | "┤" | "┼" | "┌" | "┐" | "└" | "┘" => "+",
         "●" | "•" | "◉" => "*",

@@ -34,6 +34,15 @@ pub struct Cx<'a> {
     pub theme: &'a Theme,
     pub now_ms: u64,
     pub zone: &'a jiff::tz::TimeZone,
+    /// The engine is away: what is shown was true when it was last heard.
+    pub stale: bool,
+}
+
+impl Cx<'_> {
+    /// Glyph and tone of a state; without colour while it is only what was last heard.
+    pub fn mark(&self, state: crate::model::LinkState) -> (&'static str, Tone) {
+        if self.stale { ("◌", Tone::Dim) } else { theme::link_mark(state) }
+    }
 }
 
 /// The rows between header and footer.
@@ -48,7 +57,7 @@ pub struct Page {
 
 /// Draws everything; where the text cursor stands, if anywhere.
 pub fn view(app: &App, area: Rect, buf: &mut Buffer) -> Option<Position> {
-    let cx = Cx { lang: app.lang, theme: &app.theme, now_ms: app.now_ms, zone: &app.zone };
+    let cx = Cx { lang: app.lang, theme: &app.theme, now_ms: app.now_ms, zone: &app.zone, stale: app.is_stale() };
     let cursor = if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         too_small(&cx, area, buf);
         None
@@ -56,7 +65,11 @@ pub fn view(app: &App, area: Rect, buf: &mut Buffer) -> Option<Position> {
         let cursor = screen(app, &cx, area, buf);
         match app.overlays.last() {
             None => cursor,
-            Some(top) => overlay::draw(app, top, &cx, area, buf),
+            Some(top) => {
+                let cursor = overlay::draw(app, top, &cx, area, buf);
+                put(buf, area, area.height as usize - 1, footer(app, &cx, area.width as usize));
+                cursor
+            }
         }
     };
     if app.ascii {
@@ -80,15 +93,15 @@ fn too_small(cx: &Cx, area: Rect, buf: &mut Buffer) {
 fn screen(app: &App, cx: &Cx, area: Rect, buf: &mut Buffer) -> Option<Position> {
     let columns = area.width as usize;
     put(buf, area, 0, header(app, cx, columns));
-    put(buf, area, 1, rule(columns, cx.theme));
-    if let Screen::Dashboard(d) = &app.screen {
-        put(buf, area, 1, super::dashboard::heading(app, d, cx, columns));
-    }
     let mut top = 2;
-    if let Screen::Wizard(w) = &app.screen {
-        put(buf, area, 1, stepper(w, cx, columns));
-        put(buf, area, 2, rule(columns, cx.theme));
-        top = 3;
+    match &app.screen {
+        Screen::Jobs => put(buf, area, 1, rule(columns, cx.theme)),
+        Screen::Dashboard(d) => put(buf, area, 1, super::dashboard::heading(app, d, cx, columns)),
+        Screen::Wizard(w) => {
+            put(buf, area, 1, stepper(w, cx, columns));
+            put(buf, area, 2, rule(columns, cx.theme));
+            top = 3;
+        }
     }
     let notices = notices(app, cx, columns);
     let rows = area.height as usize;
@@ -134,6 +147,8 @@ fn screen(app: &App, cx: &Cx, area: Rect, buf: &mut Buffer) -> Option<Position> 
 /// Puts a line into a row of the area, cut at its width.
 pub fn put(buf: &mut Buffer, area: Rect, row: usize, line: Line<'static>) {
     if row < area.height as usize {
+        let line =
+            if text::line_width(&line) > area.width as usize { text::fit(line, area.width as usize) } else { line };
         buf.set_line(area.x, area.y + row as u16, &line, area.width);
     }
 }
@@ -152,7 +167,7 @@ fn header(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
             let step = lang.f("wizard.step", &[("n", &w.step.number())]);
             (Row::new().text(lang.t(title), theme.strong), Row::new().text(step, theme.dim))
         }
-        Screen::Dashboard(d) => super::dashboard::title(app, d, cx),
+        Screen::Dashboard(d) => super::dashboard::title(app, d, cx, columns),
     };
     let mut right = right;
     let engine = engine_mark(app, cx);
@@ -187,8 +202,8 @@ fn engine_mark(app: &App, cx: &Cx) -> Row {
 fn stepper(w: &wizard::Wizard, cx: &Cx, columns: usize) -> Line<'static> {
     let names = ["wizard.step1", "wizard.step2", "wizard.step3", "wizard.step4"];
     let full: usize = names.iter().map(|n| text::width(cx.lang.t(n)) + 2).sum();
-    let fits = full + 3 * 3 + 4 <= columns;
-    let bar = if fits { (columns - 4 - full).div_euclid(3).saturating_sub(2).clamp(1, 8) } else { 2 };
+    let fits = full + 3 * 3 + 2 <= columns;
+    let bar = if fits { ((columns - 2 - full) / 3).saturating_sub(2).clamp(1, 6) } else { 2 };
     let now = w.step.number() as usize;
     let mut row = Row::new().gap(2);
     for (i, name) in names.iter().enumerate() {
@@ -224,7 +239,7 @@ fn notices(app: &App, cx: &Cx, columns: usize) -> Vec<Line<'static>> {
         EngineState::Down { since_ms, why } => {
             let since = text::seconds(app.now_ms.saturating_sub(*since_ms) / 1000);
             let key = if app.readonly { "engine.gone_readonly" } else { "engine.gone" };
-            say(Tone::Bad, "✖", &lang.f(key, &[("since", &since), ("why", why)]), 2);
+            say(Tone::Bad, "✖", &lang.f(key, &[("since", &since), ("why", why)]), 3);
         }
         EngineState::Refused(failure) => {
             say(Tone::Bad, "✖", &failure.message, 2);

@@ -2,11 +2,12 @@
 
 #![allow(dead_code)]
 
+use ratatui::{buffer::Buffer, layout::Rect};
 use redis_duplex::{
     control::protocol::{Failure, FailureKind, KeyDifference, Probe, ProbedShard, Reply, VerifyOutcome},
     model::{
-        Check, CheckId, CheckReport, CheckState, ConflictRecord, Direction, EngineStatus, Event, EventKind, HotKey, JobId,
-        JobStatus, LinkState, LinkStatus, Severity, ShardStatus, Side, SnapshotStatus, Topology,
+        Check, CheckId, CheckReport, CheckState, ConflictRecord, Direction, EngineStatus, Event, EventKind, HotKey,
+        JobId, JobStatus, LinkState, LinkStatus, Severity, ShardStatus, Side, SnapshotStatus, Topology,
         conflict::ConflictChange,
         status::{Alert, Sample},
     },
@@ -22,7 +23,6 @@ use redis_duplex::{
         view::view,
     },
 };
-use ratatui::{buffer::Buffer, layout::Rect};
 
 /// 2026-11-22 14:02:30 UTC.
 pub const NOW: u64 = 1_795_356_150_000;
@@ -122,7 +122,8 @@ pub fn orders() -> JobStatus {
 }
 
 pub fn all_jobs() -> Vec<JobStatus> {
-    let mut profiles = job("profiles", "10.0.0.5:6379", "10.1.0.5:6379", [LinkState::Initializing, LinkState::NotConfigured]);
+    let mut profiles =
+        job("profiles", "10.0.0.5:6379", "10.1.0.5:6379", [LinkState::Initializing, LinkState::NotConfigured]);
     profiles.links[0].snapshot = Some(SnapshotStatus {
         keys_done: 620_000,
         keys_total: Some(1_000_000),
@@ -229,7 +230,9 @@ pub fn endpoints_refused(lang: Lang, theme: ThemeName) -> App {
     let effects = press(&mut app, "<pgdn>");
     for (side, run) in probes(&effects) {
         let answer = match side {
-            Side::Source => Reply::Probed { probe: probe("Redis 7.0.15", "10.9.8.7", 400, &[(0, 1_204_118), (3, 88_020), (7, 4)]) },
+            Side::Source => {
+                Reply::Probed { probe: probe("Redis 7.0.15", "10.9.8.7", 400, &[(0, 1_204_118), (3, 88_020), (7, 4)]) }
+            }
             Side::Target => Reply::Error {
                 error: Failure {
                     kind: FailureKind::Failed,
@@ -247,7 +250,8 @@ pub fn policy(lang: Lang, theme: ThemeName) -> App {
     let mut app = endpoints(lang, theme);
     let effects = press(&mut app, "<pgdn>");
     for (side, run) in probes(&effects) {
-        let databases: &[(u32, u64)] = if side == Side::Source { &[(0, 1_204_118), (3, 88_020), (7, 4)] } else { &[(0, 12)] };
+        let databases: &[(u32, u64)] =
+            if side == Side::Source { &[(0, 1_204_118), (3, 88_020), (7, 4)] } else { &[(0, 12)] };
         let found = probe("Redis 7.0.15", "10.9.8.7", if side == Side::Source { 400 } else { 31_000 }, databases);
         reply(&mut app, Tag::Probe { side, run }, Reply::Probed { probe: found });
     }
@@ -356,7 +360,14 @@ pub fn launch_overwriting(lang: Lang, theme: ThemeName) -> App {
     app
 }
 
-pub fn event(seq: u64, seconds_ago: u64, direction: Option<Direction>, severity: Severity, kind: EventKind, text: &str) -> Event {
+pub fn event(
+    seq: u64,
+    seconds_ago: u64,
+    direction: Option<Direction>,
+    severity: Severity,
+    kind: EventKind,
+    text: &str,
+) -> Event {
     Event {
         seq,
         at_ms: NOW - seconds_ago * 1000,
@@ -375,9 +386,23 @@ pub fn events() -> Vec<Event> {
         event(1, 7_200, None, Severity::Info, EventKind::JobStarted, "both links start"),
         event(2, 7_190, forward, Severity::Info, EventKind::SnapshotStarted, "1,204,118 keys"),
         event(3, 7_010, forward, Severity::Info, EventKind::SnapshotFinished, "1,204,118 keys in 180 s"),
-        event(4, 291, forward, Severity::Warning, EventKind::Disconnected, "connection reset by 10.0.0.1:6379, retrying"),
+        event(
+            4,
+            291,
+            forward,
+            Severity::Warning,
+            EventKind::Disconnected,
+            "connection reset by 10.0.0.1:6379, retrying",
+        ),
         event(5, 290, forward, Severity::Info, EventKind::Resumed, "reconnected after 1.2 s, resumed at 88,120,441"),
-        event(6, 19, None, Severity::Info, EventKind::ConflictSettled, "\"cart:881\": the reverse write was 18 ms later, and is kept"),
+        event(
+            6,
+            19,
+            None,
+            Severity::Info,
+            EventKind::ConflictSettled,
+            "\"cart:881\": the reverse write was 18 ms later, and is kept",
+        ),
     ]
 }
 

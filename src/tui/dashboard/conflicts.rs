@@ -82,25 +82,24 @@ pub fn page(d: &Dashboard, cx: &Cx, columns: usize, rows: usize) -> Page {
             Some(_) => ("conflicts.settled", theme.good),
             None => ("conflicts.open", theme.busy),
         };
-        page.lines.push(
-            Row::new()
-                .text(if here { "▌ " } else { "  " }, theme.accent)
-                .cell(
-                    &text::cut(&format!("db{} {}", c.db, text::clean(&c.key)), key - 1),
-                    key,
-                    if here { theme.selected } else { theme.text },
-                )
-                .cell(lang.t(word), state, style)
-                .cell(side(c.authority, cx), authority, theme.text)
-                .cell(&text::cut(&cause_text(&c.cause, cx), cause - 1), cause, theme.dim)
-                .right(&c.rounds.to_string(), rounds, theme.dim)
-                .right(
-                    &c.settled_ms.map(|s| text::millis(s.saturating_sub(c.opened_ms))).unwrap_or_default(),
-                    took,
-                    theme.text,
-                )
-                .line(),
-        );
+        let row = Row::new()
+            .text(if here { "▌ " } else { "  " }, theme.accent)
+            .cell(
+                &text::cut(&format!("db{} {}", c.db, text::clean(&c.key)), key - 1),
+                key,
+                if here { theme.selected } else { theme.text },
+            )
+            .cell(lang.t(word), state, style)
+            .cell(side(c.authority, cx), authority, theme.text)
+            .cell(&text::cut(&cause_text(&c.cause, cx), cause - 1), cause, theme.dim)
+            .right(&c.rounds.to_string(), rounds, theme.dim)
+            .right(
+                &c.settled_ms.map(|s| text::millis(s.saturating_sub(c.opened_ms))).unwrap_or_default(),
+                took,
+                theme.text,
+            )
+            .line();
+        page.lines.push(if here { text::selected(row, columns, theme.selected) } else { row });
     }
     if let Some(c) = at.and_then(|at| all.get(at)) {
         page.lines.push(section(&text::clean(&c.key), columns, cx));

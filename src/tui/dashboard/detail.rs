@@ -5,7 +5,6 @@ use crate::{
     tui::{
         jobs::{direction_label, state_label},
         text::{self, Row},
-        theme::link_mark,
         view::{Cx, Page},
     },
 };
@@ -72,7 +71,7 @@ pub fn page(job: &JobStatus, cx: &Cx, columns: usize) -> Page {
     let mut state = Row::new().gap(2).cell(lang.t("detail.state"), label, theme.dim);
     for (_, link) in &links {
         let s = link.map_or(crate::model::LinkState::NotConfigured, |l| l.state);
-        let (glyph, tone) = link_mark(s);
+        let (glyph, tone) = cx.mark(s);
         state = state.cell(&format!("{glyph} {}", lang.t(&state_label(s))), value, theme.tone(tone));
     }
     page.lines.push(state.line());

@@ -2,7 +2,7 @@
 
 use super::Dashboard;
 use crate::{
-    model::{Event, Severity},
+    model::{Direction, Event, Severity},
     tui::{
         jobs::direction_label,
         text::{self, Row},
@@ -36,15 +36,20 @@ pub fn row(event: &Event, columns: usize, here: bool, cx: &Cx) -> Line<'static> 
         Tone::Dim => cx.theme.text,
         tone => cx.theme.tone(tone),
     };
-    let whose = event.direction.map(|d| cx.lang.t(direction_label(d))).unwrap_or("");
-    Row::new()
+    let mut row = Row::new()
         .text(if here { "▌ " } else { "  " }, cx.theme.accent)
         .cell(&time(event.at_ms, cx), 12, cx.theme.dim)
         .text(format!("{glyph} "), cx.theme.tone(tone))
-        .cell(cx.lang.t(&kind), 19, style)
-        .cell(whose, 9, cx.theme.dim)
-        .text(text::clean(&event.text), if here { cx.theme.strong } else { cx.theme.text })
-        .ending(Row::new(), columns.saturating_sub(1))
+        .cell(cx.lang.t(&kind), 18, style);
+    // where there is little room, an arrow stands for the direction
+    row = match event.direction {
+        None if columns < 100 => row.gap(2),
+        Some(Direction::Forward) if columns < 100 => row.text("→ ", cx.theme.dim),
+        Some(Direction::Reverse) if columns < 100 => row.text("← ", cx.theme.dim),
+        whose => row.cell(whose.map_or("", |d| cx.lang.t(direction_label(d))), 9, cx.theme.dim),
+    };
+    let line = row.text(text::clean(&event.text), cx.theme.text).ending(Row::new(), columns.saturating_sub(1));
+    if here { text::selected(line, columns, cx.theme.selected) } else { line }
 }
 
 /// ```text

@@ -6,7 +6,6 @@ use crate::{
     tui::{
         jobs::{direction_label, state_label},
         text::{self, Row},
-        theme::link_mark,
         view::{Cx, Page},
         widget::list,
     },
@@ -44,26 +43,25 @@ pub fn page(job: &JobStatus, d: &Dashboard, cx: &Cx, columns: usize, rows: usize
     for (i, (l, s)) in shards.iter().enumerate().skip(first).take(shown) {
         let here = at == Some(i);
         let shard_state = s.state.unwrap_or(l.state);
-        let (glyph, tone) = link_mark(shard_state);
+        let (glyph, tone) = cx.mark(shard_state);
         let unknown = || lang.t("unknown").to_owned();
         let behind = match (s.offset_received, s.offset_applied) {
             (Some(received), Some(applied)) => text::bytes(received.saturating_sub(applied)),
             _ => unknown(),
         };
-        page.lines.push(
-            Row::new()
-                .text(if here { "▌ " } else { "  " }, theme.accent)
-                .cell(lang.t(direction_label(l.direction)), link, theme.dim)
-                .cell(&text::clean(&s.address), address, if here { theme.selected } else { theme.text })
-                .text(format!("{glyph} "), theme.tone(tone))
-                .cell(lang.t(&state_label(shard_state)), state - 2, theme.tone(tone))
-                .right(&s.lag_ms.map(text::millis).unwrap_or_else(unknown), 8, theme.text)
-                .right(&s.offset_applied.map(text::count).unwrap_or_else(unknown), offset, theme.text)
-                .right(&behind, 10, theme.dim)
-                .gap(2)
-                .text(if wide { s.replid.clone().unwrap_or_default() } else { String::new() }, theme.dim)
-                .line(),
-        );
+        let row = Row::new()
+            .text(if here { "▌ " } else { "  " }, theme.accent)
+            .cell(lang.t(direction_label(l.direction)), link, theme.dim)
+            .cell(&text::clean(&s.address), address, if here { theme.selected } else { theme.text })
+            .text(format!("{glyph} "), theme.tone(tone))
+            .cell(lang.t(&state_label(shard_state)), state - 2, theme.tone(tone))
+            .right(&s.lag_ms.map(text::millis).unwrap_or_else(unknown), 8, theme.text)
+            .right(&s.offset_applied.map(text::count).unwrap_or_else(unknown), offset, theme.text)
+            .right(&behind, 10, theme.dim)
+            .gap(2)
+            .text(if wide { s.replid.clone().unwrap_or_default() } else { String::new() }, theme.dim)
+            .line();
+        page.lines.push(if here { text::selected(row, columns, theme.selected) } else { row });
     }
     if shards.is_empty() {
         page.lines.push(Row::new().gap(2).text(lang.t("shards.none"), theme.dim).line());

@@ -25,8 +25,16 @@ pub enum Heard {
     Up(Client),
     Say(Msg),
     /// An answer of the request with this number.
-    Answer { number: u64, tag: Tag, reply: Reply, last: bool },
-    Lost { number: u64, tag: Tag },
+    Answer {
+        number: u64,
+        tag: Tag,
+        reply: Reply,
+        last: bool,
+    },
+    Lost {
+        number: u64,
+        tag: Tag,
+    },
 }
 
 /// The requests under way.
@@ -61,14 +69,12 @@ impl Requests {
                 Some(Msg::Engine(EngineMsg::Up { pid: engine.pid, engine_version: engine.version }))
             }
             Heard::Say(msg) => Some(msg),
-            Heard::Answer { number, tag, reply, last } => {
-                self.is_present(&tag, number).then(|| {
-                    if last {
-                        self.tasks.remove(&tag);
-                    }
-                    Msg::Reply { tag, reply, last }
-                })
-            }
+            Heard::Answer { number, tag, reply, last } => self.is_present(&tag, number).then(|| {
+                if last {
+                    self.tasks.remove(&tag);
+                }
+                Msg::Reply { tag, reply, last }
+            }),
             Heard::Lost { number, tag } => {
                 self.lost.notify_one();
                 self.is_present(&tag, number).then(|| {
@@ -131,7 +137,13 @@ async fn start(starter: &StartEngine, tell: &mpsc::Sender<Heard>) -> bool {
 
 /// Connects, and again after each loss. The first time, an engine is started where none runs; later that is left to
 /// the operator, who may have stopped it on purpose.
-async fn keep_connected(connect: Connect, starter: Option<StartEngine>, tell: mpsc::Sender<Heard>, wake: Arc<Notify>, lost: Arc<Notify>) {
+async fn keep_connected(
+    connect: Connect,
+    starter: Option<StartEngine>,
+    tell: mpsc::Sender<Heard>,
+    wake: Arc<Notify>,
+    lost: Arc<Notify>,
+) {
     let mut first = true;
     loop {
         match connect().await {
@@ -200,9 +212,12 @@ async fn carry(client: Option<Client>, number: u64, tag: Tag, request: Request, 
             Ok(None) => return,
             Ok(Some(Ok(reply))) => Heard::Answer { number, tag: tag.clone(), reply, last: replies.is_ended() },
             Ok(Some(Err(ClientError::Lost))) => Heard::Lost { number, tag: tag.clone() },
-            Ok(Some(Err(error))) => {
-                Heard::Answer { number, tag: tag.clone(), reply: Reply::Error { error: error.to_failure() }, last: true }
-            }
+            Ok(Some(Err(error))) => Heard::Answer {
+                number,
+                tag: tag.clone(),
+                reply: Reply::Error { error: error.to_failure() },
+                last: true,
+            },
             Err(_) => {
                 let error = ClientError::Timeout { what: "get an answer of the engine", after: SLOW }.to_failure();
                 Heard::Answer { number, tag: tag.clone(), reply: Reply::Error { error }, last: true }

@@ -1,4 +1,4 @@
-//! A progress bar of eighths of a cell.
+//! A progress bar: a thin line of halves of a cell.
 
 use crate::tui::{
     text::Row,
@@ -7,11 +7,12 @@ use crate::tui::{
 
 /// `columns` columns, filled to `share` of 0 to 1.
 pub fn draw(columns: usize, share: f64, tone: Tone, theme: &Theme) -> Row {
-    let eighths = (share.clamp(0.0, 1.0) * columns as f64 * 8.0).round() as usize;
-    let full = (eighths / 8).min(columns);
-    let part = if full < columns { ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8] } else { "" };
-    let rest = columns - full - usize::from(!part.is_empty());
-    Row::new().text("█".repeat(full) + part, theme.tone(tone)).text("░".repeat(rest), theme.faint)
+    let halves = (share.clamp(0.0, 1.0) * columns as f64 * 2.0).round() as usize;
+    let full = (halves / 2).min(columns);
+    let half = usize::from(full < columns && halves % 2 == 1);
+    Row::new()
+        .text("━".repeat(full) + &"╸".repeat(half), theme.tone(tone))
+        .text("─".repeat(columns - full - half), theme.faint)
 }
 
 #[cfg(test)]

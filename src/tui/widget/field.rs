@@ -5,6 +5,7 @@ use crate::tui::{
     theme::Theme,
 };
 use crossterm::event::{Event, KeyEvent};
+use ratatui::style::Style;
 use std::fmt;
 use tui_input::{Input, backend::crossterm::EventHandler};
 use zeroize::Zeroize;
@@ -106,8 +107,9 @@ impl Field {
         let visible_width = text::width(&visible);
         let style = if focused { theme.field_focused } else { theme.field };
         let bracket = if focused { theme.accent } else { theme.faint };
-        let body = if shown.is_empty() && !focused {
-            Row::new().text(text::pad(placeholder, inner), theme.dim)
+        let body = if shown.is_empty() {
+            let hint = if focused { Style { bg: style.bg, ..theme.dim } } else { theme.dim };
+            Row::new().text(text::pad(placeholder, inner), hint)
         } else if focused {
             Row::new().text(
                 text::pad(&format!("{visible}{}", text::cut(rest, inner.saturating_sub(visible_width))), inner),

@@ -198,9 +198,10 @@ pub fn found_line(form: &Form, side: Side, columns: usize, cx: &Cx) -> Option<Ro
     let first = probe.shards.first();
     let title = if side == Side::Source { "endpoints.source" } else { "endpoints.target" };
     let seen = first.map(|s| text::clean(&s.seen_as)).unwrap_or_default();
-    let rtt = first.map(|s| text::micros(s.round_trip_us)).unwrap_or_default();
-    let facts =
-        format!("{} · {}", what(probe, cx), cx.lang.f("endpoints.sees_us", &[("address", &seen), ("rtt", &rtt)]));
+    let version = text::clean(first.map(|s| s.version.as_str()).unwrap_or("?"));
+    let topology = cx.lang.t(super::form::topology_label(probe.topology));
+    let seen = cx.lang.f("endpoints.sees_us_short", &[("address", &seen)]);
+    let facts = format!("{version} · {topology} · {seen}");
     let label = 9;
     let name = form.label();
     let name_columns = text::width(&name).min(columns / 3);

@@ -121,8 +121,11 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
         page.lines.push(Line::default());
         let key = if w.existing == ExistingKeys::Ignore { "launch.overwrites" } else { "launch.merges" };
         let keys = w.target_keys().map(text::count).unwrap_or_else(|| lang.t("unknown").into());
-        for row in text::wrap(&lang.f(key, &[("target", &target), ("keys", &keys)]), inner.saturating_sub(2)) {
-            page.lines.push(Row::new().gap(2).text("▲ ", theme.warn).text(row, theme.warn).line());
+        let words = lang.f(key, &[("target", &target), ("keys", &keys)]);
+        for (i, row) in text::wrap(&words, inner.saturating_sub(2)).into_iter().enumerate() {
+            page.lines.push(
+                Row::new().gap(2).text(if i == 0 { "▲ " } else { "  " }, theme.warn).text(row, theme.warn).line(),
+            );
         }
         focus(&mut page, w, Slot::Confirm);
         let focused = w.slot == Slot::Confirm;
@@ -135,8 +138,13 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
     }
     let end = ending(w, columns, cx);
     let toml = file::to_toml(&shown_job(w), false);
-    let toml_rows: Vec<&str> = toml.lines().collect();
-    let room = rows.saturating_sub(page.lines.len() + end.len() + 1).min(toml_rows.len());
+    // comments that explain a value are for those who edit the file
+    let toml_rows: Vec<&str> = toml
+        .lines()
+        .map(|row| if row.starts_with('#') { row } else { row.split(" # ").next().unwrap_or(row).trim_end() })
+        .filter(|row| !row.is_empty())
+        .collect();
+    let room = rows.saturating_sub(page.lines.len() + end.len() + 2).min(toml_rows.len());
     if room >= 3 {
         page.lines.push(Row::new().gap(2).text("╌".repeat(inner), theme.faint).line());
         for row in toml_rows.iter().take(room) {
@@ -144,9 +152,8 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
             page.lines
                 .push(Row::new().gap(4).text(text::cut(&text::clean(row), inner.saturating_sub(4)), style).line());
         }
-    } else {
-        page.lines.push(Line::default());
     }
+    page.lines.push(Line::default());
     page.lines.extend(end);
     if matches!(w.slot, Slot::Back | Slot::Continue) {
         page.focus = Some(page.lines.len() - 1);

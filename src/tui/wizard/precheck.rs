@@ -202,13 +202,10 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
         _ => Row::new(),
     };
     let mut counts = Row::new();
-    if failed > 0 {
-        counts = counts.gap(3).text(lang.f("precheck.n_failed", &[("n", &failed)]), theme.bad);
-    }
-    if warned > 0 {
-        counts = counts
-            .gap(if failed > 0 { 2 } else { 3 })
-            .text(lang.f("precheck.n_warnings", &[("n", &warned)]), theme.warn);
+    for (n, key, style) in [(failed, "precheck.n_failed", theme.bad), (warned, "precheck.n_warnings", theme.warn)] {
+        if n > 0 {
+            counts = counts.text(" · ", theme.dim).text(lang.f(key, &[("n", &n)]), style);
+        }
     }
     let bar_columns = (columns / 4).clamp(8, 30);
     page.lines.push(
@@ -255,14 +252,13 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
         };
         let mark = if accepted { lang.t("precheck.accepted") } else { "" };
         let tail = Row::new().text(if mark.is_empty() { String::new() } else { format!(" {mark} ") }, theme.good);
-        page.lines.push(
-            Row::new()
-                .text(if here { "▌ " } else { "  " }, theme.accent)
-                .text(format!("{glyph} "), theme.tone(tone))
-                .cell(lang.t(&title(check.id)), title_columns, name)
-                .text(seen, seen_style)
-                .ending(tail, columns.saturating_sub(2)),
-        );
+        let row = Row::new()
+            .text(if here { "▌ " } else { "  " }, theme.accent)
+            .text(format!("{glyph} "), theme.tone(tone))
+            .cell(lang.t(&title(check.id)), title_columns, name)
+            .text(seen, seen_style)
+            .ending(tail, columns.saturating_sub(2));
+        page.lines.push(if here { text::selected(row, columns, theme.selected) } else { row });
     }
     for _ in pane.items.len().min(shown)..shown {
         page.lines.push(Line::default());

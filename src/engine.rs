@@ -5,13 +5,20 @@
 //! a link:  shard ─▶ replica ─▶ spool ─▶ wire (rdb, stream) ─▶ arbiter ─▶ apply ─▶ other instance
 //! ```
 
+pub mod apply;
+pub mod arbiter;
+pub mod conflicts;
+pub mod core;
 pub mod events;
+pub mod fence;
 pub mod history;
 pub mod job;
+pub mod link;
 pub mod net;
 pub mod precheck;
 pub mod probe;
 pub mod replica;
 pub mod spool;
 pub mod supervisor;
+pub mod transfer;
 pub mod verify;

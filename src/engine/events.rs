@@ -1,5 +1,9 @@
 //! Where the engine's parts report what happened.
 
+mod log;
+
+pub use log::EventLog;
+
 use crate::model::{ConflictRecord, Direction, EventKind, Severity};
 
 /// Takes an event of one job; the supervisor numbers, keeps and hands it out. Cheap to clone, never blocks.

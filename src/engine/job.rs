@@ -1,8 +1,30 @@
-//! Two links as one job.
+//! Two links as one job: the order of start, the shared core, and what is done when a part of it fails.
+//!
+//! ```text
+//!   start ─▶ attach ─▶ rebuild (if an engine was here before) ─▶ run ──┬─ told to halt ─▶ drained, ended
+//!              ▲                                                       ├─ a link broke ──┐
+//!              └────────────── again, with a back-off ◀────────────────┴─────────────────┘
+//!                                                    └─ position lost, fenced, key gone ─▶ failed: a person decides
+//! ```
+//!
+//! Invariants: both streams are attached before the forward snapshot is applied, so no write made meanwhile is lost;
+//! everything a run knows can be built again from the two control keys and the two streams, so a run is simply ended
+//! and begun anew whenever something in it is doubtful.
+
+mod attach;
+mod run;
+mod status;
+mod watch;
 
 use super::events::EventSink;
-use crate::model::{ConflictRecord, HotKey, Job, JobId, JobStatus};
+use super::net::NetError;
+use crate::model::{ConflictRecord, EventKind, HotKey, Job, JobId, JobStatus, Severity};
+use attach::AttachOptions;
+use run::{Run, RunEnd};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use tokio::sync::watch as channel;
 
 /// What a job needs to run.
 #[derive(Clone)]
@@ -15,45 +37,235 @@ pub struct JobContext {
 }
 
 /// Why a job could not be started or was given up.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}; {remedy}")]
 pub struct JobError {
     pub what: String,
     pub remedy: String,
+    /// Trying again may help: nobody has to change anything.
+    pub passing: bool,
 }
+
+impl JobError {
+    pub fn lasting(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        JobError { what: what.into(), remedy: remedy.into(), passing: false }
+    }
+
+    pub fn passing(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        JobError { what: what.into(), remedy: remedy.into(), passing: true }
+    }
+}
+
+impl From<NetError> for JobError {
+    fn from(e: NetError) -> Self {
+        let (what, remedy) = e.parts();
+        JobError { what, remedy, passing: !e.needs_a_person() }
+    }
+}
+
+/// Back-off between runs.
+const AGAIN_FIRST: Duration = Duration::from_millis(200);
+const AGAIN_MOST: Duration = Duration::from_secs(10);
+/// How long halting waits for what is under way.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// A job whose links run in tasks of this process. Dropping it ends them where they are; nothing is lost, since all
 /// positions live in the control keys.
-pub struct RunningJob {}
+pub struct RunningJob {
+    inner: Arc<Inner>,
+    halt: channel::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+struct Inner {
+    context: JobContext,
+    state: Mutex<State>,
+    limits: Mutex<(u64, u64)>,
+}
+
+struct State {
+    run: Option<Arc<Run>>,
+    /// Between runs: why.
+    waiting: Option<JobError>,
+    failed: Option<JobError>,
+    since: Instant,
+    last: Option<JobStatus>,
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
 
 impl RunningJob {
     /// Starts both links; returns when both streams are attached (the first copy may go on for hours). Resumes from
     /// the control keys where the instances hold some of this job's id.
-    pub async fn start(_context: JobContext) -> Result<RunningJob, JobError> {
-        Err(JobError { what: "not built".into(), remedy: String::new() })
+    pub async fn start(context: JobContext) -> Result<RunningJob, JobError> {
+        let limits = (context.job.limits.max_ops_per_second, context.job.limits.max_bytes_per_second);
+        let inner = Arc::new(Inner {
+            context,
+            state: Mutex::new(State { run: None, waiting: None, failed: None, since: Instant::now(), last: None }),
+            limits: Mutex::new(limits),
+        });
+        let run = begin(&inner, AttachOptions::default()).await?;
+        let (halt, halted) = channel::channel(false);
+        let task = tokio::spawn(supervise(inner.clone(), run, halted));
+        Ok(RunningJob { inner, halt, task })
     }
 
     /// How it is now. Cheap: called several times a second.
     pub fn status(&self) -> JobStatus {
-        unimplemented!()
+        status::of(&self.inner)
     }
 
     /// Open conflicts, settled ones (newest first, at most `limit`), hottest keys.
-    pub fn conflicts(&self, _limit: usize) -> (Vec<ConflictRecord>, Vec<ConflictRecord>, Vec<HotKey>) {
-        unimplemented!()
+    pub fn conflicts(&self, limit: usize) -> (Vec<ConflictRecord>, Vec<ConflictRecord>, Vec<HotKey>) {
+        let Some(run) = self.inner.state().run.clone() else { return Default::default() };
+        let core = run.shared.lock();
+        let mut open: Vec<ConflictRecord> =
+            core.arbiter.episodes().iter().take(limit).map(|e| core.conflicts.record(e)).collect();
+        open.sort_by_key(|r| std::cmp::Reverse(r.number));
+        (open, core.conflicts.latest(limit), core.conflicts.hottest(20))
     }
 
     /// Settles keys by state transfer as if they were in conflict (`verify --repair`); the source's value stands.
-    pub async fn repair(&self, _keys: Vec<(u32, Vec<u8>)>) {}
+    pub async fn repair(&self, keys: Vec<(u32, Vec<u8>)>) {
+        let Some(run) = self.inner.state().run.clone() else { return };
+        for some in keys.chunks(64) {
+            run.repair(some).await;
+        }
+    }
 
     /// Changes the rate limits of the running links; 0 is no limit.
-    pub fn set_limits(&self, _max_ops_per_second: u64, _max_bytes_per_second: u64) {}
+    pub fn set_limits(&self, max_ops_per_second: u64, max_bytes_per_second: u64) {
+        let limits = (max_ops_per_second, max_bytes_per_second);
+        *self.inner.limits.lock().unwrap_or_else(|p| p.into_inner()) = limits;
+        if let Some(run) = &self.inner.state().run {
+            run.set_limits(limits.0, limits.1);
+        }
+    }
 
     /// Lets what is under way finish (at most a few seconds), then ends the links. Control keys stay.
-    pub async fn halt(self) {}
+    pub async fn halt(mut self) {
+        let _ = self.halt.send(true);
+        if tokio::time::timeout(DRAIN + Duration::from_secs(2), &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
 
     /// Removes the control keys of a job from both sides. Works for a job that does not run.
-    pub async fn remove_control_keys(_job: &Job, _id: &JobId) -> Result<(), JobError> {
-        Ok(())
+    pub async fn remove_control_keys(job: &Job, id: &JobId) -> Result<(), JobError> {
+        attach::remove_control_keys(job, id).await
     }
+}
+
+impl Drop for RunningJob {
+    fn drop(&mut self) {
+        let _ = self.halt.send(true);
+        if let Some(run) = self.inner.state().run.take() {
+            run.abort();
+        }
+        self.task.abort();
+    }
+}
+
+async fn begin(inner: &Arc<Inner>, options: AttachOptions) -> Result<Arc<Run>, JobError> {
+    let limits = *inner.limits.lock().unwrap_or_else(|p| p.into_inner());
+    let attached = match attach::attach(&inner.context, options, limits).await {
+        // A stream that was taken up in its middle did not say which database it is in: begin it with a full sync.
+        Err(e) if e.what == attach::UNKNOWN_DB => {
+            attach::attach(&inner.context, AttachOptions { reverse_full: true, ..options }, limits).await
+        }
+        other => other,
+    }?;
+    let run = Arc::new(Run::spawn(&inner.context, attached));
+    let mut state = inner.state();
+    state.run = Some(run.clone());
+    state.waiting = None;
+    Ok(run)
+}
+
+/// Follows one run after the other until the job is halted or has failed.
+async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Receiver<bool>) {
+    let events = inner.context.events.clone();
+    let mut wait = AGAIN_FIRST;
+    let mut options = AttachOptions::default();
+    loop {
+        let began = Instant::now();
+        let end = tokio::select! {
+            end = run.ended() => end,
+            () = told(&mut halted) => {
+                run.drain(DRAIN).await;
+                return;
+            }
+        };
+        inner.state().last = Some(status::of(&inner));
+        run.abort();
+        let error = match end {
+            RunEnd::Failed(error) => {
+                events.emit(None, Severity::Error, EventKind::Failed, error.to_string());
+                let mut state = inner.state();
+                state.run = None;
+                state.failed = Some(error);
+                return;
+            }
+            RunEnd::PositionLost(error) if inner.context.job.policy.allow_resnapshot => {
+                options.resnapshot = true;
+                error
+            }
+            RunEnd::PositionLost(error) => {
+                events.emit(None, Severity::Error, EventKind::Failed, error.to_string());
+                let mut state = inner.state();
+                state.run = None;
+                state.failed = Some(error);
+                return;
+            }
+            RunEnd::UnknownDb => {
+                options.reverse_full = true;
+                JobError::passing("the reverse stream has to be taken up with a full sync", "nothing: it is done now")
+            }
+            RunEnd::Again(error) => error,
+        };
+        events.emit(None, Severity::Warning, EventKind::Disconnected, format!("{error}; starting the links again"));
+        if began.elapsed() > Duration::from_secs(30) {
+            wait = AGAIN_FIRST;
+        }
+        let mut error = error;
+        run = loop {
+            {
+                let mut state = inner.state();
+                state.run = None;
+                state.waiting = Some(error);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = told(&mut halted) => return,
+            }
+            wait = (wait * 2).min(AGAIN_MOST);
+            let attempt = tokio::select! {
+                attempt = begin(&inner, options) => attempt,
+                () = told(&mut halted) => return,
+            };
+            match attempt {
+                Ok(run) => {
+                    events.info(None, EventKind::Resumed, "both links run again");
+                    break run;
+                }
+                Err(e) if e.passing => error = e,
+                Err(e) => {
+                    events.emit(None, Severity::Error, EventKind::Failed, e.to_string());
+                    // What needs a person is looked at again now and then: the person may have been there.
+                    wait = AGAIN_MOST;
+                    error = e;
+                }
+            }
+        };
+        options = AttachOptions::default();
+    }
+}
+
+/// Waits for the order to halt (or for nobody being left to give it).
+async fn told(halted: &mut channel::Receiver<bool>) {
+    let _ = halted.wait_for(|h| *h).await;
 }

@@ -1,1 +1,246 @@
-//! net
+//! The only module that dials Redis: names, TCP, TLS, accounts, client names, deadlines, sentinels.
+//!
+//! It owns how a connection comes to be and what its failures mean in plain words ([`NetError`]). It refuses to retry:
+//! who asked knows better. Invariants: every connect, read and write has a deadline; every connection that is handed
+//! out is authenticated, carries the job's client name, and has TCP_NODELAY and keep-alive set; secrets and
+//! certificates are read anew at each dial, so that they can be rotated under a running job.
+
+mod account;
+mod control;
+mod conversation;
+mod error;
+mod info;
+mod masters;
+mod stream;
+mod tls;
+
+pub use control::Control;
+pub use conversation::{Conversation, Token, request};
+pub use error::{NetError, ServerError};
+pub use info::{Keyspace, ServerInfo};
+pub use masters::ShardAddress;
+pub use stream::{RawReader, RawStream, RawWriter};
+
+use crate::model::{Account, Instance};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// Longest waits. A link over the world has round trips of 0.3 s; a server that forks may stand still for seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// For one address: name, TCP and TLS each.
+    pub connect: Duration,
+    /// For one answer, in the handshake and on control connections.
+    pub response: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Deadlines { connect: Duration::from_secs(5), response: Duration::from_secs(15) }
+    }
+}
+
+/// Knows how to reach one instance. A clone costs a reference count.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    instance: Arc<Instance>,
+    client_name: Arc<str>,
+    deadlines: Deadlines,
+}
+
+impl Dialer {
+    /// `client_name` is what `CLIENT LIST` shows; characters that a server refuses there become `-`.
+    pub fn new(instance: &Instance, client_name: &str) -> Dialer {
+        let name: String = client_name.chars().map(|c| if c.is_ascii_graphic() { c } else { '-' }).collect();
+        Dialer { instance: Arc::new(instance.clone()), client_name: name.into(), deadlines: Deadlines::default() }
+    }
+
+    /// The same, with other deadlines.
+    pub fn with_deadlines(mut self, deadlines: Deadlines) -> Dialer {
+        self.deadlines = deadlines;
+        self
+    }
+
+    pub fn deadlines(&self) -> Deadlines {
+        self.deadlines
+    }
+
+    pub fn instance(&self) -> &Instance {
+        &self.instance
+    }
+
+    pub fn client_name(&self) -> &str {
+        &self.client_name
+    }
+
+    /// The instance's account, read now.
+    pub async fn account(&self) -> Result<Account, NetError> {
+        account::resolve(&self.instance.account).await
+    }
+
+    /// A connection for questions (INFO, CONFIG, SCAN …): RESP2, many at a time, answers in order.
+    pub async fn control(&self, address: &str) -> Result<Control, NetError> {
+        Control::over(self.conversation(address).await?, self.deadlines).await
+    }
+
+    /// A connection for the hot path: bytes.
+    pub async fn raw(&self, address: &str) -> Result<RawStream, NetError> {
+        Ok(self.conversation(address).await?.into_parts().0)
+    }
+
+    /// An authenticated and named connection on which a few more words are to be spoken, such as PSYNC's.
+    pub async fn conversation(&self, address: &str) -> Result<Conversation, NetError> {
+        let stream = self.connect(address).await?;
+        let mut talk = Conversation::new(address, stream);
+        let account = self.account().await?;
+        self.introduce(&mut talk, &account).await?;
+        Ok(talk)
+    }
+
+    /// What the server says of itself.
+    pub async fn info(&self, address: &str) -> Result<ServerInfo, NetError> {
+        self.control(address).await?.info().await
+    }
+
+    async fn connect(&self, address: &str) -> Result<RawStream, NetError> {
+        let (host, port) = split_address(address)?;
+        let tcp = self.connect_tcp(address, &host, port).await?;
+        prepare(&tcp).map_err(|e| NetError::from_io(address, "set up the socket", &e))?;
+        let Some(settings) = self.instance.tls.clone() else { return Ok(RawStream::Plain(tcp)) };
+        let name = tls::server_name(&settings, address, &host)?;
+        let config = tokio::task::spawn_blocking(move || tls::client_config(&settings))
+            .await
+            .map_err(|e| NetError::Tls { address: address.to_owned(), seen: e.to_string() })??;
+        // A plain port waits for the end of a line and says nothing.
+        const DOING: &str = "agree on TLS (if this port speaks it)";
+        let waited = self.deadlines.connect;
+        match tokio::time::timeout(waited, tokio_rustls::TlsConnector::from(config).connect(name, tcp)).await {
+            Ok(Ok(stream)) => Ok(RawStream::Tls(Box::new(stream))),
+            Ok(Err(e)) => Err(NetError::from_io(address, DOING, &e)),
+            Err(_) => Err(NetError::TimedOut { address: address.to_owned(), doing: DOING, waited }),
+        }
+    }
+
+    async fn connect_tcp(&self, address: &str, host: &str, port: u16) -> Result<TcpStream, NetError> {
+        let deadline = self.deadlines.connect;
+        let found: Vec<SocketAddr> = match tokio::time::timeout(deadline, tokio::net::lookup_host((host, port))).await {
+            Ok(Ok(found)) => found.collect(),
+            Ok(Err(e)) => return Err(NetError::Dns { address: address.to_owned(), seen: e.to_string() }),
+            Err(_) => {
+                return Err(NetError::TimedOut {
+                    address: address.to_owned(),
+                    doing: "resolve its name",
+                    waited: deadline,
+                });
+            }
+        };
+        // A name may have an IPv6 address that nobody routes: it must not eat the others' time.
+        let share = deadline / found.len().clamp(1, 4) as u32;
+        let mut last = NetError::Dns { address: address.to_owned(), seen: "no address".into() };
+        for socket in found {
+            match tokio::time::timeout(share, TcpStream::connect(socket)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(e)) => last = NetError::from_io(address, "connect", &e),
+                Err(_) => {
+                    last = NetError::TimedOut { address: address.to_owned(), doing: "connect", waited: share };
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// AUTH and CLIENT SETNAME.
+    async fn introduce(&self, talk: &mut Conversation, account: &Account) -> Result<(), NetError> {
+        let wait = self.deadlines.response;
+        let address = talk.address().to_owned();
+        if let Some(password) = account.expose().map(str::as_bytes) {
+            let mut answer = match &account.user {
+                Some(user) => talk.ask(&[b"AUTH", user.as_bytes(), password], wait).await?,
+                None => talk.ask(&[b"AUTH", password], wait).await?,
+            };
+            // Before 6.0 there are no users: AUTH takes the password alone.
+            if let Token::Error(text) = &answer
+                && account.user.is_some()
+                && text.contains("wrong number of arguments")
+            {
+                answer = talk.ask(&[b"AUTH", password], wait).await?;
+            }
+            expect_ok(&address, "AUTH", answer)?;
+        }
+        match talk.ask(&[b"CLIENT", b"SETNAME", self.client_name.as_bytes()], wait).await? {
+            // A proxy may not know CLIENT: it can be lived with, an old engine is then not found by its name.
+            Token::Error(text) if text.starts_with("ERR unknown") => Ok(()),
+            answer => expect_ok(&address, "CLIENT SETNAME", answer),
+        }
+    }
+}
+
+/// Fails unless the answer is a simple string.
+fn expect_ok(address: &str, doing: &str, answer: Token) -> Result<(), NetError> {
+    match answer {
+        Token::Simple(_) => Ok(()),
+        Token::Error(text) => Err(NetError::from_reply(address, doing, &text)),
+        other => Err(NetError::Server {
+            address: address.to_owned(),
+            doing: doing.to_owned(),
+            kind: ServerError::Other,
+            seen: format!("{other:?} where OK was due"),
+        }),
+    }
+}
+
+/// No delay for small writes; a peer that vanished without a word is noticed within about a minute.
+fn prepare(tcp: &TcpStream) -> std::io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(20))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(4);
+    socket2::SockRef::from(tcp).set_tcp_keepalive(&keepalive)
+}
+
+/// `host:port`, `[::1]:port`, or a host alone, which means port 6379.
+pub fn split_address(address: &str) -> Result<(String, u16), NetError> {
+    let bad = |seen: &str| NetError::BadAddress { address: address.to_owned(), seen: seen.to_owned() };
+    let (host, port) = if let Some(rest) = address.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']').ok_or_else(|| bad("the bracket is not closed"))?;
+        (host, rest.strip_prefix(':'))
+    } else {
+        match address.split_once(':') {
+            Some((_, rest)) if rest.contains(':') => return Err(bad("an IPv6 address needs brackets")),
+            Some((host, port)) => (host, Some(port)),
+            None => (address, None),
+        }
+    };
+    if host.is_empty() {
+        return Err(bad("the host is missing"));
+    }
+    let port = match port {
+        None => 6379,
+        Some(text) => text.parse().ok().filter(|p| *p > 0).ok_or_else(|| bad("the port is not 1 to 65535"))?,
+    };
+    Ok((host.to_owned(), port))
+}
+
+/// The reverse of [`split_address`].
+pub fn join_address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_split() {
+        assert_eq!(split_address("redis.example:7000").unwrap(), ("redis.example".into(), 7000));
+        assert_eq!(split_address("redis.example").unwrap(), ("redis.example".into(), 6379));
+        assert_eq!(split_address("[::1]:7000").unwrap(), ("::1".into(), 7000));
+        for bad in ["", ":1", "::1:7000", "[::1:7000", "h:0", "h:65536", "h:x"] {
+            assert!(matches!(split_address(bad), Err(NetError::BadAddress { .. })), "{bad}");
+        }
+        assert_eq!(join_address("::1", 7000), "[::1]:7000");
+    }
+}

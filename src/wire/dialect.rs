@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::rdb::kind;
+
 /// Who made the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Flavor {
@@ -49,6 +51,120 @@ impl Dialect {
         match self.flavor {
             Flavor::Redis => (self.version.0, self.version.1) >= (major, minor),
             Flavor::Valkey | Flavor::Redict => (7, 2) >= (major, minor),
+        }
+    }
+
+    /// At least this version of Redis itself, or of Valkey itself; Redict stands still at 7.2.
+    fn since(&self, redis: (u16, u16), valkey: Option<(u16, u16)>) -> bool {
+        let version = (self.version.0, self.version.1);
+        match self.flavor {
+            Flavor::Redis => version >= redis,
+            Flavor::Valkey => valkey.is_some_and(|first| version >= first),
+            Flavor::Redict => false,
+        }
+    }
+
+    /// `SET ... KEEPTTL`.
+    pub fn has_keepttl(&self) -> bool {
+        self.speaks_redis(6, 0)
+    }
+
+    /// `SET ... PXAT`.
+    pub fn has_pxat(&self) -> bool {
+        self.speaks_redis(6, 2)
+    }
+
+    /// Fields of a hash can expire: `HPEXPIREAT`.
+    pub fn has_field_ttl(&self) -> bool {
+        self.since((7, 4), Some((9, 0)))
+    }
+
+    /// `KEEPREF`, `DELREF` and `ACKED` in the commands of streams.
+    pub fn has_stream_references(&self) -> bool {
+        self.since((8, 2), None)
+    }
+
+    /// `BITOP DIFF`, `DIFF1`, `ANDOR`, `ONE`.
+    pub fn has_bitop_diff(&self) -> bool {
+        self.since((8, 2), None)
+    }
+
+    /// `XADD ... IDMP`.
+    pub fn has_idempotent_xadd(&self) -> bool {
+        self.since((8, 6), None)
+    }
+
+    /// A comparison as a condition of SET: `IFEQ`, `IFNE`, `IFDEQ`, `IFDNE`.
+    pub fn knows_set_condition(&self, word: &[u8]) -> bool {
+        let valkey = word.eq_ignore_ascii_case(b"IFEQ").then_some((8, 1));
+        self.since((8, 4), valkey)
+    }
+
+    /// It takes this payload of a DUMP as it is: by the version in its footer and the type of the value.
+    pub fn reads_payload(&self, payload: &[u8]) -> bool {
+        // Behind the value stand two bytes of version and eight of checksum.
+        let Some((value, &[lo, hi, ..])) = payload.split_last_chunk::<10>() else { return true };
+        let Some(&kind) = value.first() else { return true };
+        let version = u16::from_le_bytes([lo, hi]);
+        // Valkey numbers its own format from 80 and refuses what Redis numbered 12 and above.
+        let foreign = self.flavor == Flavor::Valkey && (12..80).contains(&version);
+        let field_ttl = match self.flavor {
+            Flavor::Redis => (23..=25).contains(&kind) && self.has_field_ttl(),
+            Flavor::Valkey => kind == 22 && self.has_field_ttl(),
+            Flavor::Redict => false,
+        };
+        version <= self.rdb_version() && !foreign && (kind < 22 || field_ttl || kind == 26 && self.rdb_version() == 13)
+    }
+
+    /// The RDB version to write into a DUMP payload's footer for this server: the highest it takes, as seen in the
+    /// payloads of Redis 5.0 to 8.6, Redict 7.3 and Valkey 8.0 to 9.1. Newer servers take older versions, except that
+    /// Valkey refuses Redis's from 12 on.
+    pub fn rdb_version(&self) -> u16 {
+        let (major, minor, _) = self.version;
+        match (self.flavor, (major, minor)) {
+            (Flavor::Valkey, v) if v >= (9, 0) => 80,
+            (Flavor::Valkey, _) => 11,
+            (Flavor::Redict, _) => 12,
+            (Flavor::Redis, v) if v >= (8, 6) => 13,
+            (Flavor::Redis, v) if v >= (7, 4) => 12,
+            (Flavor::Redis, v) if v >= (7, 2) => 11,
+            (Flavor::Redis, v) if v >= (7, 0) => 10,
+            (Flavor::Redis, v) if v >= (5, 0) => 9,
+            (Flavor::Redis, v) if v >= (4, 0) => 8,
+            (Flavor::Redis, v) if v >= (3, 2) => 7,
+            (Flavor::Redis, _) => 6,
+        }
+    }
+
+    /// The server loads values with this type byte (see [`kind`]), whatever version the payload was written by. For a
+    /// module's value it also has to have the module, or it answers "Bad data format".
+    pub fn knows_type(&self, byte: u8) -> bool {
+        match byte {
+            kind::STRING | kind::LIST | kind::SET | kind::ZSET | kind::HASH => true,
+            kind::HASH_ZIPMAP..=kind::HASH_ZIPLIST => true,
+            kind::LIST_QUICKLIST => self.speaks_redis(3, 2),
+            kind::ZSET_2 => self.speaks_redis(4, 0),
+            // A server before 6.2 exits when it has not the module: never try.
+            kind::MODULE_2 => self.speaks_redis(6, 2),
+            kind::STREAM => self.speaks_redis(5, 0),
+            kind::HASH_LISTPACK | kind::ZSET_LISTPACK | kind::LIST_QUICKLIST_2 | kind::STREAM_2 => {
+                self.speaks_redis(7, 0)
+            }
+            kind::SET_LISTPACK | kind::STREAM_3 => self.speaks_redis(7, 2),
+            kind::HASH_2 => self.flavor == Flavor::Valkey && self.version >= (9, 0, 0),
+            kind::HASH_METADATA | kind::HASH_LISTPACK_EX => self.flavor == Flavor::Redis && self.version >= (7, 4, 0),
+            kind::STREAM_4 => self.flavor == Flavor::Redis && self.version >= (8, 6, 0),
+            kind::STREAM_5 => self.flavor == Flavor::Redis && self.version >= (8, 8, 0),
+            _ => false,
+        }
+    }
+
+    /// Hash fields can expire (`HPEXPIREAT`).
+    pub fn knows_field_ttl(&self) -> bool {
+        match self.flavor {
+            Flavor::Redis => self.version >= (7, 4, 0),
+            Flavor::Valkey => self.version >= (9, 0, 0),
+            Flavor::Redict => false,
         }
     }
 }

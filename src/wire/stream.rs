@@ -1,4 +1,15 @@
 //! A shard's replication stream, cut into entries: what Redis executed as one unit.
+//!
+//! Owns the notion of an [`Entry`] (a bare command, or a MULTI ... EXEC as a whole), the selected database, and what of
+//! the stream is no data at all: PING, REPLCONF, SELECT, newlines. It does not know keys, jobs or offsets: the caller
+//! adds [`Entry::end`] to the offset at which it began.
+//!
+//! Invariants: only whole entries are delivered; every byte of the stream belongs to exactly one entry, so the sum of
+//! lengths is the offset; a byte is looked at once, however small the pieces in which a transaction comes.
+
+mod decoder;
+
+pub use decoder::{BatchLimits, Decoder, StreamError};
 
 use bytes::Bytes;
 
@@ -32,13 +43,24 @@ pub struct Entry {
     pub commands: (u32, u32),
     /// Stream bytes from the beginning of the batch's first entry to the end of this one.
     pub end: u64,
+    /// The database that is selected behind this entry: what a decoder that goes on from here has to begin with, since
+    /// a PSYNC that is continued does not say SELECT again.
+    pub db: u32,
     /// It came as MULTI ... EXEC.
     pub transaction: bool,
 }
 
 impl Batch {
+    /// The commands of an entry.
+    pub fn commands(&self, entry: &Entry) -> &[Command] {
+        &self.commands[entry.commands.0 as usize..entry.commands.1 as usize]
+    }
+
     /// The arguments of a command, name first.
-    pub fn argv<'a>(&'a self, command: &Command) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone {
+    pub fn argv<'a>(
+        &'a self,
+        command: &Command,
+    ) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone + use<'a> {
         self.args[command.args.0 as usize..command.args.1 as usize]
             .iter()
             .map(|&(s, e)| &self.buf[s as usize..e as usize])
@@ -50,8 +72,58 @@ impl Batch {
         self.buf.get(s as usize..e as usize)
     }
 
+    /// The arguments of a command with random access, name first.
+    pub fn args<'a>(&'a self, command: &Command) -> Args<'a> {
+        Args { buf: &self.buf, ranges: &self.args[command.args.0 as usize..command.args.1 as usize] }
+    }
+
     /// The bytes of a whole command, as they came.
     pub fn frame(&self, command: &Command) -> Bytes {
         self.buf.slice(command.frame.0 as usize..command.frame.1 as usize)
+    }
+
+    /// Stream bytes that the batch's entries take.
+    pub fn len(&self) -> u64 {
+        self.entries.last().map_or(0, |e| e.end)
+    }
+
+    /// No entry at all.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn clear(&mut self) {
+        // One giant transaction must not pin its memory for ever.
+        const KEEP: usize = 1 << 16;
+        self.commands.clear();
+        self.commands.shrink_to(KEEP);
+        self.args.clear();
+        self.args.shrink_to(KEEP);
+        self.entries.clear();
+    }
+}
+
+/// A command's arguments where they stand.
+#[derive(Debug, Clone, Copy)]
+pub struct Args<'a> {
+    buf: &'a [u8],
+    ranges: &'a [(u32, u32)],
+}
+
+impl crate::wire::command::Argv for Args<'_> {
+    fn argc(&self) -> usize {
+        self.ranges.len()
+    }
+
+    fn arg(&self, n: usize) -> &[u8] {
+        self.get(n).unwrap_or_default()
+    }
+}
+
+impl<'a> Args<'a> {
+    /// The `n`-th argument; 0 is the name.
+    pub fn get(&self, n: usize) -> Option<&'a [u8]> {
+        let &(s, e) = self.ranges.get(n)?;
+        self.buf.get(s as usize..e as usize)
     }
 }

@@ -1,0 +1,51 @@
+# make test is what CI runs; everything else is convenience.
+CARGO ?= cargo
+NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+export DUPLEX_SERVERS ?= $(HOME)/.cache/redis-servers
+
+.PHONY: build test check run-tests demo bench soak servers redis clean help
+.DEFAULT_GOAL := build
+
+build: ## the release binary, target/release/duplex
+	$(CARGO) build --release --locked
+
+test: servers check run-tests ## set-up, format, lints, all tests
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+# The runner comes last: its closing lines are the result.
+run-tests:
+	$(CARGO) test --locked --doc
+ifdef NEXTEST
+	$(CARGO) nextest run --locked $(if $(CI),--profile ci)
+else
+	$(CARGO) test --locked --lib --bins --tests --no-fail-fast -- --test-threads=2
+endif
+
+demo: build redis ## two throwaway servers with data and traffic, and the console on them
+	target/release/duplex demo
+
+bench: servers ## throughput and latency beside native replication (minutes; a quiet machine)
+	$(CARGO) bench --locked --bench native
+
+soak: ## every server, all pairs, many seeds, a million keys (hours)
+	tests/servers.sh all
+	DUPLEX_SOAK=1 DUPLEX_TEST_SERVERS=all DUPLEX_TEST_PATIENCE=3 \
+		$(CARGO) $(if $(NEXTEST),nextest run --profile soak,test --no-fail-fast) --locked --release
+
+servers: ## the servers that the tests run against
+	@tests/servers.sh
+
+# One redis-server, for those who only want to look.
+redis:
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || ls $(DUPLEX_SERVERS)/*/bin/redis-server >/dev/null 2>&1 || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -y -q redis-server; \
+		else echo "redis-server is not on PATH: install it with your package manager (Debian: apt-get install redis-server)"; exit 1; fi; }
+
+clean:
+	$(CARGO) clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'

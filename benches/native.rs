@@ -1,0 +1,318 @@
+//! The product beside native replication, in one run, on the same machine: how long a first copy takes, how many
+//! changes a second pass, how soon a write is seen at the other side, what it costs in CPU and memory.
+//!
+//! Each measurement is taken in turns (native, ours, native, ours, ...), so that what else the machine does meets both.
+//! `benches/README.md` says how to read the table. `DUPLEX_BENCH_SCALE=0.1` makes everything a tenth as big,
+//! `DUPLEX_BENCH_ROUNDS` sets the turns (3), `DUPLEX_BENCH_SERVER` the server (redis-7.0), `DUPLEX_BENCH_ONLY=native`
+//! leaves ours out.
+
+#[allow(dead_code, unused_imports, reason = "the part of the tests' support that a measurement needs")]
+#[path = "../tests/support"]
+mod support {
+    pub mod compare;
+    pub mod duplex;
+    pub mod load;
+    pub mod resp;
+    pub mod server;
+    pub mod versions;
+    pub mod wait;
+    pub mod words;
+}
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use support::{
+    compare::key_count,
+    duplex::{Duplex, JobSpec},
+    load::fill,
+    resp::Client,
+    server::Server,
+    wait::{until, wait_for},
+};
+
+/// Nothing here may take longer than this; far more than a slow machine needs.
+const LIMIT: Duration = Duration::from_secs(900);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    Native,
+    Ours,
+}
+
+fn setting(name: &str, default: f64) -> f64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+fn scaled(n: u64) -> u64 {
+    ((n as f64 * setting("DUPLEX_BENCH_SCALE", 1.0)) as u64).max(1_000)
+}
+
+fn server() -> Server {
+    let name = std::env::var("DUPLEX_BENCH_SERVER").unwrap_or_else(|_| "redis-7.0".into());
+    Server::start(&name, &["--repl-diskless-sync", "yes"])
+}
+
+/// Seconds of CPU that a process has used.
+fn cpu(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    // The name, in parentheses, may hold spaces: count behind it. utime and stime are fields 14 and 15, in ticks of
+    // 1/100 s (USER_HZ, the same on every Linux).
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    (fields[11].parse::<f64>().expect("utime") + fields[12].parse::<f64>().expect("stime")) / 100.0
+}
+
+/// Resident memory of a process in MiB.
+fn resident(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches("kB").trim().parse::<f64>().expect("kilobytes") / 1024.0
+}
+
+/// Two servers, connected one way or the other.
+struct Site {
+    a: Server,
+    b: Server,
+    duplex: Option<Duplex>,
+}
+
+impl Site {
+    /// Connects two servers and waits until all that `a` holds is at `b`; also how many seconds that took.
+    fn connect(way: Way, a: Server, b: Server, two_way: bool) -> (Site, f64) {
+        let keys = key_count(&a);
+        let began;
+        let duplex = match way {
+            Way::Native => {
+                began = Instant::now();
+                b.client().run(&format!("REPLICAOF 127.0.0.1 {}", a.port));
+                wait_for("the replica is up", LIMIT, || match b.info("replication", "master_link_status") {
+                    Some(s) if s == "up" => Ok(()),
+                    other => Err(format!("{other:?}")),
+                });
+                None
+            }
+            Way::Ours => {
+                let job = JobSpec::between(a.addr(), b.addr()).policy(&format!("two_way = {two_way}"));
+                let mut duplex = Duplex::new(&job);
+                duplex.engine();
+                began = Instant::now();
+                duplex.start_job();
+                duplex.wait_state("synchronizing", LIMIT);
+                Some(duplex)
+            }
+        };
+        // Control keys come on top of those of the source.
+        wait_for("all keys are there", LIMIT, || match key_count(&b) {
+            n if n >= keys => Ok(()),
+            n => Err(format!("{n} of {keys}")),
+        });
+        let took = began.elapsed().as_secs_f64();
+        // A replica's stream may start late; what follows measures it, not its start.
+        a.client().run("SET warm:last done");
+        arrived(&b, "warm");
+        (Site { a, b, duplex }, took)
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        let engine = self.duplex.as_ref().map(Duplex::engine_pid);
+        [self.a.pid(), self.b.pid()].into_iter().chain(engine).collect()
+    }
+}
+
+/// Writes `n` SETs of 100 bytes over four connections, 500 in a pipeline.
+fn blast(server: &Server, prefix: &str, n: u64) {
+    const CONNECTIONS: u64 = 4;
+    let value = [b'x'; 100];
+    thread::scope(|s| {
+        for c in 0..CONNECTIONS {
+            s.spawn(move || {
+                let mut client = server.client();
+                for chunk in 0..n / CONNECTIONS / 500 {
+                    for i in 0..500 {
+                        let key = format!("{prefix}:{c}:{}", (chunk * 500 + i) % 250_000);
+                        client.queue(&[b"SET".as_slice(), key.as_bytes(), &value]);
+                    }
+                    client.flush().expect("send");
+                    for _ in 0..500 {
+                        client.read().expect("a reply");
+                    }
+                }
+            });
+        }
+    });
+    server.client().run(&format!("SET {prefix}:last done"));
+}
+
+/// Waits until the last write of a blast is seen.
+fn arrived(server: &Server, prefix: &str) {
+    let mut client = server.client();
+    wait_for("the last write is there", LIMIT, || match client.run(&format!("GET {prefix}:last")).text().as_str() {
+        "done" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+/// What was measured, by name and way: one value a round.
+#[derive(Default)]
+struct Results {
+    values: BTreeMap<(usize, &'static str, &'static str), BTreeMap<Way, Vec<f64>>>,
+}
+
+impl Results {
+    fn add(&mut self, place: usize, name: &'static str, unit: &'static str, way: Way, value: f64) {
+        eprintln!("{name}, {way:?}: {value:.2} {unit}");
+        self.values.entry((place, name, unit)).or_default().entry(way).or_default().push(value);
+    }
+
+    fn print(&self) {
+        println!("\n| | unit | native | redis-duplex | ratio | spread of ours |\n|---|---|---|---|---|---|");
+        for ((_, name, unit), ways) in &self.values {
+            let sorted = |way: Way| {
+                let mut v = ways.get(&way).cloned().unwrap_or_default();
+                v.sort_by(f64::total_cmp);
+                v
+            };
+            let (native, ours) = (sorted(Way::Native), sorted(Way::Ours));
+            let middle = |v: &[f64]| v.get(v.len() / 2).copied();
+            let show = |v: Option<f64>| {
+                v.map_or("-".into(), |v| if v >= 1_000.0 { format!("{v:.0}") } else { format!("{v:.2}") })
+            };
+            let ratio = match (middle(&native), middle(&ours)) {
+                (Some(n), Some(o)) if n > 0.0 => format!("{:.2}", o / n),
+                _ => "-".into(),
+            };
+            let spread = match (ours.first(), ours.last()) {
+                (Some(low), Some(high)) => format!("{} to {}", show(Some(*low)), show(Some(*high))),
+                _ => "-".into(),
+            };
+            println!("| {name} | {unit} | {} | {} | {ratio} | {spread} |", show(middle(&native)), show(middle(&ours)));
+        }
+    }
+}
+
+fn snapshots(way: Way, results: &mut Results) {
+    for (place, name, mixed) in [(0, "first copy, strings of 100 B", false), (1, "first copy, mixed types", true)] {
+        let (a, b) = (server(), server());
+        let keys = scaled(1_000_000);
+        fill(&a, keys, mixed);
+        let (site, took) = Site::connect(way, a, b, false);
+        results.add(place, name, "keys/s", way, keys as f64 / took);
+        if let (Some(duplex), false) = (&site.duplex, mixed) {
+            results.add(12, "memory after the first copy", "MiB", way, resident(duplex.engine_pid()));
+        }
+    }
+}
+
+fn one_way(way: Way, results: &mut Results) {
+    let (site, _) = Site::connect(way, server(), server(), false);
+    let n = scaled(2_000_000);
+    let before: Vec<f64> = site.pids().into_iter().map(cpu).collect();
+    let began = Instant::now();
+    blast(&site.a, "k", n);
+    arrived(&site.b, "k");
+    let rate = n as f64 / began.elapsed().as_secs_f64();
+    let used: Vec<f64> = site.pids().into_iter().map(cpu).zip(before).map(|(now, then)| now - then).collect();
+    let million = n as f64 / 1e6;
+    results.add(2, "stream, one way", "changes/s", way, rate);
+    results.add(8, "CPU of both servers, one way", "s per million", way, (used[0] + used[1]) / million);
+    if let Some(engine) = used.get(2) {
+        results.add(9, "CPU of the engine, one way", "s per million", way, engine / million);
+    }
+}
+
+fn two_way(way: Way, results: &mut Results) {
+    let n = scaled(1_000_000);
+    let total = 2.0 * n as f64;
+    match way {
+        // Native replication has one direction: two pairs side by side carry the same load.
+        Way::Native => {
+            let pairs = [(); 2].map(|()| Site::connect(way, server(), server(), false).0);
+            let began = Instant::now();
+            thread::scope(|s| {
+                for pair in &pairs {
+                    s.spawn(|| {
+                        blast(&pair.a, "k", n);
+                        arrived(&pair.b, "k");
+                    });
+                }
+            });
+            results.add(3, "stream, both ways together", "changes/s", way, total / began.elapsed().as_secs_f64());
+        }
+        Way::Ours => {
+            let (site, _) = Site::connect(way, server(), server(), true);
+            let pid = site.duplex.as_ref().map(Duplex::engine_pid).expect("the engine runs");
+            let (began, before) = (Instant::now(), cpu(pid));
+            thread::scope(|s| {
+                for (from, to, prefix) in [(&site.a, &site.b, "a"), (&site.b, &site.a, "b")] {
+                    s.spawn(move || {
+                        blast(from, prefix, n);
+                        arrived(to, prefix);
+                    });
+                }
+            });
+            results.add(3, "stream, both ways together", "changes/s", way, total / began.elapsed().as_secs_f64());
+            results.add(10, "CPU of the engine, both ways", "s per million", way, (cpu(pid) - before) / total * 1e6);
+            results.add(13, "memory after the stream, both ways", "MiB", way, resident(pid));
+        }
+    }
+}
+
+fn latency(way: Way, results: &mut Results) {
+    let (site, _) = Site::connect(way, server(), server(), true);
+    let writes = scaled(2_000) as usize;
+    let (sent, done) = (Mutex::new(Vec::<Instant>::with_capacity(writes)), AtomicBool::new(false));
+    let mut seen: Vec<f64> = Vec::with_capacity(writes);
+    thread::scope(|s| {
+        s.spawn(|| {
+            let mut client: Client = site.a.client();
+            let began = Instant::now();
+            for i in 0..writes {
+                until(began + Duration::from_millis(5) * i as u32);
+                sent.lock().expect("the times").push(Instant::now());
+                client.run(&format!("SET clock {i}"));
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        // The reader asks without a pause: what it measures includes one round trip to the other side.
+        let (mut client, mut next, began) = (site.b.client(), 0, Instant::now());
+        while next < writes && began.elapsed() < LIMIT {
+            let Ok(value) = client.run("GET clock").text().parse::<usize>() else { continue };
+            let now = Instant::now();
+            let sent = sent.lock().expect("the times");
+            while next <= value && next < sent.len() {
+                seen.push(now.duration_since(sent[next]).as_secs_f64() * 1e3);
+                next += 1;
+            }
+        }
+    });
+    seen.sort_by(f64::total_cmp);
+    for (place, name, part) in [(4, "write to visible, p50", 0.5), (5, "write to visible, p99", 0.99)] {
+        results.add(place, name, "ms", way, seen[((seen.len() - 1) as f64 * part) as usize]);
+    }
+    if let Some(duplex) = &site.duplex {
+        let (before, began) = (cpu(duplex.engine_pid()), Instant::now());
+        until(began + Duration::from_secs(10));
+        let share = (cpu(duplex.engine_pid()) - before) / began.elapsed().as_secs_f64() * 100.0;
+        results.add(11, "CPU of the engine, idle", "% of a core", way, share);
+    }
+}
+
+fn main() {
+    let only_native = std::env::var("DUPLEX_BENCH_ONLY").is_ok_and(|v| v == "native");
+    let ways: &[Way] = if only_native { &[Way::Native] } else { &[Way::Native, Way::Ours] };
+    let mut results = Results::default();
+    for _ in 0..setting("DUPLEX_BENCH_ROUNDS", 3.0) as u32 {
+        for measure in [snapshots, one_way, two_way, latency] {
+            for way in ways {
+                measure(*way, &mut results);
+            }
+        }
+    }
+    results.print();
+}

@@ -1,0 +1,94 @@
+//! `duplex engine`: the engine in the foreground, or (`--detached`) as the daemon that other commands start.
+
+use super::{
+    host::{EndedBy, Host},
+    logging,
+    output::{self, Ending, Outcome, note, problem},
+    places::Places,
+    session,
+};
+use crate::{
+    control::{
+        Client,
+        daemon::READY,
+        listener::{EngineLock, ListenError},
+    },
+    engine::supervisor::AtOpen,
+    model::ExitCode,
+};
+use std::time::Duration;
+
+/// A session that starts an engine a moment after another one waits this long for that one.
+const OTHER_DEADLINE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Leave the terminal's session and say `ready` on standard output
+    #[arg(long, hide = true)]
+    detached: bool,
+    /// End the engine that runs; its jobs go on when it is started again
+    #[arg(long, conflicts_with = "detached")]
+    stop: bool,
+}
+
+pub async fn run(places: &Places, options: Options) -> Outcome {
+    if options.stop {
+        session::connect(places).await?.shutdown().await?;
+        output::line("the engine has ended; its jobs go on when it is started again")?;
+        return Ok(ExitCode::Fine);
+    }
+    if options.detached {
+        // Out of the terminal's session: neither its end nor its Ctrl-C comes here. Fails only where this process
+        // leads a group, and then it is nobody's child in a terminal.
+        _ = nix::unistd::setsid();
+    }
+    let _log = logging::begin(places, !options.detached)?;
+    let lock = match EngineLock::take(&places.lock_file()) {
+        Err(error @ ListenError::Running { .. }) if options.detached && other_is_ready(places).await => {
+            tracing::info!("{error}; that one is used");
+            return ready();
+        }
+        taken => taken.inspect_err(|error| tracing::error!("{error}"))?,
+    };
+    let host = match Host::with(places, lock, AtOpen::Resume).await {
+        Ok(host) => host,
+        Err(error) => {
+            if let Ending::Error(error) = &error {
+                tracing::error!("{}", error.what);
+            }
+            return Err(error);
+        }
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), socket = %places.socket().display(), "engine runs");
+    if options.detached {
+        ready()?;
+    } else {
+        note(&format!("engine runs, process {}, socket {}", std::process::id(), places.socket().display()));
+    }
+    let by = host
+        .ended()
+        .await
+        .map_err(|error| problem(ExitCode::Failed, format!("can't listen for signals: {error}"), ""))?;
+    tracing::info!(?by, "engine ends");
+    host.close().await;
+    tracing::info!("engine has ended");
+    Ok(match by {
+        EndedBy::Interrupt | EndedBy::Terminate | EndedBy::Client => ExitCode::Fine,
+    })
+}
+
+/// Tells the one who started this process. It may have gone, which is no reason to end.
+fn ready() -> Outcome {
+    _ = output::line(READY);
+    Ok(ExitCode::Fine)
+}
+
+/// Whether another engine holds the lock and answers. It may have taken the lock a moment ago and not listen yet.
+async fn other_is_ready(places: &Places) -> bool {
+    let answers = async {
+        while Client::connect(&places.live_socket(), true).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(OTHER_DEADLINE, answers).await.is_ok()
+}

@@ -1,0 +1,129 @@
+//! What is to be written to a site, in the order in which it was decided.
+//!
+//! The two links push under the job's one lock; the site's writer takes. Items are runs of changes rather than single
+//! ones, so that the common case (a stream of small changes) costs one item for some hundred of them.
+
+use super::control_key::{LoadPhase, Position};
+use crate::engine::arbiter::Token;
+use bytes::Bytes;
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+
+/// What the replies to an item mean.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ItemKind {
+    /// Changes: an error means that the sites differ in its keys.
+    Changes,
+    /// Keys of the snapshot, to be written only where the site has none: BUSYKEY is no error.
+    Merge,
+    /// DUMP and the expiry of a key, for the state that a token asks for.
+    Ask(Token),
+    /// The state that settles a key.
+    Restore(Token),
+    /// Our own notes; errors are only logged.
+    Notes,
+}
+
+/// A reply that is no error and yet tells that the site held something else than the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Telltale {
+    /// The command's place in the item.
+    pub index: u32,
+    /// What reply it must not have.
+    pub reveals: Reveals,
+}
+
+/// Which reply reveals a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reveals {
+    /// `:0` (EXPIRE and PERSIST of a key that is gone, SMOVE of a member that is not there).
+    Zero,
+    /// Nil (LMOVE and LPOP of a list that is gone).
+    Nil,
+}
+
+/// A run of commands for one database.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// The commands as RESP.
+    pub data: Bytes,
+    pub commands: u32,
+    /// `None`: they are about no database.
+    pub db: Option<u32>,
+    pub kind: ItemKind,
+    /// The arbiter's serial of the last change in it.
+    pub serial: u64,
+    pub phase: LoadPhase,
+    /// How far the source's stream has come when this item has been applied.
+    pub position: Position,
+    /// How far this site's own stream had come back as echoes when this item was decided.
+    pub echoed: Position,
+    /// Milliseconds of the job's clock at which it was decided.
+    pub decided_ms: u64,
+    /// Changes of the source in it (commands may be more or fewer).
+    pub changes: u32,
+    pub telltales: SmallVec<[Telltale; 2]>,
+    /// The next item belongs to the same transaction of the source.
+    pub glued: bool,
+}
+
+impl Item {
+    /// A transaction ends behind a token: its state has to be the last thing in it.
+    pub fn is_token(&self) -> bool {
+        matches!(self.kind, ItemKind::Ask(_))
+    }
+}
+
+/// The queue of one site.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    items: VecDeque<Item>,
+    bytes: usize,
+}
+
+impl Outbox {
+    pub fn push(&mut self, item: Item) {
+        self.bytes += item.data.len();
+        self.items.push_back(item);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Bytes of commands that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// When the oldest item was decided.
+    pub fn oldest_ms(&self) -> Option<u64> {
+        self.items.front().map(|i| i.decided_ms)
+    }
+
+    /// Takes what makes one transaction: at least one item, at most about so many commands and bytes; tokens last.
+    pub fn take(&mut self, commands: usize, bytes: usize) -> Vec<Item> {
+        let (mut n, mut size, mut taken) = (0usize, 0usize, Vec::new());
+        while let Some(item) = self.items.front() {
+            let last: Option<&Item> = taken.last();
+            if last.is_some_and(Item::is_token) && !item.is_token() {
+                break;
+            }
+            let free = last.is_some_and(|l| !l.glued);
+            if free && (n + item.commands as usize > commands || size + item.data.len() > bytes) {
+                break;
+            }
+            n += item.commands as usize;
+            size += item.data.len();
+            if let Some(item) = self.items.pop_front() {
+                taken.push(item);
+            }
+        }
+        self.bytes -= size;
+        taken
+    }
+}

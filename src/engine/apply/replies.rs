@@ -1,0 +1,180 @@
+//! Replies to transactions, matched to their items. Sans-IO: bytes go in, transactions that were answered come out.
+
+use super::outbox::{ItemKind, Reveals};
+use super::transaction::{Outcome, Transaction};
+use crate::engine::arbiter::Token;
+use crate::engine::net::ServerError;
+use crate::wire::resp::{Reply, ReplyReader, RespError};
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+
+/// What a reply told beyond "done".
+#[derive(Debug, Clone, PartialEq)]
+pub enum Finding {
+    /// The command at this place of the item failed, or its reply shows a difference.
+    Differs { item: usize, index: u32, reply: String },
+    /// A restore failed: the key is not settled.
+    RestoreFailed { item: usize, token: Token, reply: String },
+    /// The state that a token asked for.
+    State(Token, State),
+    /// One of our notes failed; to be logged.
+    NoteFailed { reply: String },
+}
+
+/// A key's value and expiry, as its site had them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// The DUMP payload; `None`: no such key.
+    pub dump: Option<Bytes>,
+    /// Milliseconds since the Unix epoch by the site's clock; `None`: no expiry.
+    pub expire_at_ms: Option<u64>,
+}
+
+/// Follows the replies of one connection.
+#[derive(Debug, Default)]
+pub struct Replies {
+    reader: ReplyReader,
+    /// Replies to the transaction at the front of the window that have been read.
+    seen: u32,
+    /// The first error among them.
+    error: Option<String>,
+}
+
+/// An answer that fits nothing that was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplyError {
+    #[error(transparent)]
+    Resp(#[from] RespError),
+    #[error("the server sent {0:?} where the reply to a transaction was due")]
+    Unexpected(String),
+    #[error("the server sent a reply that nothing had asked for")]
+    Unasked,
+}
+
+impl Replies {
+    /// Where a socket's bytes go.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        self.reader.buffer()
+    }
+
+    /// Takes replies until the next transaction of the window is answered; gives its place in the window and what was
+    /// found. Answered transactions stay where they are, with their outcome.
+    pub fn next(
+        &mut self,
+        window: &mut VecDeque<Transaction>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<usize>, ReplyError> {
+        let place = window.iter().position(|t| t.outcome == Outcome::Pending);
+        while let Some(reply) = self.reader.next_reply()? {
+            let Some(transaction) = place.and_then(|p| window.get_mut(p)) else { return Err(ReplyError::Unasked) };
+            // MULTI and each queued command answer before EXEC does.
+            if self.seen <= transaction.queued {
+                match reply {
+                    Reply::Simple(_) => {}
+                    Reply::Error(e) => {
+                        if self.error.is_none() {
+                            self.error = Some(String::from_utf8_lossy(e).into_owned());
+                        }
+                    }
+                    other => return Err(ReplyError::Unexpected(format!("{other:?}").chars().take(120).collect())),
+                }
+                self.seen += 1;
+                continue;
+            }
+            self.seen = 0;
+            let first = self.error.take();
+            match reply {
+                Reply::Array(elements) if first.is_none() => {
+                    look_through(transaction, elements, findings);
+                    transaction.outcome = Outcome::Applied;
+                }
+                Reply::Error(e) => {
+                    let text = first.unwrap_or_else(|| String::from_utf8_lossy(e).into_owned());
+                    transaction.outcome = Outcome::Refused(text);
+                }
+                other => return Err(ReplyError::Unexpected(format!("{other:?}").chars().take(120).collect())),
+            }
+            return Ok(place);
+        }
+        Ok(None)
+    }
+}
+
+fn look_through<'a>(
+    transaction: &Transaction,
+    mut elements: impl Iterator<Item = Reply<'a>>,
+    findings: &mut Vec<Finding>,
+) {
+    let mut at = 0u32;
+    for (n, item) in transaction.items.iter().enumerate() {
+        for _ in at..transaction.first_reply[n] {
+            let _ = elements.next();
+        }
+        at = transaction.first_reply[n] + item.commands;
+        let mut telltales = item.telltales.iter().peekable();
+        let mut values: Vec<Reply<'a>> = Vec::new();
+        for index in 0..item.commands {
+            let Some(reply) = elements.next() else { return };
+            let telltale = telltales.next_if(|t| t.index == index).map(|t| t.reveals);
+            let text = |e: &[u8]| String::from_utf8_lossy(e).into_owned();
+            match (&item.kind, reply) {
+                (ItemKind::Ask(_), reply) => values.push(reply),
+                (ItemKind::Merge, Reply::Error(e)) if e.starts_with(b"BUSYKEY") => {}
+                (ItemKind::Changes | ItemKind::Merge, Reply::Error(e)) => {
+                    findings.push(Finding::Differs { item: n, index, reply: text(e) });
+                }
+                (ItemKind::Restore(token), Reply::Error(e)) => {
+                    findings.push(Finding::RestoreFailed { item: n, token: *token, reply: text(e) });
+                }
+                (ItemKind::Notes, Reply::Error(e)) => findings.push(Finding::NoteFailed { reply: text(e) }),
+                (_, Reply::Int(0)) if telltale == Some(Reveals::Zero) => {
+                    findings.push(Finding::Differs { item: n, index, reply: "0".into() });
+                }
+                (_, Reply::Null) if telltale == Some(Reveals::Nil) => {
+                    findings.push(Finding::Differs { item: n, index, reply: "nil".into() });
+                }
+                _ => {}
+            }
+        }
+        if let ItemKind::Ask(token) = item.kind {
+            findings.push(Finding::State(token, state(&values)));
+        }
+    }
+}
+
+/// DUMP, then PEXPIRETIME alone, or PTTL and TIME before 7.0.
+fn state(values: &[Reply<'_>]) -> State {
+    let dump = match values.first() {
+        Some(Reply::Bulk(b)) => Some(Bytes::copy_from_slice(b)),
+        _ => None,
+    };
+    let ttl = values.get(1).and_then(Reply::int).filter(|t| *t >= 0).map(|t| t as u64);
+    let now = values.get(2).and_then(Reply::elements).map(|mut t| {
+        let mut part = || t.next().and_then(|r| r.int()).unwrap_or(0).max(0) as u64;
+        let seconds = part();
+        seconds * 1000 + part() / 1000
+    });
+    State { dump, expire_at_ms: ttl.map(|t| t + now.unwrap_or(0)) }
+}
+
+/// What a refusal means for the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It goes away without anybody's doing: wait.
+    Passing,
+    /// Somebody has to mend it; it is tried again until then.
+    Standing,
+    /// This server will never take one of the commands: not the transaction, but that command is at fault.
+    Command,
+}
+
+impl Refusal {
+    pub fn of(text: &str) -> Refusal {
+        match ServerError::classify(text) {
+            ServerError::UnknownCommand | ServerError::CrossSlot => Refusal::Command,
+            ServerError::Other if text.starts_with("ERR") && !text.contains("MULTI") => Refusal::Command,
+            kind if kind.passes_by_itself() => Refusal::Passing,
+            _ => Refusal::Standing,
+        }
+    }
+}

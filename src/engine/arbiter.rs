@@ -1,0 +1,581 @@
+//! The arbiter: which changes of two sites are concurrent, and how one key's conflict is settled. Sans-IO.
+//!
+//! It owns the in-flight table of each site and the open episodes; both links of a job share one, under one lock. It
+//! refuses to know of sockets, streams and time: callers tell it what was read, and carry out its [`Effect`]s **in
+//! order, before** whatever they send themselves for the same call.
+//!
+//! Invariants
+//! - A change read from a site's stream is concurrent with the other site's changes to the same key exactly when
+//!   those are in flight to that site at that moment.
+//! - `Effect::Persist` of an episode stands in the outbox of a site before anything whose loss it would excuse.
+//! - While an episode is open, the authority's own changes to its key are not forwarded (the coming transfer carries
+//!   them), except after a RESTORE that has been placed; the other site's always are.
+//! - An episode ends only when the RESTORE's echo was read and the other site had not changed the key since the token.
+
+pub mod class;
+pub mod classify;
+pub mod episode;
+pub mod table;
+
+use crate::model::Side;
+use class::{Class, Part, commute};
+use episode::{Cause, Episode, Episodes, Phase};
+use std::collections::VecDeque;
+use table::{GroupKey, Table};
+
+/// One key that a change reads or writes.
+#[derive(Debug, Clone, Copy)]
+pub struct Touch<'a> {
+    pub db: u32,
+    pub key: &'a [u8],
+    /// Of (db, key), by [`Arbiter::hash`].
+    pub hash: u64,
+    pub class: Class,
+    pub part: Part,
+}
+
+impl Touch<'_> {
+    fn writes(&self) -> bool {
+        self.class != Class::Read
+    }
+}
+
+/// Whether a change goes to the other site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it; it has been entered as in flight, and this is its serial there.
+    Forward(u64),
+    /// Do not send it: a state transfer carries its result, or a concurrent write stands.
+    Withhold,
+}
+
+/// Names a question for a key's state, for ever: no echo of an earlier engine is ever taken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(pub u64);
+
+/// What the caller has to put into a site's outbox, or to report.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Ask `site` for the key's state at the end of a transaction; the transaction's serial is at least this one.
+    Ask { site: Side, token: Token, db: u32, key: Box<[u8]>, serial: u64 },
+    /// Put the state that `token` brought into `site`'s outbox, now: nothing read later may come before it.
+    Restore { site: Side, token: Token, db: u32, key: Box<[u8]>, serial: u64 },
+    /// Write down at `site`, in the order of its outbox, that the episode is open.
+    Persist { site: Side, db: u32, key: Box<[u8]>, number: u64, authority: Side },
+    /// Write down at `site` that no episode of the key is open any more.
+    Forget { site: Side, db: u32, key: Box<[u8]> },
+    /// An episode began (or took another authority): for the operator.
+    Opened { number: u64 },
+    /// An episode ended.
+    Settled(Box<Episode>),
+}
+
+/// How long a token waits after a round that was in vain: doubled each time, at most a second.
+const BACKOFF_FIRST_MS: u64 = 2;
+const BACKOFF_MOST_MS: u64 = 1000;
+/// Tokens under way at once; more wait, so that an avalanche of conflicts does not fill a link with transfers.
+const ROUNDS_AT_ONCE: usize = 256;
+
+/// What has been counted since the start; the same names as in the status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub opened: u64,
+    pub settled: u64,
+    pub rounds: u64,
+    pub withheld: u64,
+}
+
+#[derive(Debug)]
+pub struct Arbiter {
+    /// By the site they are in flight to.
+    tables: [Table; 2],
+    episodes: Episodes,
+    effects: Vec<Effect>,
+    /// Tokens sent to a site whose echo has not been read: (serial, token), in order.
+    asked: [VecDeque<(u64, Token)>; 2],
+    /// Restores sent to a site whose echo has not been read.
+    restored: [VecDeque<(u64, Token)>; 2],
+    token_serial: u64,
+    counters: Counters,
+    /// A job with one link: nothing can be concurrent, nothing is entered.
+    one_way: bool,
+    hasher: foldhash::quality::FixedState,
+}
+
+impl Arbiter {
+    /// `epoch` grows with each start of the job's engine; tokens and episode numbers are unique through it.
+    /// `seed` varies the hash of keys, so that nobody can prepare keys that collide.
+    pub fn new(epoch: u64, seed: u64, one_way: bool) -> Self {
+        Arbiter {
+            tables: [Table::new(), Table::new()],
+            episodes: Episodes::new(epoch << 32),
+            effects: Vec::new(),
+            asked: Default::default(),
+            restored: Default::default(),
+            token_serial: epoch << 32,
+            counters: Counters::default(),
+            one_way,
+            hasher: foldhash::quality::FixedState::with_seed(seed),
+        }
+    }
+
+    /// The hash under which a key is in flight.
+    #[inline]
+    pub fn hash(&self, db: u32, key: &[u8]) -> u64 {
+        use std::hash::{BuildHasher, Hasher};
+        let mut h = self.hasher.build_hasher();
+        h.write_u32(db);
+        h.write(key);
+        h.finish().max(1)
+    }
+
+    pub fn is_one_way(&self) -> bool {
+        self.one_way
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub fn episodes(&self) -> &Episodes {
+        &self.episodes
+    }
+
+    /// Keys in flight to a site, and the bytes of the table that holds them.
+    pub fn in_flight(&self, site: Side) -> (usize, usize) {
+        (self.tables[site.index()].len(), self.tables[site.index()].memory())
+    }
+
+    /// The serial of the newest thing sent to a site.
+    pub fn last_serial(&self, site: Side) -> u64 {
+        self.tables[site.index()].last_serial()
+    }
+
+    /// Nothing is in flight and no episode is open.
+    pub fn is_quiet(&self) -> bool {
+        self.episodes.is_empty() && self.tables.iter().all(Table::is_empty)
+    }
+
+    /// What the caller has to do, in order. To be taken after each call below, under the same lock.
+    pub fn take_effects(&mut self) -> std::vec::Drain<'_, Effect> {
+        self.effects.drain(..)
+    }
+
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
+    // ---- reading -----------------------------------------------------------------------------------------------
+
+    /// A change to one key was read from `here`'s stream. `at`: when it was made, in the arbiter's clock; 0 unknown.
+    pub fn change(&mut self, here: Side, touch: &Touch<'_>, at: u32) -> Verdict {
+        let peer = here.other();
+        if self.one_way {
+            return Verdict::Forward(self.tables[peer.index()].skip());
+        }
+        let table = &self.tables[here.index()];
+        let (mut against, mut only_deletes, mut was_read) = (false, true, false);
+        let (mut earliest, mut known) = (u32::MAX, true);
+        for (_, e) in table.changes(touch.hash) {
+            if commute((touch.class, touch.part), (e.class, e.part)) {
+                continue;
+            }
+            if e.class == Class::Read {
+                was_read = true;
+                continue;
+            }
+            against = true;
+            only_deletes &= e.class.is_delete();
+            known &= e.at != 0;
+            earliest = earlier(earliest, e.at);
+        }
+        if table.flush_covers(touch.db) && !touch.class.is_delete() {
+            against = true;
+        }
+        if was_read {
+            // What is in flight reads this key and writes another: that one comes out differently here.
+            self.spread(touch.db, touch.key, touch.hash);
+        }
+        let open = !self.episodes.is_empty() && self.episodes.contains(touch.hash, touch.db, touch.key);
+        if !against && !open {
+            return self.enter(peer, touch, at);
+        }
+        if touch.class == Class::Delete && against && !only_deletes {
+            // A deletion never beats a concurrent write: it may be the expiry of the value before.
+            match self.episodes.get_mut(touch.hash, touch.db, touch.key) {
+                None => self.open(touch, peer, Cause::WriteBeatsDelete, Some((here, at))),
+                Some(e) if e.authority == peer => e.dirty |= e.phase != Phase::NeedToken,
+                Some(_) => {}
+            }
+            self.counters.withheld += 1;
+            return Verdict::Withhold;
+        }
+        if !open {
+            // At the site of the earlier change the later one is applied on top: the order in time stands.
+            let unknown = !known || at == 0 || earliest == u32::MAX;
+            let authority = if only_deletes || unknown || later(earliest, at) { peer } else { here };
+            self.open(touch, authority, Cause::ConcurrentWrite, Some((here, at)));
+        }
+        let Some(e) = self.episodes.get_mut(touch.hash, touch.db, touch.key) else {
+            return self.enter(peer, touch, at);
+        };
+        if e.authority == here {
+            // After the RESTORE that has been placed, in order; before it, the transfer carries this change.
+            if e.phase == Phase::RestoreSent && !e.dirty {
+                return self.enter(peer, touch, at);
+            }
+            self.counters.withheld += 1;
+            return Verdict::Withhold;
+        }
+        e.dirty |= e.phase != Phase::NeedToken;
+        self.enter(peer, touch, at)
+    }
+
+    /// A change to several keys that can't be applied by halves was read from `here`'s stream: RENAME, a client's
+    /// transaction, a script's effects. A key may stand in it several times.
+    pub fn change_many(&mut self, here: Side, touches: &[Touch<'_>], at: u32) -> Verdict {
+        let peer = here.other();
+        if self.one_way {
+            return Verdict::Forward(self.tables[peer.index()].skip());
+        }
+        if self.may_go_whole(here, touches) {
+            let table = &mut self.tables[peer.index()];
+            let mut keys: Vec<GroupKey> = Vec::with_capacity(touches.len());
+            for t in touches {
+                match keys.iter_mut().find(|k| k.db == t.db && *k.key == *t.key) {
+                    Some(k) => k.written |= t.writes(),
+                    None => keys.push(GroupKey { db: t.db, key: t.key.into(), written: t.writes() }),
+                }
+            }
+            let group = table.group(keys);
+            let mut serial = table.last_serial();
+            for t in touches {
+                serial = table.push(t.hash, t.class, t.part, at, group);
+            }
+            table.seal(group);
+            return Verdict::Forward(serial);
+        }
+        for t in touches.iter().filter(|t| t.writes()) {
+            match self.episodes.get_mut(t.hash, t.db, t.key) {
+                Some(e) if e.authority == here => e.dirty |= e.phase == Phase::RestoreSent,
+                // Also flips one: this write is the latest.
+                _ => self.open(t, here, Cause::SeveralKeys, Some((here, at))),
+            }
+        }
+        self.counters.withheld += 1;
+        Verdict::Withhold
+    }
+
+    /// A change that can't be said in the other site's words was read from `here`'s stream: its keys are carried as
+    /// state.
+    pub fn change_as_state(&mut self, here: Side, touches: &[Touch<'_>], at: u32) {
+        if self.one_way {
+            return;
+        }
+        for t in touches.iter().filter(|t| t.writes()) {
+            match self.episodes.get_mut(t.hash, t.db, t.key) {
+                // The token's state may be from before this change: another round.
+                Some(e) => e.dirty |= e.phase != Phase::NeedToken,
+                None => self.open(t, here, Cause::Untranslatable, Some((here, at))),
+            }
+        }
+    }
+
+    /// Whether [`Arbiter::change_many`] would forward these as they stand. Where it would not, commands that touch one
+    /// key each had better be handled one by one: nothing is lost then that a transfer of the other site's state would
+    /// overwrite.
+    pub fn may_go_whole(&self, here: Side, touches: &[Touch<'_>]) -> bool {
+        self.one_way || touches.iter().all(|t| self.is_free(here, t))
+    }
+
+    /// A whole-database deletion is forwarded to `here`'s peer.
+    pub fn flush(&mut self, here: Side, db: Option<u32>) -> Verdict {
+        let table = &mut self.tables[here.other().index()];
+        Verdict::Forward(if self.one_way { table.skip() } else { table.push_flush(db) })
+    }
+
+    /// Something that touches no key is sent to a site (PUBLISH, a function): it takes a serial alone.
+    pub fn pass(&mut self, here: Side) -> Verdict {
+        let table = &mut self.tables[here.other().index()];
+        Verdict::Forward(if self.one_way { table.skip() } else { table.mark() })
+    }
+
+    /// One key of the snapshot of `here` is to be sent. `merge`: the site's own key stands aside if the other has one.
+    pub fn snapshot_key(&mut self, here: Side, touch: &Touch<'_>, merge: bool) -> Verdict {
+        let peer = here.other();
+        if self.one_way {
+            return Verdict::Forward(self.tables[peer.index()].skip());
+        }
+        if self.is_free(here, touch) {
+            return self.enter(peer, touch, 0);
+        }
+        if merge {
+            // What is in flight to here came from the side that stands.
+            if !self.episodes.contains(touch.hash, touch.db, touch.key) {
+                self.open(touch, peer, Cause::Merge, Some((here, 0)));
+            }
+            return Verdict::Withhold;
+        }
+        // The other site has changed this key while the snapshot was under way: that change is on top of it, here.
+        match self.episodes.get_mut(touch.hash, touch.db, touch.key) {
+            Some(e) => e.dirty |= e.phase != Phase::NeedToken,
+            None => self.open(touch, here, Cause::Snapshot, Some((here, 0))),
+        }
+        Verdict::Withhold
+    }
+
+    /// How many deletions of this key the transactions up to `serial` make themselves. A DEL in an echo beyond these
+    /// is the site's own: the key had expired when the change reached it.
+    pub fn own_deletes(&self, here: Side, serial: u64, hash: u64) -> usize {
+        self.tables[here.index()].changes(hash).filter(|(s, e)| *s <= serial && e.class == Class::Delete).count()
+    }
+
+    /// Whether anything but deletions of this key was sent to `here` and has not been read as an echo, up to `serial`.
+    /// A DEL in an echo that the batch's own DELs (those whose reply was not 0) do not account for then means that the
+    /// key had expired when that change reached it: the site [`differs`](Arbiter::differs) from the source of the
+    /// change. Without such a change the deletion was what the other site wanted, or is part of a state transfer.
+    pub fn writes_up_to(&self, here: Side, serial: u64, hash: u64) -> bool {
+        let mut changes = self.tables[here.index()].changes(hash);
+        changes.any(|(s, e)| s <= serial && !matches!(e.class, Class::Delete | Class::Transfer))
+    }
+
+    /// The serial, in `here`'s table, of what an earlier engine had applied there up to this position of the other
+    /// site's stream; 0 if none of it is in flight.
+    pub fn serial_of_before(&self, here: Side, offset: u64) -> u64 {
+        self.tables[here.index()].recovered_serial(offset)
+    }
+
+    /// Tokens that the echo with this serial answers: their states have to be at hand before [`Arbiter::echo`].
+    pub fn awaited(&self, here: Side, serial: u64) -> impl Iterator<Item = Token> + '_ {
+        let asked = &self.asked[here.index()];
+        asked.iter().take_while(move |(s, _)| *s <= serial).map(|(_, t)| *t).filter(|t| self.wants(*t))
+    }
+
+    /// Whether the state that this token brings is still wanted.
+    pub fn wants(&self, token: Token) -> bool {
+        self.episodes.by_token(token).is_some_and(|e| e.phase == Phase::TokenSent)
+    }
+
+    /// An echo of this engine was read from `here`'s stream: all that was sent there up to `serial` has happened.
+    pub fn echo(&mut self, here: Side, serial: u64, now_ms: u64) {
+        let (i, peer) = (here.index(), here.other());
+        self.tables[i].clear(serial);
+        while let Some(&(s, token)) = self.asked[i].front()
+            && s <= serial
+        {
+            self.asked[i].pop_front();
+            let Some(e) = self.episodes.by_token_mut(token) else { continue };
+            if e.phase != Phase::TokenSent {
+                continue;
+            }
+            // The state takes its exact place among the changes: older ones are in it, newer ones follow it.
+            e.phase = Phase::RestoreSent;
+            let (db, key, hash) = (e.db, e.key.clone(), e.hash);
+            let serial = self.tables[peer.index()].push(hash, Class::Transfer, Part::WHOLE, 0, 0);
+            self.restored[peer.index()].push_back((serial, token));
+            self.effects.push(Effect::Restore { site: peer, token, db, key, serial });
+        }
+        while let Some(&(s, token)) = self.restored[i].front()
+            && s <= serial
+        {
+            self.restored[i].pop_front();
+            let Some(e) = self.episodes.by_token_mut(token) else { continue };
+            if e.phase != Phase::RestoreSent {
+                continue;
+            }
+            if e.dirty {
+                e.again(now_ms, BACKOFF_FIRST_MS, BACKOFF_MOST_MS);
+                self.episodes.queue(token);
+                self.counters.rounds += 1;
+            } else if let Some(mut e) = self.episodes.remove(token) {
+                e.settled = Some(now_ms);
+                self.counters.settled += 1;
+                for site in Side::BOTH {
+                    self.effects.push(Effect::Forget { site, db: e.db, key: e.key.clone() });
+                }
+                self.effects.push(Effect::Settled(Box::new(e)));
+            }
+        }
+    }
+
+    /// An echo that an earlier engine of this job caused: it had applied `here`'s peer up to `offset` by then.
+    pub fn echo_of_before(&mut self, here: Side, offset: u64) {
+        self.tables[here.index()].clear_recovered(offset);
+    }
+
+    // ---- replies -----------------------------------------------------------------------------------------------
+
+    /// A change that was sent to a site failed there, or its reply shows that the site held something else: the sites
+    /// differ in this key. `authority`: whose value stands where no episode is open yet.
+    pub fn differs(&mut self, touch: &Touch<'_>, authority: Side, cause: Cause) {
+        if self.one_way {
+            return;
+        }
+        match self.episodes.get_mut(touch.hash, touch.db, touch.key) {
+            Some(e) => e.dirty |= e.phase != Phase::NeedToken,
+            None => self.open(touch, authority, cause, None),
+        }
+    }
+
+    /// A change to one key that was sent to `target` was certainly not applied there (its transaction was rejected),
+    /// though later ones were. [`Verdict::Forward`]: send it again; the target is the authority of an open episode, so
+    /// it needs the change and its place among the others does not matter.
+    pub fn overtaken(&mut self, target: Side, touch: &Touch<'_>) -> Verdict {
+        if self.one_way || touch.class == Class::Transfer {
+            // With one link there is nobody who could settle it: the next write to the key does.
+            self.differs(touch, target.other(), Cause::ApplyError);
+            return Verdict::Withhold;
+        }
+        let again = self.episodes.get_mut(touch.hash, touch.db, touch.key).is_some_and(|e| e.authority == target);
+        self.differs(touch, target.other(), Cause::ApplyError);
+        if again { self.enter(target, touch, 0) } else { Verdict::Withhold }
+    }
+
+    /// The transaction with this token was applied, but its reply is lost: ask again.
+    pub fn token_lost(&mut self, token: Token, now_ms: u64) {
+        if let Some(e) = self.episodes.by_token_mut(token)
+            && e.phase == Phase::TokenSent
+        {
+            e.again(now_ms, BACKOFF_FIRST_MS, BACKOFF_MOST_MS);
+            self.episodes.queue(token);
+        }
+    }
+
+    // ---- settling ----------------------------------------------------------------------------------------------
+
+    /// Sends tokens for the episodes that are due. Returns when to call again, if something waits.
+    pub fn settle(&mut self, now_ms: u64) -> Option<u64> {
+        while self.asked.iter().map(VecDeque::len).sum::<usize>() < ROUNDS_AT_ONCE {
+            let Some(e) = self.episodes.next_due(now_ms) else { break };
+            self.token_serial += 1;
+            let token = Token(self.token_serial);
+            e.phase = Phase::TokenSent;
+            e.dirty = false;
+            e.rounds += 1;
+            let (site, db, key, old) = (e.authority, e.db, e.key.clone(), e.number);
+            self.episodes.set_token(old, token);
+            let serial = self.tables[site.index()].mark();
+            self.asked[site.index()].push_back((serial, token));
+            self.effects.push(Effect::Ask { site, token, db, key, serial });
+        }
+        self.episodes.next_at()
+    }
+
+    // ---- recovery ----------------------------------------------------------------------------------------------
+
+    /// Step 1: a change that an earlier engine applied at `here`'s peer, up to `offset` of `here`'s stream, and whose
+    /// echo it had not read. Entered with all its keys, in its own words.
+    pub fn recover_change(&mut self, here: Side, touches: &[Touch<'_>], offset: u64) {
+        if self.one_way {
+            return;
+        }
+        let table = &mut self.tables[here.other().index()];
+        let group = if touches.len() > 1 {
+            table.group(
+                touches
+                    .iter()
+                    .map(|t| GroupKey { db: t.db, key: t.key.into(), written: t.class != Class::Read })
+                    .collect(),
+            )
+        } else {
+            0
+        };
+        for t in touches {
+            table.push(t.hash, t.class, t.part, 0, group);
+            table.recovered(offset);
+        }
+        table.seal(group);
+    }
+
+    /// Step 2: an episode that was open, as a site had it written down. To be called with the highest number of each
+    /// key, after all of step 1.
+    pub fn recover_episode(&mut self, db: u32, key: &[u8], authority: Side) {
+        let touch = Touch { db, key, hash: self.hash(db, key), class: Class::Write, part: Part::WHOLE };
+        // One that has spread here from another key gives way: the authority that was written down has changes which
+        // were not forwarded because of it.
+        let known = self.episodes.get_mut(touch.hash, db, key).is_some_and(|e| e.cause != Cause::Spread);
+        if !self.one_way && !known {
+            self.open(&touch, authority, Cause::Recovery, None);
+        }
+    }
+
+    // ---- inside ------------------------------------------------------------------------------------------------
+
+    fn enter(&mut self, site: Side, t: &Touch<'_>, at: u32) -> Verdict {
+        Verdict::Forward(self.tables[site.index()].push(t.hash, t.class, t.part, at, 0))
+    }
+
+    /// No change in flight to `here` stands against this one, and no episode of its key is open.
+    fn is_free(&self, here: Side, t: &Touch<'_>) -> bool {
+        let table = &self.tables[here.index()];
+        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class, e.part)))
+            && (self.episodes.is_empty() || !self.episodes.contains(t.hash, t.db, t.key))
+            && !table.flush_covers(t.db)
+    }
+
+    /// Opens an episode (or gives an open one another authority), and one for every key that it spreads to: a change
+    /// to several keys that is in flight and touches this key runs on other data than it did at its source, so its
+    /// source is the authority for all that it writes.
+    fn open(&mut self, touch: &Touch<'_>, authority: Side, cause: Cause, by: Option<(Side, u32)>) {
+        self.open_one(touch.db, touch.key, touch.hash, authority, cause, by.map(|(s, at)| (s, touch.class, at)));
+        self.spread(touch.db, touch.key, touch.hash);
+    }
+
+    /// Opens episodes for all that the changes in flight which touch this key write, and so on.
+    fn spread(&mut self, db: u32, key: &[u8], hash: u64) {
+        let mut todo: Vec<(u32, Box<[u8]>, u64)> = vec![(db, key.into(), hash)];
+        while let Some((db, key, hash)) = todo.pop() {
+            let mut reached: Vec<(u32, Box<[u8]>, u64, Side)> = Vec::new();
+            for site in Side::BOTH {
+                let table = &self.tables[site.index()];
+                for (_, entry) in table.changes(hash) {
+                    for k in table.group_keys(entry.group).iter().filter(|k| k.written) {
+                        if !(k.db == db && k.key == key) {
+                            reached.push((k.db, k.key.clone(), self.hash(k.db, &k.key), site.other()));
+                        }
+                    }
+                }
+            }
+            for (db, key, hash, source) in reached {
+                if !self.episodes.contains(hash, db, &key) {
+                    self.open_one(db, &key, hash, source, Cause::Spread, None);
+                    todo.push((db, key, hash));
+                }
+            }
+        }
+    }
+
+    fn open_one(
+        &mut self,
+        db: u32,
+        key: &[u8],
+        hash: u64,
+        authority: Side,
+        cause: Cause,
+        by: Option<(Side, Class, u32)>,
+    ) {
+        let mut e = Episode::new(db, key.into(), hash, authority, cause);
+        e.seen_in_flight =
+            Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class, e.at)));
+        e.opened_by = by;
+        let number = self.episodes.open(e);
+        self.counters.opened += 1;
+        for site in Side::BOTH {
+            self.effects.push(Effect::Persist { site, db, key: key.into(), number, authority });
+        }
+        self.effects.push(Effect::Opened { number });
+    }
+}
+
+/// Whether `b` is strictly later than `a` in the arbiter's wrapping clock.
+fn later(a: u32, b: u32) -> bool {
+    (b.wrapping_sub(a) as i32) > 0
+}
+
+/// The earlier of two times; `u32::MAX` stands for none yet.
+fn earlier(a: u32, b: u32) -> u32 {
+    if a == u32::MAX || later(b, a) { b } else { a }
+}
+
+#[cfg(test)]
+mod tests;

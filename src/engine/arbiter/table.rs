@@ -1,0 +1,295 @@
+//! The in-flight table of one site: which changes were sent to it and have not been read back as echoes.
+//!
+//! Invariants: entries stand in the order in which they were sent; the index finds the newest entry of a key, and each
+//! entry names the one before it of the same key, so a lookup costs as many steps as the key has changes in flight.
+//! Clearing takes entries off the front alone. One entry takes 32 bytes, its place in the index about 10 more; nothing
+//! is allocated per change once the window has been reached.
+
+use super::class::{Class, Part};
+use hashbrown::HashTable;
+use std::collections::{HashMap, VecDeque};
+
+/// One key of one change in flight.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    pub hash: u64,
+    /// Milliseconds of the arbiter's clock when the change was made; 0 where unknown.
+    pub at: u32,
+    pub part: Part,
+    /// How many entries back the one before it of the same key stands; 0 if there is none.
+    back: u32,
+    /// Names the group of a change to several keys; 0 for a change to one.
+    pub group: u32,
+    pub class: Class,
+}
+
+/// A key of a change to several keys.
+#[derive(Debug, Clone)]
+pub struct GroupKey {
+    pub db: u32,
+    pub key: Box<[u8]>,
+    pub written: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Table {
+    entries: VecDeque<Entry>,
+    /// The serial of `entries[0]`. Serials begin at 1 and count entries, tokens and restores alike.
+    first: u64,
+    /// Newest entry of each key, by its serial's low half.
+    index: HashTable<u32>,
+    groups: HashMap<u32, (u64, Vec<GroupKey>)>,
+    group_serial: u32,
+    /// Of changes that an earlier engine sent: (offset, serial). They are cleared by offset.
+    recovered: VecDeque<(u64, u64)>,
+    /// Whole-database deletions in flight: serial and database (`None` for all).
+    flushes: VecDeque<(u64, Option<u32>)>,
+}
+
+impl Table {
+    pub fn new() -> Self {
+        Table { first: 1, ..Table::default() }
+    }
+
+    /// How many keys of changes are in flight.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes the table holds.
+    pub fn memory(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.index.capacity() * (size_of::<u32>() + 1)
+    }
+
+    /// The serial of the newest entry; 0 before the first.
+    pub fn last_serial(&self) -> u64 {
+        self.first + self.entries.len() as u64 - 1
+    }
+
+    fn at(&self, serial: u64) -> Option<&Entry> {
+        self.entries.get(serial.checked_sub(self.first)? as usize)
+    }
+
+    /// The full serial that has this low half, among those in flight.
+    fn widen(first: u64, low: u32) -> u64 {
+        first + u64::from(low.wrapping_sub(first as u32))
+    }
+
+    /// Enters one key of a change; returns its serial.
+    pub fn push(&mut self, hash: u64, class: Class, part: Part, at: u32, group: u32) -> u64 {
+        let serial = self.first + self.entries.len() as u64;
+        let (first, entries) = (self.first, &self.entries);
+        let hash_of = |low: &u32| entries.get((Self::widen(first, *low) - first) as usize).map_or(0, |e| e.hash);
+        let mut back = 0;
+        match self.index.find_mut(hash, |low| hash_of(low) == hash) {
+            Some(low) => {
+                back = (serial - Self::widen(first, *low)) as u32;
+                *low = serial as u32;
+            }
+            None => {
+                self.index.insert_unique(hash, serial as u32, hash_of);
+            }
+        }
+        self.entries.push_back(Entry { hash, at, part, back, group, class });
+        serial
+    }
+
+    /// Takes a serial for something that is no change to a key (a token, a bare checkpoint).
+    pub fn mark(&mut self) -> u64 {
+        // An entry of a key that no key hashes to in practice; it keeps serials and entries in step.
+        let serial = self.first + self.entries.len() as u64;
+        self.entries.push_back(Entry {
+            hash: 0,
+            at: 0,
+            part: Part::WHOLE,
+            back: u32::MAX,
+            group: 0,
+            class: Class::Read,
+        });
+        serial
+    }
+
+    /// Takes a serial and holds nothing: for a job with one link, which reads no echoes.
+    pub fn skip(&mut self) -> u64 {
+        debug_assert!(self.entries.is_empty());
+        self.first += 1;
+        self.first - 1
+    }
+
+    /// Opens a group for a change to several keys; its number goes into the entries that follow.
+    pub fn group(&mut self, keys: Vec<GroupKey>) -> u32 {
+        self.group_serial = self.group_serial.wrapping_add(1).max(1);
+        self.groups.insert(self.group_serial, (u64::MAX, keys));
+        self.group_serial
+    }
+
+    /// All entries of a group have been pushed: it goes when the newest of them does.
+    pub fn seal(&mut self, group: u32) {
+        let last = self.last_serial();
+        if let Some(entry) = self.groups.get_mut(&group) {
+            entry.0 = last;
+        }
+    }
+
+    /// The keys of a group.
+    pub fn group_keys(&self, group: u32) -> &[GroupKey] {
+        self.groups.get(&group).map_or(&[], |(_, keys)| keys)
+    }
+
+    /// Enters a deletion of a whole database (`None`: of all).
+    pub fn push_flush(&mut self, db: Option<u32>) -> u64 {
+        let serial = self.mark();
+        self.flushes.push_back((serial, db));
+        serial
+    }
+
+    /// Whether a whole-database deletion that covers `db` is in flight.
+    pub fn flush_covers(&self, db: u32) -> bool {
+        self.flushes.iter().any(|&(_, f)| f.is_none_or(|f| f == db))
+    }
+
+    /// Remembers that the newest entry came from an earlier engine, at this position of its source's stream.
+    pub fn recovered(&mut self, offset: u64) {
+        let serial = self.last_serial();
+        self.recovered.push_back((offset, serial));
+    }
+
+    /// The serial up to which an earlier engine's entries reach at this position; 0 if none of them is left.
+    pub fn recovered_serial(&self, offset: u64) -> u64 {
+        let upto = self.recovered.partition_point(|(o, _)| *o <= offset);
+        upto.checked_sub(1).and_then(|i| self.recovered.get(i)).map_or(0, |(_, s)| *s)
+    }
+
+    /// The changes to a key in flight, newest first, each with its serial.
+    pub fn changes(&self, hash: u64) -> impl Iterator<Item = (u64, &Entry)> + '_ {
+        let (first, entries) = (self.first, &self.entries);
+        let newest = self
+            .index
+            .find(hash, |low| entries.get((Self::widen(first, *low) - first) as usize).is_some_and(|e| e.hash == hash))
+            .map(|low| Self::widen(first, *low));
+        let mut next = newest;
+        std::iter::from_fn(move || {
+            let serial = next?;
+            let entry = self.at(serial)?;
+            next = match entry.back {
+                0 => None,
+                back => serial.checked_sub(u64::from(back)).filter(|s| *s >= self.first),
+            };
+            Some((serial, entry))
+        })
+    }
+
+    /// An echo was read: everything sent up to `serial` has happened there.
+    pub fn clear(&mut self, serial: u64) {
+        while self.first <= serial {
+            let Some(entry) = self.entries.front().copied() else { break };
+            let low = self.first as u32;
+            if entry.back != u32::MAX
+                && let Ok(found) = self.index.find_entry(entry.hash, |l| *l == low)
+            {
+                found.remove();
+            }
+            if entry.group != 0 && self.groups.get(&entry.group).is_some_and(|(last, _)| *last <= self.first) {
+                self.groups.remove(&entry.group);
+            }
+            self.entries.pop_front();
+            self.first += 1;
+        }
+        while self.flushes.front().is_some_and(|(s, _)| *s <= serial) {
+            self.flushes.pop_front();
+        }
+        while self.recovered.front().is_some_and(|(_, s)| *s <= serial) {
+            self.recovered.pop_front();
+        }
+    }
+
+    /// An echo that an earlier engine caused was read: what it applied up to `offset` has happened there.
+    pub fn clear_recovered(&mut self, offset: u64) {
+        let mut upto = 0;
+        while let Some(&(o, serial)) = self.recovered.front()
+            && o <= offset
+        {
+            upto = serial;
+            self.recovered.pop_front();
+        }
+        self.clear(upto);
+    }
+}
+
+#[cfg(test)]
+impl Table {
+    /// Nothing is held for anything that is over.
+    pub(super) fn is_clean(&self) -> bool {
+        self.entries.is_empty()
+            && self.index.is_empty()
+            && self.groups.is_empty()
+            && self.recovered.is_empty()
+            && self.flushes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_small() {
+        assert!(size_of::<Entry>() <= 32);
+        let mut t = Table::new();
+        for i in 0..100_000u64 {
+            t.push(i.wrapping_mul(0x9e37_79b9_7f4a_7c15), Class::Write, Part::WHOLE, 1, 0);
+        }
+        let each = t.memory() as f64 / t.len() as f64;
+        assert!(each < 64.0, "{each} bytes a change");
+    }
+
+    #[test]
+    fn finds_what_is_in_flight_and_only_that() {
+        let mut model: VecDeque<(u64, u64)> = VecDeque::new();
+        let mut t = Table::new();
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut cleared = 0;
+        for _ in 0..50_000 {
+            if rng.u32(..10) < 7 {
+                let hash = u64::from(rng.u32(..20)) + 1;
+                let serial = if rng.u32(..9) == 0 {
+                    t.mark()
+                } else {
+                    let s = t.push(hash, Class::Write, Part::WHOLE, 0, 0);
+                    model.push_back((s, hash));
+                    s
+                };
+                assert_eq!(serial, t.last_serial());
+            } else if t.last_serial() > cleared {
+                cleared += rng.u64(1..=(t.last_serial() - cleared));
+                t.clear(cleared);
+                model.retain(|(s, _)| *s > cleared);
+            }
+            for hash in 1..=20u64 {
+                let expected: Vec<u64> = model.iter().rev().filter(|(_, h)| *h == hash).map(|(s, _)| *s).collect();
+                let seen: Vec<u64> = t.changes(hash).map(|(s, _)| s).collect();
+                assert_eq!(seen, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_engine_sent_is_cleared_by_offset() {
+        let mut t = Table::new();
+        for (offset, hash) in [(100, 1), (150, 2), (150, 3), (200, 4)] {
+            t.push(hash, Class::Write, Part::WHOLE, 0, 0);
+            t.recovered(offset);
+        }
+        t.push(5, Class::Write, Part::WHOLE, 0, 0);
+        t.clear_recovered(150);
+        let left: Vec<u64> = (1..=5).filter(|h| t.changes(*h).next().is_some()).collect();
+        assert_eq!(left, [4, 5]);
+        t.clear_recovered(1000);
+        let left: Vec<u64> = (1..=5).filter(|h| t.changes(*h).next().is_some()).collect();
+        assert_eq!(left, [5]);
+    }
+}

@@ -1,0 +1,59 @@
+//! Two concurrent writes to one key, in every interleaving: who wins?
+
+use super::engine::{Engine, Options};
+use super::site::{Cmd, Key, Site, State, Value};
+use crate::model::Side;
+
+const KEY: Key = Key { db: 0, id: 7 };
+
+/// The source runs `first` and the target `second`, in either order; returns what both hold in the end, and which side
+/// wrote last.
+fn race(seed: u64, first: &Cmd, second: &Cmd) -> (Option<Value>, Side) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut sites = [Site::new(true, 0), Site::new(true, 0)];
+    for s in &mut sites {
+        s.data.insert(KEY, State { value: Value::Text(0), expires: None });
+    }
+    let options =
+        Options { naive: false, split: true, hidden_as_change: false, error_authority: None, unknown_time_every: 0 };
+    let mut engine = Engine::new(1, options);
+    let mut todo = vec![(Side::Source, first), (Side::Target, second)];
+    rng.shuffle(&mut todo);
+    let mut last = Side::Source;
+    for now in 1000..4000 {
+        let side = Side::BOTH[rng.usize(..2)];
+        match rng.u32(..12) {
+            0 => {
+                if let Some((side, cmd)) = todo.pop() {
+                    sites[side.index()].client(now, std::slice::from_ref(cmd));
+                    last = side;
+                }
+            }
+            1..=3 => drop(engine.read(side, &sites, now)),
+            4 | 5 => drop(engine.build(side, 8, true)),
+            6 | 7 => drop(engine.deliver(side, &mut sites, now, false)),
+            8 | 9 => drop(engine.see(side, now)),
+            _ => engine.settle(now),
+        }
+    }
+    for now in 4000..9000 {
+        for side in Side::BOTH {
+            engine.read(side, &sites, now);
+            engine.build(side, 8, false);
+            engine.deliver(side, &mut sites, now, false);
+            engine.see(side, now);
+        }
+        engine.settle(now);
+    }
+    assert!(todo.is_empty() && engine.is_idle(&sites), "seed {seed}: no rest");
+    assert_eq!(sites[0].data.get(&KEY), sites[1].data.get(&KEY), "seed {seed}");
+    (sites[0].data.get(&KEY).map(|s| s.value.clone()), last)
+}
+
+#[test]
+fn the_later_of_two_sets_wins() {
+    for seed in super::seeds(400) {
+        let (value, last) = race(seed, &Cmd::Set(KEY, Value::Text(1), None), &Cmd::Set(KEY, Value::Text(2), None));
+        assert_eq!(value, Some(Value::Text(if last == Side::Source { 1 } else { 2 })), "seed {seed}, last {last}");
+    }
+}

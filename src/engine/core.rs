@@ -1,0 +1,301 @@
+//! What the two links of a job share: the arbiter and the outboxes, under one lock.
+//!
+//! Both links decide under this lock, once a batch, and push to the outboxes before they let go: the order of decisions
+//! is the order on the wire. Nothing here waits.
+
+use super::apply::control_key::{LoadPhase, Position};
+use super::apply::outbox::{Item, ItemKind, Outbox};
+use super::apply::replies::State;
+use super::arbiter::{Arbiter, Effect, Token};
+use super::conflicts::ConflictLog;
+use super::events::EventSink;
+use super::transfer::{self, Transfer};
+use crate::model::{EventKind, JobId, Side};
+use crate::wire::dialect::Dialect;
+use crate::wire::resp::{encode, encode_header, encode_part};
+use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
+use tokio::sync::Notify;
+
+/// A job's core and the bells that tell its tasks to look.
+pub struct Shared {
+    core: Mutex<Core>,
+    /// Something was put into a site's outbox.
+    pub ready: [Notify; 2],
+    /// A site's outbox has room again.
+    pub room: [Notify; 2],
+    /// The state for a token has come, or is not wanted any more.
+    pub state_came: Notify,
+    /// Episodes wait for tokens.
+    pub settle: Notify,
+    started: Instant,
+}
+
+impl Shared {
+    pub fn new(core: Core) -> Self {
+        Shared {
+            core: Mutex::new(core),
+            ready: Default::default(),
+            room: Default::default(),
+            state_came: Notify::new(),
+            settle: Notify::new(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Milliseconds of the job's clock; never 0.
+    pub fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64 + 1
+    }
+
+    /// No code panics while it holds the lock by design; if it did, the state is still whole between calls.
+    pub fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Wakes the writers of both sites.
+    pub fn wake_writers(&self) {
+        self.ready[0].notify_one();
+        self.ready[1].notify_one();
+    }
+}
+
+/// What is fixed about a site.
+#[derive(Debug, Clone)]
+pub struct SiteFacts {
+    pub dialect: Dialect,
+    /// The control key that our transactions write there.
+    pub control_key: Bytes,
+    /// The hash of open episodes there.
+    pub episodes_key: Bytes,
+    /// Where both of them live.
+    pub control_db: u32,
+}
+
+/// The keys that a job adds to an instance begin with this.
+pub fn own_prefix(id: &JobId) -> String {
+    format!("{}{}:", JobId::KEY_PREFIX, id)
+}
+
+pub struct Core {
+    pub arbiter: Arbiter,
+    /// By the site that is written to.
+    pub out: [Outbox; 2],
+    /// How far a site's stream has been decided.
+    pub decided: [Position; 2],
+    /// How far the other site's stream had come back as echoes in a site's stream.
+    pub echoed: [Position; 2],
+    /// Whether a site's snapshot is still being loaded at the other.
+    pub phase: [LoadPhase; 2],
+    /// Stream bytes of the other site that were decided since something was last put into this site's outbox, and
+    /// whether anything but our own bare checkpoints was among them.
+    pub unsaved: [(u64, bool); 2],
+    pub facts: [SiteFacts; 2],
+    pub conflicts: ConflictLog,
+    states: HashMap<Token, State>,
+    events: EventSink,
+    now_ms: u64,
+}
+
+impl Core {
+    pub fn new(arbiter: Arbiter, facts: [SiteFacts; 2], conflicts: ConflictLog, events: EventSink) -> Self {
+        Core {
+            arbiter,
+            out: Default::default(),
+            decided: [Position::default(); 2],
+            echoed: [Position::default(); 2],
+            phase: [LoadPhase::Streaming; 2],
+            unsaved: [(0, false); 2],
+            facts,
+            conflicts,
+            states: HashMap::new(),
+            events,
+            now_ms: 1,
+        }
+    }
+
+    /// Nothing waits to be written to a site.
+    pub fn out_is_empty(&self, site: Side) -> bool {
+        self.out[site.index()].is_empty()
+    }
+
+    /// To be told at the begin of each turn under the lock.
+    pub fn set_now(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Puts commands into a site's outbox, with the positions as they are now.
+    pub fn push(&mut self, site: Side, item: NewItem) {
+        let (i, from) = (site.index(), site.other().index());
+        self.unsaved[i] = (0, false);
+        self.out[i].push(Item {
+            data: item.data,
+            commands: item.commands,
+            db: item.db,
+            kind: item.kind,
+            serial: item.serial,
+            phase: self.phase[from],
+            position: self.decided[from],
+            echoed: self.echoed[from],
+            decided_ms: self.now_ms,
+            changes: item.changes,
+            telltales: item.telltales,
+            glued: item.glued,
+        });
+    }
+
+    /// The state that a token asked for has come.
+    pub fn state_came(&mut self, token: Token, state: State) {
+        if self.arbiter.wants(token) {
+            self.states.insert(token, state);
+        }
+    }
+
+    /// Whether the state for a token is at hand.
+    pub fn has_state(&self, token: Token) -> bool {
+        self.states.contains_key(&token)
+    }
+
+    /// Sends tokens for the episodes that are due; gives when to come again.
+    pub fn settle(&mut self) -> Option<u64> {
+        let next = self.arbiter.settle(self.now_ms);
+        self.carry_out();
+        next
+    }
+
+    /// Carries out what the arbiter asks for. To be called after each of its calls, before anything else is pushed.
+    pub fn carry_out(&mut self) {
+        if !self.arbiter.has_effects() {
+            return;
+        }
+        let effects: Vec<Effect> = self.arbiter.take_effects().collect();
+        for effect in effects {
+            match effect {
+                Effect::Ask { site, token, db, key, serial } => self.ask(site, token, db, &key, serial),
+                Effect::Restore { site, token, db, key, serial } => self.restore(site, token, db, &key, serial),
+                Effect::Persist { site, db, key, number, authority } => {
+                    let letter = match authority {
+                        Side::Source => "s",
+                        Side::Target => "t",
+                    };
+                    self.note(site, &[b"HSET", &field(db, &key), format!("{number} {letter}").as_bytes()]);
+                }
+                Effect::Forget { site, db, key } => self.note(site, &[b"HDEL", &field(db, &key)]),
+                Effect::Opened { number } => self.conflicts.opened(number, self.now_ms),
+                Effect::Settled(e) => {
+                    let record = self.conflicts.settled(&e);
+                    let text = format!(
+                        "conflict on {:?} (db{}) settled: {}, the {} side's order stands, {} round{}",
+                        record.key,
+                        record.db,
+                        record.cause.replace('_', " "),
+                        record.authority,
+                        record.rounds,
+                        if record.rounds == 1 { "" } else { "s" }
+                    );
+                    self.events.conflict(EventKind::ConflictSettled, text, record);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, site: Side, token: Token, db: u32, key: &[u8], serial: u64) {
+        let mut data = BytesMut::new();
+        encode(&mut data, &[b"DUMP", key]);
+        let commands = if self.facts[site.index()].dialect.speaks_redis(7, 0) {
+            encode(&mut data, &[&b"PEXPIRETIME"[..], key]);
+            2
+        } else {
+            encode(&mut data, &[&b"PTTL"[..], key]);
+            encode(&mut data, &[b"TIME"]);
+            3
+        };
+        self.push(
+            site,
+            NewItem { db: Some(db), ..NewItem::new(data.freeze(), commands, ItemKind::Ask(token), serial) },
+        );
+    }
+
+    fn restore(&mut self, site: Side, token: Token, db: u32, key: &[u8], serial: u64) {
+        // The caller of `echo` made sure that it is at hand; a token without a state asks again.
+        let Some(state) = self.states.remove(&token) else {
+            self.arbiter.token_lost(token, self.now_ms);
+            return;
+        };
+        match transfer::restore(key, &state, self.facts[site.index()].dialect) {
+            Transfer::Commands { data, commands } => {
+                self.push(
+                    site,
+                    NewItem { db: Some(db), ..NewItem::new(data, commands, ItemKind::Restore(token), serial) },
+                );
+            }
+            Transfer::Impossible { why } => {
+                let text =
+                    format!("{:?} in db{db} can't be carried to the {site}: {why}", super::conflicts::shown(key));
+                self.events.emit(None, crate::model::Severity::Error, EventKind::ApplyError, text);
+                // An item all the same, so that the episode's end is seen.
+                self.push(site, NewItem::new(Bytes::new(), 0, ItemKind::Restore(token), serial));
+            }
+        }
+    }
+
+    /// Writes one of our own notes at a site: `words` are the command, the key is put behind its name.
+    fn note(&mut self, site: Side, words: &[&[u8]]) {
+        let facts = &self.facts[site.index()];
+        let mut data = BytesMut::new();
+        encode_header(&mut data, words.len() + 1);
+        encode_part(&mut data, words[0]);
+        encode_part(&mut data, &facts.episodes_key);
+        for word in &words[1..] {
+            encode_part(&mut data, word);
+        }
+        let db = Some(facts.control_db);
+        let serial = self.arbiter.last_serial(site);
+        self.push(site, NewItem { db, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
+    }
+}
+
+/// What is put into an outbox.
+pub struct NewItem {
+    pub data: Bytes,
+    pub commands: u32,
+    pub db: Option<u32>,
+    pub kind: ItemKind,
+    pub serial: u64,
+    pub changes: u32,
+    pub telltales: SmallVec<[super::apply::outbox::Telltale; 2]>,
+    pub glued: bool,
+}
+
+impl NewItem {
+    pub fn new(data: Bytes, commands: u32, kind: ItemKind, serial: u64) -> Self {
+        NewItem { data, commands, db: None, kind, serial, changes: 0, telltales: SmallVec::new(), glued: false }
+    }
+}
+
+/// The field under which an open episode is noted: the database, a colon, the key.
+fn field(db: u32, key: &[u8]) -> Vec<u8> {
+    let mut out = format!("{db}:").into_bytes();
+    out.extend_from_slice(key);
+    out
+}
+
+/// The reverse of [`field`] with its value: (db, key, number, authority).
+pub fn parse_note(field: &[u8], value: &[u8]) -> Option<(u32, Vec<u8>, u64, Side)> {
+    let colon = field.iter().position(|b| *b == b':')?;
+    let db = atoi::atoi(&field[..colon])?;
+    let (number, letter) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+    let authority = match letter {
+        "s" => Side::Source,
+        "t" => Side::Target,
+        _ => return None,
+    };
+    Some((db, field[colon + 1..].to_vec(), number.parse().ok()?, authority))
+}

@@ -1,0 +1,482 @@
+//! The begin of a run: who was here before, from where to go on, both streams attached, the arbiter rebuilt.
+//!
+//! Order: kill the connections of an engine before us; read the control keys; attach the reverse stream; write the
+//! raised epoch; attach the forward stream; rebuild the in-flight tables; open what was open. Nothing is applied
+//! before all of that is done.
+
+use super::{JobContext, JobError};
+use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
+use crate::engine::arbiter::Arbiter;
+use crate::engine::arbiter::Touch;
+use crate::engine::arbiter::class::{Class, Part};
+use crate::engine::arbiter::episode::Cause;
+use crate::engine::conflicts::ConflictLog;
+use crate::engine::core::{Core, Shared, SiteFacts, own_prefix};
+use crate::engine::fence;
+use crate::engine::link::decide::{Decider, DeciderSetup};
+use crate::engine::link::gauge::Gauge;
+use crate::engine::link::loader::Loader;
+use crate::engine::link::rebuild::Span;
+use crate::engine::link::{Link, LinkError, LinkSetup, UNKNOWN_DB as NO_DB, unix_ms};
+use crate::engine::net::{Control, Dialer};
+use crate::engine::replica::{Replica, ReplicaHandle, ReplicaOptions, ReplicaState, Start};
+use crate::engine::spool::{Spool, SpoolOptions, SpoolReleaser};
+use crate::model::{Direction, ExistingKeys, Job, JobId, Offset, ReplId, Side};
+use crate::wire::dialect::Dialect;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+/// The text of the error that asks for a full sync of the reverse stream.
+pub const UNKNOWN_DB: &str = "the stream does not say which database it is in";
+
+/// The streams' names as they are now, by site.
+pub type ReplIds = Arc<[RwLock<Option<ReplId>>; 2]>;
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AttachOptions {
+    /// Take a new forward snapshot, whatever the control keys say.
+    pub resnapshot: bool,
+    /// Take the reverse stream up with a full sync, whose snapshot is thrown away.
+    pub reverse_full: bool,
+}
+
+/// One site, dialled.
+pub struct Site {
+    pub control: Control,
+    pub dialer: Dialer,
+    pub address: String,
+    pub dialect: Dialect,
+    /// The control key written there, as an engine before us left it.
+    found: Option<ControlKey>,
+    way_ms: u64,
+}
+
+/// One direction, ready to go.
+pub struct Attached {
+    pub direction: Direction,
+    pub link: Link,
+    pub gauge: Arc<Gauge>,
+    pub replica: Arc<ReplicaHandle>,
+    pub spool: SpoolReleaser,
+    pub with_snapshot: bool,
+    pub replied: Position,
+}
+
+/// A job, ready to go.
+pub struct Ready {
+    pub shared: Arc<Shared>,
+    pub sites: [Site; 2],
+    pub links: Vec<Attached>,
+    pub epoch: u64,
+    pub replids: ReplIds,
+    pub control_db: u32,
+}
+
+fn client_name(id: &JobId, role: &str) -> String {
+    format!("duplex:{id}:{role}")
+}
+
+async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Site, JobError> {
+    let instance = job.instance(side);
+    let named = Dialer::new(instance, &client_name(id, "control"));
+    let mut masters = named.masters().await?;
+    if masters.len() != 1 {
+        return Err(JobError::lasting(
+            format!("the {side} is a cluster of {} shards, which this version does not sync", masters.len()),
+            "use a standalone or sentinel instance",
+        ));
+    }
+    let address = masters.remove(0).address;
+    let mut control = named.control(&address).await?;
+    let info = control.info().await?;
+    let Some(dialect) = info.dialect else {
+        return Err(JobError::lasting(
+            format!("{address} does not tell its version"),
+            "let the account run INFO, or name the server itself instead of a proxy",
+        ));
+    };
+    if info.is_cluster() {
+        return Err(JobError::lasting(
+            format!("{address} runs in cluster mode, which this version does not sync"),
+            "use a standalone or sentinel instance",
+        ));
+    }
+    if !info.is_master() {
+        return Err(JobError::lasting(format!("{address} is a replica"), "name its master"));
+    }
+    if info.loading {
+        return Err(JobError::passing(format!("{address} is loading its data"), "wait until it has"));
+    }
+    let mut best = Duration::from_secs(1);
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let _: String = control.ask(&redis::cmd("PING")).await?;
+        best = best.min(asked.elapsed());
+    }
+    let dialer = Dialer::new(instance, &client_name(id, "apply"));
+    Ok(Site { control, dialer, address, dialect, found: None, way_ms: best.as_millis() as u64 / 2 })
+}
+
+/// Dials both sites, shuts out whoever was there, and gets both links ready.
+pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, u64)) -> Result<Ready, JobError> {
+    let job = &context.job;
+    let control_db = job.policy.databases.first();
+    let (source, target) =
+        tokio::try_join!(dial(job, &context.id, Side::Source), dial(job, &context.id, Side::Target))?;
+    let mut sites = [source, target];
+    for side in Side::BOTH {
+        let site = &mut sites[side.index()];
+        for role in ["apply", "replica"] {
+            fence::kill_clients(&mut site.control, &client_name(&context.id, role)).await?;
+        }
+        let key = context.id.control_key(side.incoming());
+        site.found = fence::read_control_key(&mut site.control, control_db, key.as_bytes()).await?;
+    }
+    let plan = Plan::make(context, &sites, options)?;
+    let facts = Side::BOTH.map(|side| SiteFacts {
+        dialect: sites[side.index()].dialect,
+        control_key: Bytes::from(context.id.control_key(side.incoming())),
+        episodes_key: Bytes::from(episodes_key(&context.id, side)),
+        control_db,
+    });
+    let arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), !job.policy.two_way);
+    let conflicts = ConflictLog::since(unix_ms().saturating_sub(1));
+    let shared = Arc::new(Shared::new(Core::new(arbiter, facts.clone(), conflicts, context.events.clone())));
+    let replids: ReplIds = Arc::new([RwLock::new(None), RwLock::new(None)]);
+    let mut ready = Ready { shared, sites, links: Vec::new(), epoch: plan.epoch, replids, control_db };
+
+    // The reverse stream first: what is written at the target while the forward copy runs must not be lost.
+    let mut begins = [Position::default(); 2];
+    for direction in [Direction::Reverse, Direction::Forward] {
+        if direction == Direction::Reverse && !job.policy.two_way {
+            continue;
+        }
+        let start = plan.start(direction);
+        let (attached, begin) = one(context, &ready, &facts, direction, start, limits, &plan).await?;
+        begins[direction.from().index()] = begin;
+        ready.links.push(attached);
+        raise_epoch(&mut ready, context, direction, start, begin, &begins, &plan).await?;
+    }
+    ready.links.sort_by_key(|l| l.direction);
+    if plan.resume {
+        recover(context, &mut ready, &plan).await?;
+    }
+    Ok(ready)
+}
+
+/// The key that notes the open episodes at a site.
+pub fn episodes_key(id: &JobId, side: Side) -> String {
+    format!("{}:open", id.control_key(side.incoming()))
+}
+
+/// What the control keys of an engine before us mean.
+struct Plan {
+    epoch: u64,
+    /// The control key of each direction where the link goes on from it.
+    from: [Option<ControlKey>; 2],
+    /// Both links go on: the in-flight tables have to be rebuilt.
+    resume: bool,
+    reverse_full: bool,
+    merge: bool,
+}
+
+impl Plan {
+    fn make(context: &JobContext, sites: &[Site; 2], options: AttachOptions) -> Result<Plan, JobError> {
+        let two_way = context.job.policy.two_way;
+        let forward = sites[Side::Target.index()].found;
+        let reverse = sites[Side::Source.index()].found.filter(|_| two_way);
+        let epoch = [forward, reverse].iter().flatten().map(|k| k.epoch).max().unwrap_or(0) + 1;
+        let loading = forward.is_some_and(|k| k.phase == LoadPhase::Loading);
+        let merge = context.job.policy.existing_keys == ExistingKeys::Merge;
+        let streaming = |k: &ControlKey| k.phase == LoadPhase::Streaming && k.replid.is_some();
+        if forward.is_some_and(|k| streaming(&k)) && reverse.is_none() && two_way && !options.resnapshot {
+            return Err(gone(&sites[Side::Source.index()].address));
+        }
+        if forward.is_none() && reverse.is_some() && !options.resnapshot {
+            return Err(gone(&sites[Side::Target.index()].address));
+        }
+        let fresh = options.resnapshot || forward.is_none() || loading;
+        Ok(Plan {
+            epoch,
+            from: [forward.filter(|k| !fresh && streaming(k)), reverse.filter(streaming)],
+            resume: !fresh && two_way,
+            reverse_full: options.reverse_full,
+            merge,
+        })
+    }
+
+    /// Of the direction's stream: what was replied, echoed and applied.
+    fn span(&self, direction: Direction) -> Option<(Span, [Position; 3])> {
+        let own = self.from[direction as usize]?;
+        let other = self.from[direction.other() as usize]?;
+        // The other link's control key stands at the site that this one reads: it says how far that site's own stream
+        // had come back.
+        let p = [own.applied, own.replied, other.echoed];
+        let span = Span { echoed: p[2].offset, replied: p[1].offset, applied: p[0].offset };
+        Some((span, p))
+    }
+
+    fn start(&self, direction: Direction) -> Begin {
+        let Some(own) = self.from[direction as usize] else {
+            return match direction {
+                Direction::Forward => Begin::Snapshot,
+                Direction::Reverse if self.merge => Begin::Snapshot,
+                Direction::Reverse if self.reverse_full => Begin::Nothing(Start::Full { keep_snapshot: false }),
+                Direction::Reverse => Begin::Nothing(Start::Current),
+            };
+        };
+        let Some(replid) = own.replid else { return Begin::Nothing(Start::Current) };
+        let at = match self.span(direction).filter(|_| self.resume) {
+            Some((_, positions)) => positions.into_iter().min_by_key(|p| p.offset).unwrap_or(own.applied),
+            None => own.applied,
+        };
+        Begin::Position(replid, at)
+    }
+}
+
+/// How a direction's stream begins.
+#[derive(Debug, Clone, Copy)]
+enum Begin {
+    Snapshot,
+    Nothing(Start),
+    Position(ReplId, Position),
+}
+
+fn gone(address: &str) -> JobError {
+    JobError::lasting(
+        format!(
+            "{address} holds no control key of this job any more: it was flushed, replaced, or restored from a copy"
+        ),
+        "compare both sides, then start with a new copy: duplex start --discard-previous",
+    )
+}
+
+/// Attaches one direction; gives where its stream begins.
+async fn one(
+    context: &JobContext,
+    ready: &Ready,
+    facts: &[SiteFacts; 2],
+    direction: Direction,
+    begin: Begin,
+    limits: (u64, u64),
+    plan: &Plan,
+) -> Result<(Attached, Position), JobError> {
+    let (job, from, to) = (&context.job, direction.from(), direction.to());
+    let site = &ready.sites[from.index()];
+    let (writer, reader) = Spool::new(SpoolOptions {
+        memory_bytes: job.limits.spool_memory,
+        disk_bytes: job.limits.spool_disk,
+        dir: context.spool_dir.join(direction.as_str()),
+    })
+    .map_err(|e| JobError::lasting(e.to_string(), "mend the disk or move the state folder"))?;
+    let applied = match begin {
+        Begin::Position(_, at) => plan.from[direction as usize].map_or(at.offset, |k| k.applied.offset),
+        _ => Offset(0),
+    };
+    let gauge = Arc::new(Gauge::new(applied, limits.0, limits.1));
+    let dialer = Dialer::new(job.instance(from), &client_name(&context.id, "replica"));
+    let options = ReplicaOptions::new(context.events.clone(), direction, gauge.watch_applied());
+    let start = match begin {
+        Begin::Snapshot => Start::Full { keep_snapshot: true },
+        Begin::Nothing(start) => start,
+        Begin::Position(replid, at) => Start::Resume { replid, offset: at.offset },
+    };
+    let spool = reader.releaser();
+    let replica = Replica::spawn(dialer, &site.address, start, writer, options);
+    let (replid, at) = wait_attached(&replica, direction).await?;
+    let db = match begin {
+        Begin::Position(_, p) => p.db,
+        Begin::Nothing(Start::Current) => NO_DB,
+        _ => 0,
+    };
+    let position = Position { offset: at, db };
+    *ready.replids[from.index()].write().unwrap_or_else(|p| p.into_inner()) = Some(replid);
+    let with_snapshot = matches!(begin, Begin::Snapshot);
+    {
+        let mut core = ready.shared.lock();
+        core.decided[from.index()] = position;
+        core.phase[from.index()] = if with_snapshot { LoadPhase::Loading } else { LoadPhase::Streaming };
+        if let Some(own) = plan.from[direction as usize] {
+            core.echoed[from.index()] = own.echoed;
+        }
+    }
+    let replica = Arc::new(replica);
+    let merge = plan.merge && direction == Direction::Reverse;
+    let target = facts[to.index()].dialect;
+    let databases = job.policy.databases.clone();
+    let decider = Decider::new(DeciderSetup {
+        here: from,
+        epoch: ready.epoch,
+        marker: facts[from.index()].control_key.clone(),
+        own_prefix: Bytes::from(own_prefix(&context.id)),
+        databases: databases.clone(),
+        target,
+        forward_flush: job.policy.forward_flush,
+        two_way: job.policy.two_way,
+    });
+    let link = Link::new(LinkSetup {
+        shared: ready.shared.clone(),
+        gauge: gauge.clone(),
+        events: context.events.clone(),
+        direction,
+        replica: replica.clone(),
+        spool: reader,
+        decider,
+        loader: Loader::new(from, target, databases, merge, false),
+        replids: ready.replids.clone(),
+        from: position,
+        control_db: ready.control_db,
+        way_ms: site.way_ms,
+    });
+    let replied = plan.from[direction as usize].map_or(position, |k| k.applied);
+    Ok((Attached { direction, link, gauge, replica, spool, with_snapshot, replied }, position))
+}
+
+/// Waits for the stream's begin; what only a person can mend is told at once.
+async fn wait_attached(replica: &ReplicaHandle, direction: Direction) -> Result<(ReplId, Offset), JobError> {
+    /// A snapshot begins when the source has forked, and a busy source forks when its present save has ended.
+    const PATIENCE: Duration = Duration::from_secs(120);
+    let mut state = replica.state();
+    let watched = async {
+        loop {
+            match &*state.borrow_and_update() {
+                ReplicaState::Failed { why, remedy, .. } => {
+                    return JobError::lasting(format!("{direction} link: {why}"), remedy.clone());
+                }
+                ReplicaState::Reconnecting { why, attempt, .. } if *attempt >= 3 => {
+                    return JobError::passing(format!("{direction} link: {why}"), "check that the source is up");
+                }
+                _ => {}
+            }
+            if state.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let attached = async {
+        match tokio::time::timeout(PATIENCE, replica.attached()).await {
+            Ok(Ok(position)) => Ok(position),
+            Ok(Err(ReplicaState::PositionLost { asked, .. })) => Err(position_lost(direction, asked.1)),
+            Ok(Err(other)) => Err(JobError::passing(format!("{direction} link: ended as {other:?}"), "start it again")),
+            Err(_) => Err(JobError::passing(
+                format!("{direction} link: the source did not begin to send within {} s", PATIENCE.as_secs()),
+                "see the source's log: it may not be able to fork",
+            )),
+        }
+    };
+    tokio::select! {
+        biased;
+        done = attached => done,
+        error = watched => Err(error),
+    }
+}
+
+/// The error that says that the source has not kept the stream.
+pub fn position_lost(direction: Direction, asked: Offset) -> JobError {
+    JobError::lasting(
+        format!(
+            "{direction} link: the {} no longer has its stream from offset {asked} on: the backlog was too small for \
+             the time away",
+            direction.from()
+        ),
+        "compare both sides with duplex verify, then start with a new copy (duplex start --discard-previous), or set \
+         policy.allow_resnapshot; a larger repl-backlog-size there makes the window longer",
+    )
+}
+
+/// Writes our epoch into the control key that this direction writes, so that an older engine is shut out, a crash from
+/// now on is recovered from here, and the stream of that site shows a marker of ours.
+async fn raise_epoch(
+    ready: &mut Ready,
+    context: &JobContext,
+    direction: Direction,
+    begin: Begin,
+    at: Position,
+    begins: &[Position; 2],
+    plan: &Plan,
+) -> Result<(), JobError> {
+    let replid = |side: Side| ready.replids[side.index()].read().map(|r| *r).unwrap_or_else(|p| *p.into_inner());
+    let (from, to) = (direction.from(), direction.to());
+    let key = ControlKey {
+        epoch: ready.epoch,
+        number: 0,
+        serial: 0,
+        phase: if matches!(begin, Begin::Snapshot) { LoadPhase::Loading } else { LoadPhase::Streaming },
+        replid: replid(from),
+        applied: at,
+        replied: at,
+        peer_replid: replid(to),
+        echoed: begins[to.index()],
+    };
+    let key = match plan.from[direction as usize] {
+        // It goes on from where it was: only the epoch is new.
+        Some(found) => ControlKey { epoch: ready.epoch, number: 0, serial: 0, ..found },
+        None => key,
+    };
+    let name = context.id.control_key(direction);
+    let db = ready.control_db;
+    if plan.from[direction as usize].is_none() {
+        // Conflicts that were open before a new copy are settled by it.
+        let notes = episodes_key(&context.id, to);
+        fence::delete_keys(&mut ready.sites[to.index()].control, db, &[notes.as_bytes()]).await?;
+    }
+    fence::write_control_key(&mut ready.sites[to.index()].control, db, name.as_bytes(), &key).await?;
+    Ok(())
+}
+
+/// The three steps of recovery.
+async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result<(), JobError> {
+    let mut doubtful = Vec::new();
+    for attached in &mut ready.links {
+        let Some((span, _)) = plan.span(attached.direction) else { continue };
+        let found = attached.link.rebuild(span).await;
+        doubtful.extend(found.map_err(|e| match e {
+            LinkError::UnknownDb => JobError::passing(UNKNOWN_DB, ""),
+            e => JobError::passing(e.to_string(), "it is tried again"),
+        })?);
+    }
+    let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
+    for side in Side::BOTH {
+        let key = episodes_key(&context.id, side);
+        let db = ready.control_db;
+        let notes = fence::read_notes(&mut ready.sites[side.index()].control, db, key.as_bytes()).await?;
+        for (db, key, number, authority) in notes {
+            let entry = open.entry((db, key)).or_insert((number, authority));
+            if number > entry.0 {
+                *entry = (number, authority);
+            }
+        }
+    }
+    let mut core = ready.shared.lock();
+    for ((db, key), (_, authority)) in open {
+        core.arbiter.recover_episode(db, &key, authority);
+    }
+    for (db, key) in doubtful {
+        let hash = core.arbiter.hash(db, &key);
+        let touch = Touch { db, key: &key, hash, class: Class::Write, part: Part::WHOLE };
+        core.arbiter.differs(&touch, Side::Source, Cause::Recovery);
+    }
+    core.carry_out();
+    core.settle();
+    Ok(())
+}
+
+/// Deletes what a job has left at both sides, after shutting out its engine.
+pub async fn remove_control_keys(job: &Job, id: &JobId) -> Result<(), JobError> {
+    let db = job.policy.databases.first();
+    for side in Side::BOTH {
+        let named = Dialer::new(job.instance(side), &client_name(id, "control"));
+        let masters = named.masters().await?;
+        for master in masters {
+            let mut control = named.control(&master.address).await?;
+            fence::kill_clients(&mut control, &client_name(id, "apply")).await?;
+            fence::kill_clients(&mut control, &client_name(id, "replica")).await?;
+            let key = id.control_key(side.incoming());
+            let notes = episodes_key(id, side);
+            fence::delete_keys(&mut control, db, &[key.as_bytes(), notes.as_bytes()]).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! One run of a job: its tasks, and what the end of one of them means for all.
+
+use super::attach::{Ready, position_lost};
+use super::watch::SourceFacts;
+use super::{JobContext, JobError};
+use crate::engine::apply::control_key::LoadPhase;
+use crate::engine::apply::transaction::Envelope;
+use crate::engine::apply::writer::{End, Order, Writer, WriterSetup};
+use crate::engine::arbiter::Touch;
+use crate::engine::arbiter::class::{Class, Part};
+use crate::engine::arbiter::episode::Cause;
+use crate::engine::core::Shared;
+use crate::engine::link::gauge::Gauge;
+use crate::engine::link::{Link, LinkError};
+use crate::engine::replica::{ReplicaHandle, ReplicaState};
+use crate::engine::spool::SpoolReleaser;
+use crate::model::{Direction, Side};
+use bytes::Bytes;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// How often positions, rates and lag are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Why a run is over.
+#[derive(Debug, Clone)]
+pub enum RunEnd {
+    /// Begin another.
+    Again(JobError),
+    /// The reverse stream has to be taken up with a full sync.
+    UnknownDb,
+    PositionLost(JobError),
+    /// A person has to decide.
+    Failed(JobError),
+}
+
+/// One direction while it runs.
+pub struct LinkRun {
+    pub direction: Direction,
+    pub gauge: Arc<Gauge>,
+    pub replica: Arc<ReplicaHandle>,
+    pub spool: SpoolReleaser,
+    pub with_snapshot: bool,
+    /// It has been in step once.
+    pub caught_up: AtomicBool,
+    pub source: Arc<SourceFacts>,
+    order: watch::Sender<Order>,
+}
+
+pub struct Run {
+    pub shared: Arc<Shared>,
+    pub links: Vec<LinkRun>,
+    ends: tokio::sync::Mutex<mpsc::UnboundedReceiver<RunEnd>>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
+    writers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Run {
+    /// Starts the tasks of an attached job.
+    pub fn spawn(context: &JobContext, ready: Ready) -> Run {
+        let Ready { shared, sites, links: attached, epoch, replids, control_db } = ready;
+        let (tell, ends) = mpsc::unbounded_channel();
+        let (mut links, mut readers, mut writers) = (Vec::new(), Vec::new(), Vec::new());
+        for a in attached {
+            let (order, orders) = watch::channel(Order::Run);
+            let site = &sites[a.direction.to().index()];
+            let writer = Writer::new(WriterSetup {
+                shared: shared.clone(),
+                gauge: a.gauge.clone(),
+                events: context.events.clone(),
+                direction: a.direction,
+                dialer: site.dialer.clone(),
+                address: site.address.clone(),
+                envelope: Envelope {
+                    key: Bytes::from(context.id.control_key(a.direction)),
+                    db: control_db,
+                    select: true,
+                },
+                epoch,
+                two_way: context.job.policy.two_way,
+                order: orders,
+                replids: replids.clone(),
+                replied: a.replied,
+            });
+            writers.push(tokio::spawn(write(writer, a.direction, tell.clone())));
+            readers.push(tokio::spawn(read(a.link, a.direction, a.replica.clone(), tell.clone())));
+            links.push(LinkRun {
+                direction: a.direction,
+                gauge: a.gauge,
+                replica: a.replica,
+                spool: a.spool,
+                with_snapshot: a.with_snapshot,
+                caught_up: AtomicBool::new(false),
+                source: Arc::default(),
+                order,
+            });
+        }
+        readers.push(tokio::spawn(settle(shared.clone())));
+        let beats = links.iter().map(|l| (l.direction, l.gauge.clone(), l.replica.clone())).collect();
+        readers.push(tokio::spawn(beat(shared.clone(), beats)));
+        for (side, site) in Side::BOTH.into_iter().zip(sites) {
+            if let Some(link) = links.iter().find(|l| l.direction.from() == side) {
+                readers.push(tokio::spawn(super::watch::follow(site.control, link.source.clone())));
+            }
+        }
+        Run {
+            shared,
+            links,
+            ends: tokio::sync::Mutex::new(ends),
+            readers: Mutex::new(readers),
+            writers: Mutex::new(writers),
+        }
+    }
+
+    /// Waits until something ends the run.
+    pub async fn ended(&self) -> RunEnd {
+        match self.ends.lock().await.recv().await {
+            Some(end) => end,
+            None => RunEnd::Again(JobError::passing("the links' tasks have ended", "they start again")),
+        }
+    }
+
+    /// Ends all tasks where they are.
+    pub fn abort(&self) {
+        for list in [&self.readers, &self.writers] {
+            for task in list.lock().unwrap_or_else(|p| p.into_inner()).drain(..) {
+                task.abort();
+            }
+        }
+    }
+
+    /// Reads no more, writes what was decided, waits for the replies; then ends.
+    pub async fn drain(&self, patience: Duration) {
+        for task in self.readers.lock().unwrap_or_else(|p| p.into_inner()).drain(..) {
+            task.abort();
+        }
+        for link in &self.links {
+            let _ = link.order.send(Order::Drain);
+        }
+        self.shared.wake_writers();
+        let writers: Vec<_> = self.writers.lock().unwrap_or_else(|p| p.into_inner()).drain(..).collect();
+        let aborts: Vec<_> = writers.iter().map(JoinHandle::abort_handle).collect();
+        let _ = tokio::time::timeout(patience, futures::future::join_all(writers)).await;
+        for a in aborts {
+            a.abort();
+        }
+    }
+
+    pub fn set_limits(&self, ops: u64, bytes: u64) {
+        for link in &self.links {
+            link.gauge.set_limits(ops, bytes);
+        }
+        self.shared.wake_writers();
+    }
+
+    /// Opens episodes for keys that were found to differ.
+    pub async fn repair(&self, keys: &[(u32, Vec<u8>)]) {
+        {
+            let mut core = self.shared.lock();
+            core.set_now(self.shared.now_ms());
+            for (db, key) in keys {
+                let hash = core.arbiter.hash(*db, key);
+                let touch = Touch { db: *db, key, hash, class: Class::Write, part: Part::WHOLE };
+                core.arbiter.differs(&touch, Side::Source, Cause::Repair);
+                core.carry_out();
+            }
+            core.settle();
+        }
+        self.shared.wake_writers();
+        self.shared.settle.notify_one();
+        // A handful at a time: a repair must not push the clients' changes aside.
+        while self.shared.lock().arbiter.episodes().len() > 128 {
+            tokio::time::sleep(TICK).await;
+        }
+    }
+}
+
+async fn read(link: Link, direction: Direction, replica: Arc<ReplicaHandle>, tell: mpsc::UnboundedSender<RunEnd>) {
+    let end = match link.run().await {
+        Err(LinkError::UnknownDb) => RunEnd::UnknownDb,
+        Err(e) => RunEnd::Again(JobError::passing(format!("{direction} link: {e}"), "it starts again")),
+        // The replica has ended: its state tells why.
+        Ok(()) => match replica.state().borrow().clone() {
+            ReplicaState::PositionLost { asked, .. } => RunEnd::PositionLost(position_lost(direction, asked.1)),
+            other => RunEnd::Again(JobError::passing(
+                format!("{direction} link: reading the source has ended ({other:?})"),
+                "it starts again",
+            )),
+        },
+    };
+    let _ = tell.send(end);
+}
+
+async fn write(writer: Writer, direction: Direction, tell: mpsc::UnboundedSender<RunEnd>) {
+    let to = direction.to();
+    let end = match writer.run().await {
+        End::Stopped => return,
+        End::Fenced => RunEnd::Failed(JobError::lasting(
+            format!("another engine has taken this job over at the {to}"),
+            "stop one of the two; then resume here if it is to run here",
+        )),
+        End::WentBack => RunEnd::Again(JobError::passing(
+            format!("the {to} has lost writes that it had acknowledged: it was restarted or failed over"),
+            "the links start again from what it still has",
+        )),
+        End::Gone => RunEnd::Failed(JobError::lasting(
+            format!("the {to} holds no control key of this job any more: it was flushed or replaced"),
+            "compare both sides, then start with a new copy: duplex start --discard-previous",
+        )),
+    };
+    let _ = tell.send(end);
+}
+
+/// Sends tokens when they are due.
+async fn settle(shared: Arc<Shared>) {
+    loop {
+        let next = {
+            let mut core = shared.lock();
+            core.set_now(shared.now_ms());
+            let next = core.settle();
+            next.map(|at| at.saturating_sub(core.now_ms()).max(1))
+        };
+        shared.wake_writers();
+        let wait = Duration::from_millis(next.unwrap_or(3_600_000));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shared.settle.notified() => {}
+        }
+    }
+}
+
+/// Keeps positions and rates up to date while nothing else moves them.
+async fn beat(shared: Arc<Shared>, links: Vec<(Direction, Arc<Gauge>, Arc<ReplicaHandle>)>) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        for (direction, gauge, replica) in &links {
+            let idle = {
+                let core = shared.lock();
+                let from = direction.from().index();
+                (core.out_is_empty(direction.to())
+                    && gauge.in_flight() == 0
+                    && core.phase[from] == LoadPhase::Streaming)
+                    .then(|| core.decided[from].offset)
+            };
+            if let Some(offset) = idle {
+                gauge.advance(offset);
+            }
+            gauge.tick(replica.received());
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A job's status, put together from what its parts measure.
+
+use super::Inner;
+use super::run::{LinkRun, Run};
+use crate::engine::apply::control_key::LoadPhase;
+use crate::engine::link::gauge::Condition;
+use crate::engine::replica::ReplicaState;
+use crate::model::{Direction, JobStatus, LinkState, LinkStatus, ShardStatus, SnapshotStatus};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Below this a link that catches up is called in step, in milliseconds and bytes.
+const CAUGHT_UP_MS: u64 = 1000;
+const CAUGHT_UP_BYTES: u64 = 1 << 20;
+
+pub fn of(inner: &Inner) -> JobStatus {
+    let job = &inner.context.job;
+    let state = inner.state();
+    let (run, waiting, failed) = (state.run.clone(), state.waiting.clone(), state.failed.clone());
+    let uptime = state.since.elapsed().as_secs();
+    let last = state.last.clone();
+    drop(state);
+    let mut status = JobStatus {
+        name: job.name.clone(),
+        id: inner.context.id.clone(),
+        state: LinkState::Initializing,
+        reason: None,
+        uptime_seconds: Some(uptime),
+        source: job.source.label().to_owned(),
+        target: job.target.label().to_owned(),
+        two_way: job.policy.two_way,
+        conflicts_open: 0,
+        links: Vec::new(),
+        alerts: Vec::new(),
+    };
+    match (run, failed.or(waiting)) {
+        (Some(run), _) => {
+            status.conflicts_open = run.shared.lock().arbiter.episodes().len() as u64;
+            status.links = run.links.iter().map(|l| link(&run, l, job.limits.lag_alert_ms)).collect();
+            status.alerts = run.links.iter().flat_map(|l| alerts(l, job.limits.spool_disk)).collect();
+        }
+        (None, error) => {
+            // The last numbers stand; only the state has changed.
+            let passing = error.as_ref().is_some_and(|e| e.passing);
+            let state = if passing { LinkState::Reconnecting } else { LinkState::Failed };
+            status.reason = error.map(|e| e.to_string());
+            status.links = last.map(|l| l.links).unwrap_or_default();
+            for link in &mut status.links {
+                link.state = state;
+                link.reason = status.reason.clone();
+                (link.lag_ms, link.lag_bytes, link.changes_per_second, link.bytes_per_second) =
+                    (None, None, None, None);
+            }
+        }
+    }
+    if let Some(worst) = status.links.iter().max_by_key(|l| l.state.urgency()) {
+        status.state = worst.state;
+        status.reason = worst.reason.clone();
+    }
+    status
+}
+
+fn link(run: &Run, l: &LinkRun, lag_alert_ms: u64) -> LinkStatus {
+    let (counters, open, loading, waiting) = {
+        let core = run.shared.lock();
+        let from = l.direction.from();
+        let waiting = core.out[l.direction.to().index()].len();
+        (
+            core.arbiter.counters(),
+            core.arbiter.episodes().iter().filter(|e| e.authority == from).count() as u64,
+            core.phase[from.index()] == LoadPhase::Loading,
+            waiting,
+        )
+    };
+    let spool = l.spool.stats();
+    let facts = l.source.get();
+    let mut status = LinkStatus {
+        direction: l.direction,
+        state: LinkState::Initializing,
+        reason: None,
+        snapshot: None,
+        lag_ms: None,
+        lag_bytes: None,
+        changes_per_second: None,
+        bytes_per_second: None,
+        changes_applied: 0,
+        echoes_dropped: 0,
+        // Conflicts are the job's; they are booked once, with the forward link.
+        conflicts_settled: if l.direction == Direction::Forward { counters.settled } else { 0 },
+        conflict_rounds: if l.direction == Direction::Forward { counters.rounds } else { 0 },
+        conflicts_open: open,
+        apply_errors: 0,
+        resume_window_seconds: facts.resume_window_seconds,
+        backlog_bytes: facts.backlog_bytes,
+        spool_bytes: spool.bytes_memory + spool.bytes_disk,
+        in_flight: 0,
+        reconnects: 0,
+        shards: Vec::new(),
+    };
+    let replica = l.replica.state().borrow().clone();
+    let received = l.replica.received();
+    l.gauge.fill(&mut status, received, !loading && matches!(replica, ReplicaState::Streaming));
+    status.reconnects += l.replica.counters().reconnects;
+    if l.with_snapshot {
+        status.snapshot = Some(snapshot(l, &replica, loading));
+    }
+    (status.state, status.reason) = state(l, &replica, loading, waiting, &status, lag_alert_ms);
+    if spool.full {
+        status.reason.get_or_insert("the spool is full: reading from the source is paused".into());
+    }
+    status.shards = vec![ShardStatus {
+        address: l.replica.address(),
+        replid: l.replica.replid().map(|r| r.to_string()),
+        offset_received: Some(received.0),
+        offset_applied: (!loading).then(|| l.gauge.applied_offset().0),
+        state: Some(status.state),
+        lag_ms: status.lag_ms,
+        slots: None,
+    }];
+    status
+}
+
+fn state(
+    l: &LinkRun,
+    replica: &ReplicaState,
+    loading: bool,
+    waiting: usize,
+    status: &LinkStatus,
+    lag_alert_ms: u64,
+) -> (LinkState, Option<String>) {
+    match replica {
+        ReplicaState::Reconnecting { why, .. } => return (LinkState::Reconnecting, Some(why.clone())),
+        ReplicaState::Failed { why, remedy, .. } => {
+            return (LinkState::Reconnecting, Some(format!("{why}; {remedy}")));
+        }
+        ReplicaState::PositionLost { .. } | ReplicaState::Stopped => return (LinkState::Reconnecting, None),
+        _ => {}
+    }
+    match l.gauge.condition() {
+        Condition::Fine => {}
+        Condition::Reconnecting { why } => return (LinkState::Reconnecting, Some(why)),
+        Condition::Refused { why, remedy } => return (LinkState::Reconnecting, Some(format!("{why}; {remedy}"))),
+    }
+    if loading || !matches!(replica, ReplicaState::Streaming) {
+        return (LinkState::Initializing, None);
+    }
+    let (ms, bytes) = (status.lag_ms.unwrap_or(0), status.lag_bytes.unwrap_or(0));
+    let near = ms < CAUGHT_UP_MS && bytes < CAUGHT_UP_BYTES && waiting < 1024;
+    if near {
+        l.caught_up.store(true, Relaxed);
+    }
+    if !l.caught_up.load(Relaxed) {
+        return (LinkState::CatchingUp, None);
+    }
+    if ms >= lag_alert_ms {
+        return (LinkState::Lagging, Some(format!("{:.1} s behind", ms as f64 / 1000.0)));
+    }
+    (LinkState::Synchronizing, None)
+}
+
+fn snapshot(l: &LinkRun, replica: &ReplicaState, loading: bool) -> SnapshotStatus {
+    let done = l.gauge.snapshot_keys.load(Relaxed);
+    let total = Some(l.gauge.snapshot_total.load(Relaxed)).filter(|t| *t > 0);
+    let (bytes_done, bytes_total) = match replica {
+        ReplicaState::Snapshot { bytes_done, bytes_total } => (*bytes_done, *bytes_total),
+        _ => (0, None),
+    };
+    let total = if loading { total } else { Some(done) };
+    SnapshotStatus { keys_done: done, keys_total: total, bytes_done, bytes_total, seconds_left: None }
+}
+
+fn alerts(l: &LinkRun, spool_disk: u64) -> Vec<crate::model::status::Alert> {
+    let mut list = Vec::new();
+    let mut alert = |rule: &str, severity, text: String, remedy: &str| {
+        list.push(crate::model::status::Alert {
+            rule: rule.into(),
+            direction: Some(l.direction),
+            severity,
+            text,
+            remedy: remedy.into(),
+        });
+    };
+    let facts = l.source.get();
+    use crate::model::Severity::{Error, Warning};
+    let spool = l.spool.stats();
+    if spool.full {
+        alert(
+            "spool_full",
+            Error,
+            format!("the spool holds {spool_disk} bytes on disk, its bound: the source is no longer read"),
+            "make the target faster, or raise limits.spool_disk before the source's replica buffer overflows",
+        );
+    }
+    if let Some(error) = &spool.disk_error {
+        alert("spool_disk", Error, format!("the spool can't be written: {error}"), "free space on that disk");
+    }
+    if let Some(window) = facts.resume_window_seconds.filter(|w| *w < 600) {
+        let size = facts.backlog_bytes.unwrap_or(0) >> 20;
+        alert(
+            "resume_window_short",
+            Warning,
+            format!("resume window {} min {} s (backlog {size} MiB)", window / 60, window % 60),
+            "raise repl-backlog-size at the source",
+        );
+    }
+    if facts.evicted_since > 0 {
+        alert(
+            "evictions",
+            Warning,
+            format!("the source has evicted {} keys since the link began", facts.evicted_since),
+            "raise maxmemory there, or set maxmemory-policy noeviction",
+        );
+    }
+    list
+}

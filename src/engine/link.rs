@@ -1,0 +1,329 @@
+//! One direction: reads a site's snapshot and stream, decides, and leaves the rest to the other site's writer.
+//!
+//! ```text
+//!             ┌────────────── snapshot asked for ──────────────┐
+//!   Starting ─┤                                                ▼
+//!             └─ position known ─▶ Rebuilding ─▶ Streaming ◀─ Loading
+//!                                  (recovery)
+//! ```
+//!
+//! It owns a spool's reading end, the decoder and the [`decide::Decider`]. It refuses to dial: the replica and the
+//! writer do.
+
+pub mod decide;
+pub mod gauge;
+pub mod loader;
+pub mod rebuild;
+
+use super::apply::control_key::{LoadPhase, Position};
+use super::core::Shared;
+use super::events::EventSink;
+use super::replica::ReplicaHandle;
+use super::spool::{Item, SpoolError, SpoolReader};
+use crate::model::{Direction, EventKind, Offset, ReplId, Severity, Side};
+use crate::wire::stream::{Batch, Decoder, StreamError};
+use bytes::{Buf, Bytes, BytesMut};
+use decide::{Decider, Turn};
+use gauge::Gauge;
+use loader::{LoadError, Loader};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Bytes and items that may wait in an outbox before its link stops deciding.
+const OUTBOX_BYTES: usize = 4 << 20;
+const OUTBOX_ITEMS: usize = 4096;
+
+/// The database is not known: a stream that was taken up in its middle has not named one yet.
+pub const UNKNOWN_DB: u32 = u32::MAX;
+
+/// Why a link can't go on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LinkError {
+    #[error("the stream of {address} can't be understood: {why}")]
+    Stream { address: String, why: String },
+    #[error("the snapshot of {address} can't be read: {why}")]
+    Snapshot { address: String, why: String },
+    #[error("{0}")]
+    Spool(String),
+    /// The stream begins in a database that it has not named: it has to be taken up with a full sync.
+    #[error("the stream does not say which database it is in")]
+    UnknownDb,
+    #[error("the snapshot was cut off: {0}")]
+    Cut(String),
+}
+
+impl From<SpoolError> for LinkError {
+    fn from(e: SpoolError) -> Self {
+        LinkError::Spool(e.to_string())
+    }
+}
+
+/// What a link needs to run.
+pub struct LinkSetup {
+    pub shared: Arc<Shared>,
+    pub gauge: Arc<Gauge>,
+    pub events: EventSink,
+    pub direction: Direction,
+    pub replica: Arc<ReplicaHandle>,
+    pub spool: SpoolReader,
+    pub decider: Decider,
+    pub loader: Loader,
+    pub replids: Arc<[std::sync::RwLock<Option<ReplId>>; 2]>,
+    /// Where the stream is taken up, and in which database ([`UNKNOWN_DB`]).
+    pub from: Position,
+    pub control_db: u32,
+    /// Half the round trip to the source, in milliseconds: a change was made that much before it was read.
+    pub way_ms: u64,
+}
+
+/// The reading half of one direction.
+pub struct Link {
+    s: LinkSetup,
+    here: Side,
+    decoder: Decoder,
+    batch: Batch,
+    /// Bytes that are no whole entry yet, and the offset of the first of them.
+    rest: Bytes,
+    offset: u64,
+    /// Reconnects of the replica that were seen, and when the stream's times are known again.
+    reconnects: u64,
+    unknown_until: u64,
+}
+
+impl Link {
+    pub fn new(s: LinkSetup) -> Self {
+        let here = s.direction.from();
+        Link {
+            here,
+            decoder: Decoder::new(s.from.db),
+            batch: Batch::default(),
+            rest: Bytes::new(),
+            offset: s.from.offset.0,
+            reconnects: 0,
+            unknown_until: 0,
+            s,
+        }
+    }
+
+    pub fn setup(&mut self) -> &mut LinkSetup {
+        &mut self.s
+    }
+
+    fn peer(&self) -> Side {
+        self.here.other()
+    }
+
+    /// Reads and decides until something makes that impossible; ends without an error when the replica has.
+    pub async fn run(mut self) -> Result<(), LinkError> {
+        loop {
+            let item = match self.s.spool.next().await {
+                Ok(item) => item,
+                Err(SpoolError::Closed) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            };
+            match item {
+                Item::SnapshotBegin { replid, offset, .. } => self.snapshot_begins(replid, offset),
+                Item::Snapshot(bytes) => self.snapshot(bytes).await?,
+                Item::SnapshotEnd => self.snapshot_ends().await?,
+                Item::Stream { offset, bytes } => self.stream(offset, bytes).await?,
+                Item::NewReplid { replid, .. } => self.set_replid(replid),
+                Item::Lost { why } => return Err(LinkError::Cut(why)),
+            }
+        }
+    }
+
+    fn set_replid(&self, replid: ReplId) {
+        let mut name = self.s.replids[self.here.index()].write().unwrap_or_else(|p| p.into_inner());
+        *name = Some(replid);
+    }
+
+    // ---- the snapshot ------------------------------------------------------------------------------------------
+
+    fn snapshot_begins(&mut self, replid: ReplId, offset: Offset) {
+        self.set_replid(replid);
+        self.offset = offset.0;
+        self.rest = Bytes::new();
+        self.decoder.reset(0);
+        let mut core = self.s.shared.lock();
+        core.phase[self.here.index()] = LoadPhase::Loading;
+        core.decided[self.here.index()] = Position { offset, db: 0 };
+        let text = format!("copying the snapshot of {}", self.s.replica.address());
+        self.s.events.info(Some(self.s.direction), EventKind::SnapshotStarted, text);
+    }
+
+    async fn snapshot(&mut self, bytes: Bytes) -> Result<(), LinkError> {
+        let address = || self.s.replica.address();
+        self.s.loader.feed(bytes);
+        loop {
+            wait_for_room(&self.s.shared, self.peer()).await;
+            let gathered = self.s.loader.gather().map_err(|e| snapshot_error(address(), &e))?;
+            if !gathered {
+                return Ok(());
+            }
+            let mut core = self.s.shared.lock();
+            core.set_now(self.s.shared.now_ms());
+            let keys = self.s.loader.decide(&mut core).map_err(|e| snapshot_error(address(), &e))?;
+            drop(core);
+            self.s.gauge.snapshot_keys.fetch_add(keys, Relaxed);
+            self.s.gauge.snapshot_total.store(self.s.loader.keys_total(), Relaxed);
+            self.s.shared.wake_writers();
+        }
+    }
+
+    async fn snapshot_ends(&mut self) -> Result<(), LinkError> {
+        self.s.loader.finish().map_err(|e| snapshot_error(self.s.replica.address(), &e))?;
+        let mut core = self.s.shared.lock();
+        core.set_now(self.s.shared.now_ms());
+        let (here, peer) = (self.here.index(), self.peer().index());
+        core.phase[here] = LoadPhase::Streaming;
+        core.decided[here] = Position::new(self.offset, 0);
+        // The end of the loading is written down with the next transaction, which must not be long in coming.
+        core.unsaved[peer] = (u64::MAX / 2, true);
+        drop(core);
+        self.s.shared.wake_writers();
+        let keys = self.s.gauge.snapshot_keys.load(Relaxed);
+        self.s.events.info(
+            Some(self.s.direction),
+            EventKind::SnapshotFinished,
+            format!("the snapshot is read: {keys} keys; its stream follows"),
+        );
+        for lost in self.s.loader.lost() {
+            self.s.events.emit(Some(self.s.direction), Severity::Warning, EventKind::ApplyError, lost);
+        }
+        Ok(())
+    }
+
+    // ---- the stream --------------------------------------------------------------------------------------------
+
+    async fn stream(&mut self, offset: Offset, bytes: Bytes) -> Result<(), LinkError> {
+        debug_assert_eq!(offset.0, self.offset + self.rest.len() as u64);
+        self.take(bytes);
+        loop {
+            if self.rest.len() < self.decoder.needed() {
+                return Ok(());
+            }
+            let used = self.decode()?;
+            if used == 0 {
+                return Ok(());
+            }
+            self.decide().await;
+            self.rest.advance(used);
+            self.offset += used as u64;
+            self.s.spool.release(Offset(self.offset));
+        }
+    }
+
+    /// Puts bytes behind the rest; copies only what straddles.
+    fn take(&mut self, bytes: Bytes) {
+        if self.rest.is_empty() {
+            self.rest = bytes;
+            return;
+        }
+        let rest = std::mem::take(&mut self.rest);
+        // A long command comes in many pieces: grow in place instead of copying it with each.
+        let mut whole = rest.try_into_mut().unwrap_or_else(|rest| {
+            let mut whole = BytesMut::with_capacity(rest.len() + bytes.len().max(self.decoder.needed()));
+            whole.extend_from_slice(&rest);
+            whole
+        });
+        whole.extend_from_slice(&bytes);
+        self.rest = whole.freeze();
+    }
+
+    fn decode(&mut self) -> Result<usize, LinkError> {
+        let bad = |e: StreamError| LinkError::Stream { address: self.s.replica.address(), why: e.to_string() };
+        let used = self.decoder.decode(&self.rest, &mut self.batch).map_err(bad)?;
+        // A stream that was taken up in its middle: our own marker tells which database it is in.
+        let nameless = self.batch.entries.iter().find(|e| self.batch.commands(e).iter().any(|c| c.db == UNKNOWN_DB));
+        if let Some(entry) = nameless {
+            if self.s.decider.marker_of(&self.batch, entry).is_none() {
+                return Err(LinkError::UnknownDb);
+            }
+            self.decoder.reset(self.s.control_db);
+            // From now on the position can be resumed from: it is worth writing down.
+            self.s.shared.lock().unsaved[self.peer().index()].1 = true;
+            return self.decoder.decode(&self.rest, &mut self.batch).map_err(bad);
+        }
+        Ok(used)
+    }
+
+    async fn decide(&mut self) {
+        let reconnects = self.s.replica.counters().reconnects;
+        if reconnects != self.reconnects {
+            // What was made while we were away was made at an unknown time.
+            self.reconnects = reconnects;
+            self.unknown_until = self.s.replica.received().0.max(self.offset + self.rest.len() as u64);
+        }
+        let mut from = 0;
+        loop {
+            wait_for_room(&self.s.shared, self.peer()).await;
+            let now = self.s.shared.now_ms();
+            let unix = unix_ms();
+            let late = self.s.replica.received().since(Offset(self.offset)) > (1 << 20);
+            let at =
+                if self.offset < self.unknown_until || late { 0 } else { (now - self.s.way_ms.min(now - 1)) as u32 };
+            // The state's bell is looked for before the look under the lock, so that it is not missed.
+            let came = self.s.shared.state_came.notified();
+            tokio::pin!(came);
+            came.as_mut().enable();
+            let turn = {
+                let mut core = self.s.shared.lock();
+                core.set_now(now);
+                let turn = self.s.decider.turn(&mut core, &self.batch, from, self.offset, at, unix);
+                if core.out[self.peer().index()].is_empty() && turn == Turn::Done {
+                    self.nothing_waits(&core);
+                }
+                turn
+            };
+            self.s.shared.wake_writers();
+            self.s.gauge.echoes.store(self.s.decider.read.echoes, Relaxed);
+            if self.s.decider.read.flushes > self.s.gauge.flushes.swap(self.s.decider.read.flushes, Relaxed) {
+                let text = format!(
+                    "FLUSHDB or FLUSHALL was run at {}; by the job's policy it {} forwarded",
+                    self.s.replica.address(),
+                    if self.s.decider.forwards_flush() { "was" } else { "was not" }
+                );
+                self.s.events.emit(Some(self.s.direction), Severity::Error, EventKind::FlushSeen, text);
+            }
+            match turn {
+                Turn::Done => return,
+                Turn::Waits { entry, .. } => {
+                    from = entry;
+                    came.await;
+                }
+            }
+        }
+    }
+
+    /// Echoes and noise alone: the position moves on with nothing to apply.
+    fn nothing_waits(&self, core: &super::core::Core) {
+        if self.s.gauge.in_flight() == 0 {
+            self.s.gauge.advance(core.decided[self.here.index()].offset);
+        }
+    }
+}
+
+fn snapshot_error(address: String, e: &LoadError) -> LinkError {
+    LinkError::Snapshot { address, why: e.to_string() }
+}
+
+/// Waits until a site's outbox may take more.
+async fn wait_for_room(shared: &Shared, site: Side) {
+    loop {
+        let room = shared.room[site.index()].notified();
+        {
+            let core = shared.lock();
+            let out = &core.out[site.index()];
+            if out.bytes() < OUTBOX_BYTES && out.len() < OUTBOX_ITEMS {
+                return;
+            }
+        }
+        room.await;
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}

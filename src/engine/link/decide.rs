@@ -1,0 +1,539 @@
+//! From what was read to what is sent: each entry of a site's stream is an echo to drop, or changes to give a verdict.
+//!
+//! It owns the order in which one link's decisions reach the outbox. It refuses to wait: when an echo needs a state
+//! that has not come yet, it says so and is called again. Invariants: the arbiter's effects are pushed before the
+//! changes of the same call; the position moves on only when an entry's changes have been pushed; a run of changes
+//! never ends inside a source's transaction without being glued to the next.
+
+use crate::engine::apply::control_key::{ControlKey, Position};
+use crate::engine::apply::outbox::{ItemKind, Reveals, Telltale};
+use crate::engine::arbiter::class::{Class, Part};
+use crate::engine::arbiter::classify::{self, Effect, classify};
+use crate::engine::arbiter::{Token, Touch, Verdict};
+use crate::engine::core::{Core, NewItem};
+use crate::model::{Databases, Side};
+use crate::wire::command::Argv;
+use crate::wire::dialect::Dialect;
+use crate::wire::resp::{encode, encode_header, encode_part};
+use crate::wire::rewrite::{Line, Rewrite, encode_line, rewrite};
+use crate::wire::stream::{Args, Batch, Command, Entry};
+use bytes::{BufMut, Bytes, BytesMut};
+use smallvec::SmallVec;
+
+/// Changes in a run: what a transaction takes at most, so that a run never forces a larger one.
+const RUN_COMMANDS: u32 = 256;
+const RUN_BYTES: usize = 64 << 10;
+/// A command above this size is a run of its own and is not copied.
+const BIG_COMMAND: usize = 32 << 10;
+
+/// What a link has counted of its reading.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Read {
+    pub changes: u64,
+    /// Changes of the other direction that came back and were dropped.
+    pub echoes: u64,
+    pub flushes: u64,
+    pub foreign_notes: u64,
+    pub swaps_refused: u64,
+}
+
+/// What happened in a turn.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// All entries have been decided.
+    Done,
+    /// The entry with this index waits for the state of a token.
+    Waits { entry: usize, token: Token },
+}
+
+/// The knowledge by which one link decides.
+pub struct Decider {
+    here: Side,
+    epoch: u64,
+    /// The control key that the other link writes at `here`: its echo is known by it.
+    marker: Bytes,
+    own_prefix: Bytes,
+    databases: Databases,
+    target: Dialect,
+    forward_flush: bool,
+    two_way: bool,
+    run: Run,
+    pub read: Read,
+}
+
+/// Changes that go into the outbox as one item.
+struct Run {
+    data: BytesMut,
+    commands: u32,
+    changes: u32,
+    db: u32,
+    serial: u64,
+    telltales: SmallVec<[Telltale; 2]>,
+}
+
+/// Every key of this product, whatever the job.
+const KEY_PREFIX: &[u8] = b"duplex:";
+
+/// What has to be known to make a decider.
+pub struct DeciderSetup {
+    pub here: Side,
+    pub epoch: u64,
+    pub marker: Bytes,
+    pub own_prefix: Bytes,
+    pub databases: Databases,
+    pub target: Dialect,
+    pub forward_flush: bool,
+    pub two_way: bool,
+}
+
+impl Decider {
+    pub fn new(s: DeciderSetup) -> Self {
+        Decider {
+            here: s.here,
+            epoch: s.epoch,
+            marker: s.marker,
+            own_prefix: s.own_prefix,
+            databases: s.databases,
+            target: s.target,
+            forward_flush: s.forward_flush,
+            two_way: s.two_way,
+            run: Run { data: BytesMut::new(), commands: 0, changes: 0, db: 0, serial: 0, telltales: SmallVec::new() },
+            read: Read::default(),
+        }
+    }
+
+    pub fn forwards_flush(&self) -> bool {
+        self.forward_flush
+    }
+
+    /// The control key's value, if this entry is an echo of our own.
+    pub fn marker_of(&self, batch: &Batch, entry: &Entry) -> Option<Option<ControlKey>> {
+        batch.commands(entry).iter().find_map(|c| {
+            let args = batch.args(c);
+            (args.get(1) == Some(&self.marker[..]) && args.get(0).is_some_and(|n| n.eq_ignore_ascii_case(b"set")))
+                .then(|| ControlKey::parse(args.get(2).unwrap_or_default()))
+        })
+    }
+
+    /// Decides the entries of a batch from `from` on. `base`: the stream's offset at the batch's beginning. `at`: when
+    /// they were read, in the arbiter's clock, 0 where that is unknown; `unix_ms`: the same on the wall clock.
+    pub fn turn(&mut self, core: &mut Core, batch: &Batch, from: usize, base: u64, at: u32, unix_ms: u64) -> Turn {
+        let here = self.here.index();
+        let peer = self.here.other().index();
+        for (i, entry) in batch.entries.iter().enumerate().skip(from) {
+            let mut real = true;
+            if entry.commands.0 == entry.commands.1 {
+                real = false;
+            } else if let Some(marker) = self.marker_of(batch, entry) {
+                if let Some(token) = self.lacking(core, marker) {
+                    self.flush(core);
+                    return Turn::Waits { entry: i, token };
+                }
+                real = self.echo(core, batch, entry, marker, at);
+            } else {
+                self.local(core, batch, entry, at, unix_ms);
+            }
+            let begin = core.decided[here].offset.0;
+            core.decided[here] = Position::new(base + entry.end, entry.db);
+            let unsaved = &mut core.unsaved[peer];
+            unsaved.0 += (base + entry.end).saturating_sub(begin);
+            unsaved.1 |= real;
+            if self.run.commands >= RUN_COMMANDS || self.run.data.len() >= RUN_BYTES {
+                self.flush(core);
+            }
+        }
+        self.flush(core);
+        if core.arbiter.episodes().is_empty() {
+            return Turn::Done;
+        }
+        core.settle();
+        Turn::Done
+    }
+
+    /// A token whose state the echo needs and which has not come.
+    fn lacking(&self, core: &Core, marker: Option<ControlKey>) -> Option<Token> {
+        let serial = marker.filter(|m| m.epoch == self.epoch)?.serial;
+        core.arbiter.awaited(self.here, serial).find(|t| !core.has_state(*t))
+    }
+
+    /// Our own transaction, come back. Tells whether it carried anything but the control key.
+    fn echo(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, marker: Option<ControlKey>, at: u32) -> bool {
+        let mut carried = 0;
+        let current = marker.filter(|m| m.epoch == self.epoch);
+        for c in batch.commands(entry) {
+            let args = batch.args(c);
+            let key = args.get(1).unwrap_or_default();
+            if key.starts_with(&self.own_prefix) {
+                continue;
+            }
+            carried += 1;
+            let Some(marker) = current.filter(|_| self.two_way) else { continue };
+            let name = args.get(0).unwrap_or_default();
+            if name.eq_ignore_ascii_case(b"del") || name.eq_ignore_ascii_case(b"unlink") {
+                for n in 1..args.argc() {
+                    let key = args.get(n).unwrap_or_default();
+                    self.hidden_delete(core, batch, entry, c, key, marker.serial, at);
+                }
+            }
+        }
+        self.read.echoes += carried;
+        match (current, marker) {
+            (Some(m), _) => {
+                core.echoed[self.here.index()] = m.applied;
+                if core.arbiter.is_one_way() {
+                    return carried > 0;
+                }
+                core.arbiter.echo(self.here, m.serial, core.now_ms());
+                self.effects(core);
+            }
+            (None, Some(m)) => {
+                core.echoed[self.here.index()] = m.applied;
+                core.arbiter.echo_of_before(self.here, m.applied.offset.0);
+            }
+            (None, None) => {}
+        }
+        carried > 0
+    }
+
+    /// A DEL in an echo: the batch's own, or the deletion of a key that had expired when the change reached it. The
+    /// latter is a change of this site.
+    #[allow(clippy::too_many_arguments)]
+    fn hidden_delete(
+        &mut self,
+        core: &mut Core,
+        batch: &Batch,
+        entry: &Entry,
+        command: &Command,
+        key: &[u8],
+        serial: u64,
+        at: u32,
+    ) {
+        let hash = core.arbiter.hash(command.db, key);
+        let own = core.arbiter.own_deletes(self.here, serial, hash);
+        let seen = batch
+            .commands(entry)
+            .iter()
+            .take_while(|c| c.frame.0 <= command.frame.0)
+            .filter(|c| c.db == command.db)
+            .map(|c| (batch.arg(c, 0).unwrap_or_default(), batch.args(c)))
+            .filter(|(name, _)| name.eq_ignore_ascii_case(b"del") || name.eq_ignore_ascii_case(b"unlink"))
+            .map(|(_, args)| (1..args.argc()).filter(|n| args.get(*n) == Some(key)).count())
+            .sum::<usize>();
+        if seen <= own {
+            return;
+        }
+        let touch = Touch { db: command.db, key, hash, class: Class::Delete, part: Part::WHOLE };
+        let verdict = core.arbiter.change(self.here, &touch, at);
+        self.effects(core);
+        if let Verdict::Forward(serial) = verdict {
+            self.begin(core, command.db);
+            encode(&mut self.run.data, &[&b"DEL"[..], key]);
+            self.run.added(1, serial);
+        }
+        self.read.changes += 1;
+    }
+
+    /// Changes that clients made.
+    fn local(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, at: u32, unix_ms: u64) {
+        let commands = batch.commands(entry);
+        if let [command] = commands {
+            self.single(core, batch, command, at, unix_ms);
+        } else {
+            self.transaction(core, batch, commands, at, unix_ms);
+        }
+    }
+
+    fn single(&mut self, core: &mut Core, batch: &Batch, command: &Command, at: u32, unix_ms: u64) {
+        let args = batch.args(command);
+        let effect = classify(&core.arbiter, command.db, &args);
+        match effect {
+            Effect::Nothing => {}
+            Effect::Keys(touches) => {
+                if !self.wanted(&touches) {
+                    return self.partly_wanted(core, &touches, at);
+                }
+                self.read.changes += 1;
+                self.keys(core, batch, command, &touches, at, unix_ms);
+            }
+            Effect::Apart(touches) => {
+                self.read.changes += 1;
+                self.apart(core, batch, command, &touches, at);
+            }
+            Effect::Flush(db) => self.whole_database(core, batch, command, db),
+            Effect::Swap(a, b) => self.swap(core, batch, command, a, b),
+            Effect::Pass => {
+                self.read.changes += 1;
+                let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { return };
+                self.begin(core, command.db);
+                self.forward(core, batch, command, serial);
+            }
+        }
+    }
+
+    /// A command whose keys go together.
+    fn keys(
+        &mut self,
+        core: &mut Core,
+        batch: &Batch,
+        command: &Command,
+        touches: &[Touch<'_>],
+        at: u32,
+        unix_ms: u64,
+    ) {
+        let args = batch.args(command);
+        let words = rewrite(&args, unix_ms, self.target);
+        match words {
+            Rewrite::Drop => return,
+            Rewrite::State => {
+                core.arbiter.change_as_state(self.here, touches, at);
+                return self.effects(core);
+            }
+            _ => {}
+        }
+        let verdict = match touches {
+            [one] => core.arbiter.change(self.here, one, at),
+            many => core.arbiter.change_many(self.here, many, at),
+        };
+        self.effects(core);
+        let Verdict::Forward(serial) = verdict else { return };
+        self.begin(core, command.db);
+        match words {
+            Rewrite::Commands(list) => self.rewritten(&list, &args, serial),
+            _ => self.forward(core, batch, command, serial),
+        }
+    }
+
+    /// DEL of several keys, MSET: each key stands for itself, the others are not held up by one in conflict.
+    fn apart(&mut self, core: &mut Core, batch: &Batch, command: &Command, touches: &[Touch<'_>], at: u32) {
+        let args = batch.args(command);
+        let per_key = if touches.first().is_some_and(|t| t.class == Class::Delete) { 1 } else { 2 };
+        let mut wanted: SmallVec<[(usize, u64); 8]> = SmallVec::new();
+        for (n, touch) in touches.iter().enumerate() {
+            if touch.key.starts_with(KEY_PREFIX) || !self.databases.contains(touch.db) {
+                continue;
+            }
+            let verdict = core.arbiter.change(self.here, touch, at);
+            self.effects(core);
+            if let Verdict::Forward(serial) = verdict {
+                wanted.push((n, serial));
+            }
+        }
+        let Some(&(_, serial)) = wanted.last() else { return };
+        self.begin(core, command.db);
+        if wanted.len() == touches.len() {
+            return self.forward(core, batch, command, serial);
+        }
+        encode_header(&mut self.run.data, 1 + per_key * wanted.len());
+        encode_part(&mut self.run.data, args.get(0).unwrap_or_default());
+        for (n, _) in wanted {
+            for k in 0..per_key {
+                encode_part(&mut self.run.data, args.get(1 + n * per_key + k).unwrap_or_default());
+            }
+        }
+        self.run.added(1, serial);
+    }
+
+    /// A client's transaction or a script's effects.
+    fn transaction(&mut self, core: &mut Core, batch: &Batch, commands: &[Command], at: u32, unix_ms: u64) {
+        let all: Vec<Args<'_>> = commands.iter().map(|c| batch.args(c)).collect();
+        let mut touches: SmallVec<[Touch<'_>; 8]> = SmallVec::new();
+        let mut send: SmallVec<[(usize, Rewrite); 8]> = SmallVec::new();
+        let mut as_state: SmallVec<[Touch<'_>; 4]> = SmallVec::new();
+        for (n, command) in commands.iter().enumerate() {
+            match classify(&core.arbiter, command.db, &all[n]) {
+                Effect::Nothing => {}
+                Effect::Pass => send.push((n, Rewrite::AsIs)),
+                Effect::Flush(_) | Effect::Swap(..) => self.single(core, batch, command, at, unix_ms),
+                Effect::Keys(t) | Effect::Apart(t) => {
+                    if !self.wanted(&t) {
+                        self.partly_wanted(core, &t, at);
+                        continue;
+                    }
+                    match rewrite(&all[n], unix_ms, self.target) {
+                        Rewrite::Drop => {}
+                        Rewrite::State => as_state.extend(t),
+                        words => {
+                            touches.extend(t);
+                            send.push((n, words));
+                        }
+                    }
+                }
+            }
+        }
+        self.read.changes += send.len() as u64;
+        let verdict = match touches.first() {
+            None if send.is_empty() => Verdict::Withhold,
+            None => core.arbiter.pass(self.here),
+            Some(first) if touches.len() == 1 => core.arbiter.change(self.here, first, at),
+            Some(_) => core.arbiter.change_many(self.here, &touches, at),
+        };
+        if !as_state.is_empty() {
+            core.arbiter.change_as_state(self.here, &as_state, at);
+        }
+        self.effects(core);
+        let Verdict::Forward(serial) = verdict else { return };
+        for (n, words) in send {
+            self.begin_in_transaction(core, commands[n].db);
+            match words {
+                Rewrite::Commands(list) => self.rewritten(&list, &all[n], serial),
+                _ => self.forward_in_transaction(batch, &commands[n], serial),
+            }
+        }
+    }
+
+    fn whole_database(&mut self, core: &mut Core, batch: &Batch, command: &Command, db: Option<u32>) {
+        self.read.flushes += 1;
+        // FLUSHALL takes databases along that were not selected: then it is said for each of the selected ones.
+        let wanted = db.is_none_or(|d| self.databases.contains(d));
+        if !self.forward_flush || !wanted {
+            return;
+        }
+        let Verdict::Forward(serial) = core.arbiter.flush(self.here, db) else { return };
+        self.begin(core, command.db);
+        match (&self.databases, db) {
+            (Databases::Only(list), None) => {
+                for db in list.clone() {
+                    self.begin_in_transaction(core, db);
+                    encode(&mut self.run.data, &[b"FLUSHDB"]);
+                    self.run.added(1, serial);
+                }
+            }
+            _ => self.forward(core, batch, command, serial),
+        }
+    }
+
+    fn swap(&mut self, core: &mut Core, batch: &Batch, command: &Command, a: u32, b: u32) {
+        if a == b {
+            return;
+        }
+        if !(self.databases.contains(a) && self.databases.contains(b)) {
+            self.read.swaps_refused += 1;
+            return;
+        }
+        self.read.changes += 1;
+        let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { return };
+        self.begin(core, command.db);
+        self.forward(core, batch, command, serial);
+    }
+
+    /// All keys are in selected databases, and none is our product's own.
+    fn wanted(&self, touches: &[Touch<'_>]) -> bool {
+        touches.iter().all(|t| !t.key.starts_with(KEY_PREFIX) && self.databases.contains(t.db))
+    }
+
+    /// A change that reaches into the selected databases from outside (MOVE, COPY … DB): what it left there is carried
+    /// as state.
+    fn partly_wanted(&mut self, core: &mut Core, touches: &[Touch<'_>], at: u32) {
+        let inside: SmallVec<[Touch<'_>; 4]> = touches
+            .iter()
+            .filter(|t| !t.key.starts_with(KEY_PREFIX) && self.databases.contains(t.db))
+            .copied()
+            .collect();
+        if !inside.is_empty() {
+            core.arbiter.change_as_state(self.here, &inside, at);
+            self.effects(core);
+        }
+    }
+
+    // ---- the run -----------------------------------------------------------------------------------------------
+
+    /// Carries out what the arbiter asked for; what was decided before goes out first.
+    fn effects(&mut self, core: &mut Core) {
+        if core.arbiter.has_effects() {
+            self.flush(core);
+            core.carry_out();
+        }
+    }
+
+    /// A change for this database follows.
+    fn begin(&mut self, core: &mut Core, db: u32) {
+        if self.run.db != db || self.run.commands >= RUN_COMMANDS || self.run.data.len() >= RUN_BYTES {
+            self.flush(core);
+            self.run.db = db;
+        }
+    }
+
+    /// The same inside a source's transaction: a run that ends here is glued to the next.
+    fn begin_in_transaction(&mut self, core: &mut Core, db: u32) {
+        if self.run.db != db {
+            self.flush_glued(core, true);
+            self.run.db = db;
+        }
+    }
+
+    fn forward(&mut self, core: &mut Core, batch: &Batch, command: &Command, serial: u64) {
+        let size = (command.frame.1 - command.frame.0) as usize;
+        if size < BIG_COMMAND {
+            return self.forward_in_transaction(batch, command, serial);
+        }
+        // Not copied: the outbox holds on to the bytes as they were read.
+        self.flush(core);
+        let telltales = telltale(&batch.args(command), 0).into_iter().collect();
+        core.push(
+            self.here.other(),
+            NewItem {
+                db: Some(command.db),
+                changes: 1,
+                telltales,
+                ..NewItem::new(batch.frame(command), 1, ItemKind::Changes, serial)
+            },
+        );
+    }
+
+    fn forward_in_transaction(&mut self, batch: &Batch, command: &Command, serial: u64) {
+        if let Some(t) = telltale(&batch.args(command), self.run.commands) {
+            self.run.telltales.push(t);
+        }
+        self.run.data.put_slice(&batch.buf[command.frame.0 as usize..command.frame.1 as usize]);
+        self.run.added(1, serial);
+    }
+
+    fn rewritten(&mut self, list: &[Line], original: &Args<'_>, serial: u64) {
+        for line in list {
+            let words: SmallVec<[&[u8]; 8]> = line.iter().map(|w| w.bytes(original)).collect();
+            if let Some(t) = telltale(&words[..], self.run.commands) {
+                self.run.telltales.push(t);
+            }
+            encode_line(&mut self.run.data, line, original);
+            self.run.commands += 1;
+        }
+        self.run.serial = serial;
+        self.run.changes += 1;
+    }
+
+    /// Puts what was gathered into the outbox.
+    pub fn flush(&mut self, core: &mut Core) {
+        self.flush_glued(core, false);
+    }
+
+    fn flush_glued(&mut self, core: &mut Core, glued: bool) {
+        if self.run.commands == 0 {
+            return;
+        }
+        let run = &mut self.run;
+        let item = NewItem {
+            data: run.data.split().freeze(),
+            commands: std::mem::take(&mut run.commands),
+            db: Some(run.db),
+            kind: ItemKind::Changes,
+            serial: run.serial,
+            changes: std::mem::take(&mut run.changes),
+            telltales: std::mem::take(&mut run.telltales),
+            glued,
+        };
+        core.push(self.here.other(), item);
+    }
+}
+
+impl Run {
+    fn added(&mut self, commands: u32, serial: u64) {
+        self.commands += commands;
+        self.changes += 1;
+        self.serial = serial;
+    }
+}
+
+fn telltale(args: &(impl crate::wire::command::Argv + ?Sized), index: u32) -> Option<Telltale> {
+    let zero = classify::reveals(args)?;
+    Some(Telltale { index, reveals: if zero { Reveals::Zero } else { Reveals::Nil } })
+}

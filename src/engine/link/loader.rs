@@ -1,0 +1,314 @@
+//! A snapshot's keys to items: each a change like any other, whose time is unknown.
+//!
+//! Parsing goes on outside the job's lock, deciding under it, a few hundred keys at a time. A value too big for one
+//! RESTORE goes as the commands of its type, in parts; if a change at the other site meets it half-way, the rest is
+//! left to the state transfer.
+
+use crate::engine::apply::outbox::ItemKind;
+use crate::engine::arbiter::class::{Class, Part};
+use crate::engine::arbiter::{Touch, Verdict};
+use crate::engine::core::{Core, NewItem};
+use crate::engine::transfer::write_entry;
+use crate::model::{Databases, Side};
+use crate::wire::dialect::Dialect;
+use crate::wire::rdb::commands::{Command, Lost, Rebuild};
+use crate::wire::rdb::decode::Decoder;
+use crate::wire::rdb::{Item, KeyEntry, Limits, RdbError, Reader};
+use crate::wire::resp::encode;
+use bytes::{Bytes, BytesMut};
+use std::collections::HashMap;
+
+/// What is gathered for one turn under the lock.
+const KEYS: usize = 256;
+const BYTES: usize = 128 << 10;
+/// Values above this go in parts: a RESTORE of so much holds a target up for some 10 ms.
+const BIG: usize = 8 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Rdb(#[from] RdbError),
+    #[error("it ends before its end mark")]
+    Short,
+    #[error("its checksum does not match: it was damaged on the way")]
+    Checksum,
+}
+
+/// A piece of the snapshot that is ready to be decided.
+enum Piece {
+    Key(KeyEntry),
+    /// Commands of a big value; `first` begins it.
+    Part {
+        db: u32,
+        key: Bytes,
+        commands: Vec<Command>,
+        first: bool,
+    },
+    Function(Bytes),
+}
+
+/// A value that comes in parts.
+struct Big {
+    entry: KeyEntry,
+    decoder: Decoder,
+    /// Taken out for the last commands.
+    rebuild: Option<Rebuild>,
+}
+
+pub struct Loader {
+    here: Side,
+    target: Dialect,
+    databases: Databases,
+    /// Keys that the other site has stay: BUSYKEY is no error.
+    merge: bool,
+    /// Read, but not loaded: the policy wants the keys of the other side only.
+    discard: bool,
+    reader: Reader,
+    pieces: Vec<Piece>,
+    big: Option<Big>,
+    /// A big key whose rest is left to the state transfer.
+    abandoned: Option<(u32, Bytes)>,
+    keys_total: u64,
+    ended: bool,
+    lost: HashMap<&'static str, u64>,
+    unix_ms: u64,
+}
+
+impl Loader {
+    pub fn new(here: Side, target: Dialect, databases: Databases, merge: bool, discard: bool) -> Self {
+        // Without REPLACE nothing tells parts whether the key was there, so a merge takes whole values.
+        let limits = Limits { big: if merge { usize::MAX } else { BIG }, ..Limits::default() };
+        Loader {
+            here,
+            target,
+            databases,
+            merge,
+            discard,
+            reader: Reader::new(limits),
+            pieces: Vec::new(),
+            big: None,
+            abandoned: None,
+            keys_total: 0,
+            ended: false,
+            lost: HashMap::new(),
+            unix_ms: 0,
+        }
+    }
+
+    /// Bytes of the RDB file, in order.
+    pub fn feed(&mut self, bytes: Bytes) {
+        self.reader.feed(bytes);
+    }
+
+    /// Keys that the snapshot says it has, in selected databases; 0 while unknown.
+    pub fn keys_total(&self) -> u64 {
+        self.keys_total
+    }
+
+    /// Parses up to a turn's worth. False: nothing is ready and more bytes are needed.
+    pub fn gather(&mut self) -> Result<bool, LoadError> {
+        let mut bytes = 0;
+        let mut db = 0;
+        while self.pieces.len() < KEYS && bytes < BYTES {
+            let Some(item) = self.reader.next()? else { break };
+            match item {
+                Item::Db(n) => db = n,
+                Item::Resize { keys, .. } => {
+                    if self.databases.contains(db) {
+                        self.keys_total += keys;
+                    }
+                }
+                Item::Function(code) if !self.discard => self.pieces.push(Piece::Function(code)),
+                Item::Key(entry) if self.wanted(&entry) => {
+                    bytes += entry.value.len() + entry.key.len();
+                    self.pieces.push(Piece::Key(entry));
+                }
+                Item::BigBegin(entry) if self.wanted(&entry) => {
+                    self.big = Some(Big {
+                        decoder: Decoder::big(entry.kind)?,
+                        rebuild: Some(Rebuild::new(entry.key.clone(), self.target)),
+                        entry: entry.clone(),
+                    });
+                    let delete = vec![Bytes::from_static(b"DEL"), entry.key.clone()];
+                    self.pieces.push(Piece::Part { db: entry.db, key: entry.key, commands: vec![delete], first: true });
+                }
+                Item::BigPart(part) => {
+                    bytes += part.len();
+                    self.big_part(&part)?;
+                }
+                Item::BigEnd => self.big_end()?,
+                Item::End { checksum_ok } => {
+                    if checksum_ok == Some(false) {
+                        return Err(LoadError::Checksum);
+                    }
+                    self.ended = true;
+                }
+                _ => {}
+            }
+        }
+        Ok(!self.pieces.is_empty())
+    }
+
+    fn wanted(&self, entry: &KeyEntry) -> bool {
+        !self.discard && self.databases.contains(entry.db) && !entry.key.starts_with(b"duplex:")
+    }
+
+    fn big_part(&mut self, part: &Bytes) -> Result<(), LoadError> {
+        let Some(big) = &mut self.big else { return Ok(()) };
+        let Some(rebuild) = &mut big.rebuild else { return Ok(()) };
+        let mut commands = Vec::new();
+        big.decoder.feed(part, &mut |element| rebuild.push(element, &mut commands))?;
+        if !commands.is_empty() {
+            let (db, key) = (big.entry.db, big.entry.key.clone());
+            self.pieces.push(Piece::Part { db, key, commands, first: false });
+        }
+        Ok(())
+    }
+
+    fn big_end(&mut self) -> Result<(), LoadError> {
+        let Some(mut big) = self.big.take() else { return Ok(()) };
+        big.decoder.finish()?;
+        let mut commands = Vec::new();
+        if let Some(rebuild) = big.rebuild.take() {
+            for lost in rebuild.finish(big.entry.expire_ms, &mut commands) {
+                count_lost(&mut self.lost, lost);
+            }
+        }
+        self.pieces.push(Piece::Part { db: big.entry.db, key: big.entry.key, commands, first: false });
+        Ok(())
+    }
+
+    /// Decides what was gathered and puts it into the outbox. Gives the number of keys.
+    pub fn decide(&mut self, core: &mut Core) -> Result<u64, LoadError> {
+        self.unix_ms = super::unix_ms();
+        let mut run = Run::default();
+        let mut keys = 0;
+        for piece in std::mem::take(&mut self.pieces) {
+            match piece {
+                Piece::Key(entry) => {
+                    keys += 1;
+                    self.key(core, &mut run, &entry)?;
+                }
+                Piece::Part { db, key, commands, first } => {
+                    keys += u64::from(first);
+                    self.part(core, &mut run, db, &key, &commands, first);
+                }
+                Piece::Function(code) => {
+                    let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { continue };
+                    run.begin(core, self.here, self.merge, 0);
+                    encode(&mut run.data, &[&b"FUNCTION"[..], b"LOAD", b"REPLACE", &code]);
+                    run.added(1, serial);
+                }
+            }
+        }
+        run.flush(core, self.here, self.merge);
+        core.settle();
+        Ok(keys)
+    }
+
+    fn key(&mut self, core: &mut Core, run: &mut Run, entry: &KeyEntry) -> Result<(), LoadError> {
+        // A key that has expired on the way is deleted in the stream that follows; until then nobody may see it.
+        if entry.expire_ms.is_some_and(|t| t <= self.unix_ms) {
+            return Ok(());
+        }
+        let Some(serial) = self.verdict(core, run, entry.db, &entry.key) else { return Ok(()) };
+        run.begin(core, self.here, self.merge, entry.db);
+        let (commands, lost) = write_entry(&mut run.data, entry, self.target, !self.merge)?;
+        for l in lost {
+            count_lost(&mut self.lost, l);
+        }
+        run.added(commands, serial);
+        Ok(())
+    }
+
+    fn part(&mut self, core: &mut Core, run: &mut Run, db: u32, key: &Bytes, commands: &[Command], first: bool) {
+        if first {
+            self.abandoned = None;
+        } else if self.abandoned.as_ref().is_some_and(|(d, k)| *d == db && k == key) {
+            return;
+        }
+        let Some(serial) = self.verdict(core, run, db, key) else {
+            self.abandoned = Some((db, key.clone()));
+            return;
+        };
+        run.begin(core, self.here, self.merge, db);
+        for command in commands {
+            encode(&mut run.data, command);
+        }
+        run.added(commands.len() as u32, serial);
+    }
+
+    fn verdict(&self, core: &mut Core, run: &mut Run, db: u32, key: &[u8]) -> Option<u64> {
+        let touch = Touch { db, key, hash: core.arbiter.hash(db, key), class: Class::Write, part: Part::WHOLE };
+        let verdict = core.arbiter.snapshot_key(self.here, &touch, self.merge);
+        if core.arbiter.has_effects() {
+            run.flush(core, self.here, self.merge);
+            core.carry_out();
+        }
+        match verdict {
+            Verdict::Forward(serial) => Some(serial),
+            Verdict::Withhold => None,
+        }
+    }
+
+    /// The file has ended: was it whole?
+    pub fn finish(&mut self) -> Result<(), LoadError> {
+        if self.ended { Ok(()) } else { Err(LoadError::Short) }
+    }
+
+    /// What the target has no word for, as sentences.
+    pub fn lost(&mut self) -> Vec<String> {
+        self.lost
+            .drain()
+            .map(|(what, n)| format!("{n} {what} could not be carried: the target has no word for it"))
+            .collect()
+    }
+}
+
+fn count_lost(lost: &mut HashMap<&'static str, u64>, l: Lost) {
+    let (what, n) = match l {
+        Lost::FieldTtl(n) => ("expiries of hash fields", n),
+        Lost::Consumers(n) => ("idle consumers of stream groups", n),
+        Lost::ProducerIds(n) => ("producers' ids of streams", n),
+        Lost::Released(n) => ("pending entries whose consumer had let them go", n),
+    };
+    *lost.entry(what).or_default() += n;
+}
+
+/// Commands of keys of one database that become one item.
+#[derive(Default)]
+struct Run {
+    data: BytesMut,
+    commands: u32,
+    changes: u32,
+    db: u32,
+    serial: u64,
+}
+
+impl Run {
+    fn begin(&mut self, core: &mut Core, here: Side, merge: bool, db: u32) {
+        if self.db != db || self.commands >= 256 || self.data.len() >= 64 << 10 {
+            self.flush(core, here, merge);
+            self.db = db;
+        }
+    }
+
+    fn added(&mut self, commands: u32, serial: u64) {
+        self.commands += commands;
+        self.changes += 1;
+        self.serial = serial;
+    }
+
+    fn flush(&mut self, core: &mut Core, here: Side, merge: bool) {
+        if self.commands == 0 {
+            return;
+        }
+        let kind = if merge { ItemKind::Merge } else { ItemKind::Changes };
+        let item = NewItem {
+            db: Some(self.db),
+            changes: std::mem::take(&mut self.changes),
+            ..NewItem::new(self.data.split().freeze(), std::mem::take(&mut self.commands), kind, self.serial)
+        };
+        core.push(here.other(), item);
+    }
+}

@@ -1,0 +1,184 @@
+//! Which shards an instance has, and where their masters are.
+
+use super::{Dialer, NetError, join_address, split_address};
+use crate::model::Topology;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use redis::Value;
+use std::collections::BTreeMap;
+
+/// One master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardAddress {
+    /// `host:port`.
+    pub address: String,
+    /// The node's id in a cluster.
+    pub node_id: Option<String>,
+    /// Slots it owns, first and last of each range, in order. Empty outside of clusters.
+    pub slots: Vec<(u16, u16)>,
+}
+
+impl Dialer {
+    /// The masters of this instance, now: one, or a cluster's many in the order of their first slots.
+    ///
+    /// A standalone instance is the first address that answers; a master comes before a replica.
+    pub async fn masters(&self) -> Result<Vec<ShardAddress>, NetError> {
+        match self.instance.topology {
+            Topology::Sentinel => self.ask_sentinels().await,
+            Topology::Cluster => self.first_of(|d, a| d.ask_cluster(a).boxed()).await,
+            Topology::Standalone | Topology::Proxy => self.standalone().await,
+            Topology::Auto => self.find_out().await,
+        }
+    }
+
+    async fn find_out(&self) -> Result<Vec<ShardAddress>, NetError> {
+        // Sentinels have accounts of their own, and are known by the master's name that goes with them.
+        if self.instance.master_name.is_some() {
+            return self.ask_sentinels().await;
+        }
+        let cluster = self.first_of(|d, a| d.info(a).boxed()).await.is_ok_and(|info| info.is_cluster());
+        if cluster { self.first_of(|d, a| d.ask_cluster(a).boxed()).await } else { self.standalone().await }
+    }
+
+    /// Asks one address after the other until one answers.
+    async fn first_of<T>(
+        &self,
+        ask: impl for<'a> Fn(&'a Dialer, &'a str) -> BoxFuture<'a, Result<T, NetError>>,
+    ) -> Result<T, NetError> {
+        let mut last = NetError::NoAddress;
+        for address in &self.instance.addresses {
+            match ask(self, address).await {
+                Ok(answer) => return Ok(answer),
+                Err(e) => last = e,
+            }
+        }
+        match self.instance.addresses.len() {
+            0 | 1 => Err(last),
+            count => Err(NetError::NoneAnswered { count, last: Box::new(last) }),
+        }
+    }
+
+    async fn standalone(&self) -> Result<Vec<ShardAddress>, NetError> {
+        let one = |address: &str| vec![ShardAddress { address: address.to_owned(), node_id: None, slots: vec![] }];
+        if let [only] = self.instance.addresses.as_slice() {
+            self.conversation(only).await?;
+            return Ok(one(only));
+        }
+        match self.first_of(|d, a| d.ask_for_a_master(a).boxed()).await {
+            Ok(address) => Ok(one(&address)),
+            // No master among them: the first that answers, whatever it is.
+            Err(e) => {
+                match self.first_of(|d, a| async move { d.conversation(a).await.map(|_| a.to_owned()) }.boxed()).await {
+                    Ok(address) => Ok(one(&address)),
+                    Err(_) => Err(e),
+                }
+            }
+        }
+    }
+
+    /// Fails if that address is a replica's.
+    async fn ask_for_a_master(&self, address: &str) -> Result<String, NetError> {
+        match self.info(address).await {
+            Ok(info) if info.role.as_deref() == Some("slave") => Err(NetError::Server {
+                address: address.to_owned(),
+                doing: "INFO".into(),
+                kind: super::ServerError::Readonly,
+                seen: "role:slave".into(),
+            }),
+            other => other.map(|_| address.to_owned()),
+        }
+    }
+
+    async fn ask_sentinels(&self) -> Result<Vec<ShardAddress>, NetError> {
+        let name = self.instance.master_name.clone().unwrap_or_default();
+        let mut sentinels = self.clone();
+        let instance = std::sync::Arc::make_mut(&mut sentinels.instance);
+        instance.account = instance.sentinel_account.clone();
+        let name = name.as_str();
+        sentinels.first_of(|d, address| d.ask_sentinel(address, name.to_owned()).boxed()).await
+    }
+
+    async fn ask_sentinel(&self, address: &str, name: String) -> Result<Vec<ShardAddress>, NetError> {
+        let mut control = self.control(address).await?;
+        let mut command = redis::cmd("SENTINEL");
+        command.arg("get-master-addr-by-name").arg(&name);
+        match control.ask::<Option<(String, u16)>>(&command).await? {
+            Some((host, port)) => {
+                Ok(vec![ShardAddress { address: join_address(&host, port), node_id: None, slots: vec![] }])
+            }
+            None => Err(NetError::NoMaster { name, seen: format!("{address} said nil") }),
+        }
+    }
+
+    /// `CLUSTER SLOTS`: known to every version, and its ports are the TLS ones on a TLS connection.
+    async fn ask_cluster(&self, seed: &str) -> Result<Vec<ShardAddress>, NetError> {
+        let mut control = self.control(seed).await?;
+        let answer: Value = control.ask(redis::cmd("CLUSTER").arg("SLOTS")).await?;
+        let (seed_host, _) = split_address(seed)?;
+        let shards = read_slots(&answer, &seed_host);
+        if shards.is_empty() {
+            return Err(NetError::Server {
+                address: seed.to_owned(),
+                doing: "CLUSTER SLOTS".into(),
+                kind: super::ServerError::ClusterDown,
+                seen: "no slot has an owner".into(),
+            });
+        }
+        Ok(shards)
+    }
+}
+
+/// Reads the reply of `CLUSTER SLOTS`: `[[first, last, [host, port, id, …], replicas …], …]`.
+fn read_slots(answer: &Value, seed_host: &str) -> Vec<ShardAddress> {
+    let Value::Array(ranges) = answer else { return vec![] };
+    let mut shards: BTreeMap<String, ShardAddress> = BTreeMap::new();
+    for range in ranges {
+        let Value::Array(parts) = range else { continue };
+        let [Value::Int(first), Value::Int(last), Value::Array(master), ..] = parts.as_slice() else { continue };
+        let (Ok(first), Ok(last)) = (u16::try_from(*first), u16::try_from(*last)) else { continue };
+        let text = |i: usize| match master.get(i) {
+            Some(Value::BulkString(b)) => String::from_utf8_lossy(b).into_owned(),
+            Some(Value::SimpleString(s)) => s.clone(),
+            _ => String::new(),
+        };
+        let Some(Value::Int(port)) = master.get(1) else { continue };
+        let Ok(port) = u16::try_from(*port) else { continue };
+        // A node that does not know its own address says nothing, or "?": it is the one that we asked.
+        let host = match text(0).as_str() {
+            "" | "?" => seed_host.to_owned(),
+            host => host.to_owned(),
+        };
+        let address = join_address(&host, port);
+        let id = Some(text(2)).filter(|id| !id.is_empty());
+        let shard = shards.entry(address.clone()).or_insert(ShardAddress { address, node_id: id, slots: vec![] });
+        shard.slots.push((first, last));
+    }
+    let mut shards: Vec<_> = shards.into_values().collect();
+    for shard in &mut shards {
+        shard.slots.sort_unstable();
+    }
+    shards.sort_by_key(|s| s.slots.first().copied());
+    shards
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_gathered_by_master() {
+        let node = |port: i64| {
+            Value::Array(vec![
+                Value::BulkString(b"".to_vec()),
+                Value::Int(port),
+                Value::BulkString(format!("id{port}").into_bytes()),
+            ])
+        };
+        let range = |a, b, port| Value::Array(vec![Value::Int(a), Value::Int(b), node(port), node(9)]);
+        let answer = Value::Array(vec![range(10, 16383, 7001), range(5, 9, 7000), range(0, 4, 7001)]);
+        let shards = read_slots(&answer, "10.0.0.1");
+        assert_eq!(shards.len(), 2);
+        assert_eq!((shards[0].address.as_str(), &shards[0].slots[..]), ("10.0.0.1:7001", &[(0, 4), (10, 16383)][..]));
+        assert_eq!(shards[1].node_id.as_deref(), Some("id7000"));
+    }
+}

@@ -1,0 +1,283 @@
+//! What the two instances are: version, formats, role, topology, and whether they are two at all.
+
+use super::{Context, Finding};
+use crate::{
+    engine::probe::{
+        info::Info,
+        modules,
+        server::{Refusal, Server},
+    },
+    model::{Side, Topology, job::ReadFrom},
+    wire::dialect::{Dialect, Flavor},
+};
+
+/// At least 5.0 each.
+pub(super) async fn version(cx: &Context) -> Result<Finding, Refusal> {
+    let mut findings = Vec::new();
+    for side in cx.both() {
+        let info = side.info().await?;
+        let name = side.name();
+        findings.push(
+            match info.dialect {
+                Some(d) if d.speaks_redis(5, 0) => Finding::passed(format!("{name}: {d}")),
+                Some(d) => Finding::failed(
+                    format!("{name}: {d}"),
+                    "before 5.0 a server's stream and its scripts can't be followed safely",
+                    format!("upgrade the {} to 5.0 or newer", side.side),
+                ),
+                None => Finding::warning(
+                    format!("{name}: INFO tells no version"),
+                    "what the server understands is guessed from its version",
+                    "ask the provider which version of Redis or Valkey this is; 5.0 or newer is needed",
+                ),
+            }
+            .at(side.side),
+        );
+    }
+    let [source, target] = [Side::Source, Side::Target].map(|s| findings[s.index()].seen.clone());
+    let mut all = Finding::all(findings);
+    let dialects = [cx.side(Side::Source).info().await?.dialect, cx.side(Side::Target).info().await?.dialect];
+    if let [Some(a), Some(b)] = dialects {
+        let said = if a == b {
+            "the same on both sides"
+        } else if a.flavor != b.flavor {
+            "different makes: what only one of them knows is put in older words or carried as state"
+        } else if a.version > b.version {
+            "the source is newer: its newer commands are put in older words for the target"
+        } else {
+            "the target is newer: its newer commands are put in older words for the source"
+        };
+        all.seen = format!("{source}; {target}; {said}");
+    }
+    Ok(all)
+}
+
+/// The RDB version in which a server writes values, seen in the footers of DUMP.
+fn rdb_version(d: Dialect) -> u32 {
+    match (d.flavor, (d.version.0, d.version.1)) {
+        (Flavor::Valkey, v) if v >= (9, 0) => 80,
+        (Flavor::Valkey, _) => 11,
+        (Flavor::Redict, _) => 12,
+        (Flavor::Redis, v) if v >= (8, 4) => 13,
+        (Flavor::Redis, v) if v >= (7, 4) => 12,
+        (Flavor::Redis, v) if v >= (7, 2) => 11,
+        (Flavor::Redis, v) if v >= (7, 0) => 10,
+        (Flavor::Redis, _) => 9,
+    }
+}
+
+/// Whether fields of a hash can have an expiry of their own.
+fn has_field_expiry(d: Dialect) -> bool {
+    match d.flavor {
+        Flavor::Redis => (d.version.0, d.version.1) >= (7, 4),
+        Flavor::Valkey => d.version.0 >= 9,
+        Flavor::Redict => false,
+    }
+}
+
+/// Values, hash-field expiry and modules, in each direction that is synced.
+pub(super) async fn rdb_compatibility(cx: &Context) -> Result<Finding, Refusal> {
+    let mut findings = Vec::new();
+    for from in Side::BOTH.into_iter().filter(|s| cx.reads(*s)) {
+        let to = from.other();
+        let (a, b) = (cx.side(from).info().await?, cx.side(to).info().await?);
+        let (Some(da), Some(db)) = (a.dialect, b.dialect) else {
+            findings.push(Finding::warning(
+                format!("{from} to {to}: a version is unknown"),
+                "which formats both sides know is told by their versions",
+                "ask the provider for the version",
+            ));
+            continue;
+        };
+        let (ra, rb) = (rdb_version(da), rdb_version(db));
+        let how = if ra == rb {
+            format!("{from} to {to}: RDB {ra} on both sides, values go as they are")
+        } else if ra > rb || (rb == 80 && ra == 12) {
+            format!("{from} (RDB {ra}) to {to} (RDB {rb}): values that the {to} can't read are written as commands")
+        } else {
+            format!("{from} (RDB {ra}) to {to} (RDB {rb}): the {to} reads the older format")
+        };
+        findings.push(Finding::passed(how));
+        if has_field_expiry(da) && !has_field_expiry(db) {
+            findings.push(field_expiry(a, from, to, db));
+        }
+        let (ours, theirs) = (modules(cx.side(from).server()?, a).await, modules(cx.side(to).server()?, b).await);
+        findings.extend(missing_modules(&ours, &theirs, from));
+    }
+    Ok(Finding::all(findings))
+}
+
+fn field_expiry(info: &Info, from: Side, to: Side, to_dialect: Dialect) -> Finding {
+    let hashes: u64 = info.keyspace.iter().map(|k| k.field_expiries).sum();
+    if hashes == 0 {
+        return Finding::passed(format!(
+            "{to_dialect} knows no expiry of hash fields; no hash of the {from} has one now"
+        ));
+    }
+    Finding::warning(
+        format!(
+            "{hashes} hashes of the {from} have fields with an expiry of their own, which {to_dialect} does not know"
+        ),
+        "such fields are carried without their expiry: at that side they stay until the field is deleted here",
+        format!(
+            "upgrade the {to} to Redis 7.4 or Valkey 9.0 or newer, or accept that these fields do not expire there"
+        ),
+    )
+    .at(to)
+}
+
+/// Parts of a server that show up as modules and hold no data of their own.
+const WITHOUT_DATA: [&str; 4] = ["lua", "RedisCompat", "search", "redisgears_2"];
+
+fn missing_modules(ours: &[String], theirs: &[String], from: Side) -> Option<Finding> {
+    let missing: Vec<&str> = ours
+        .iter()
+        .filter(|m| !theirs.contains(m) && !WITHOUT_DATA.contains(&m.as_str()))
+        .map(String::as_str)
+        .collect();
+    let to = from.other();
+    (!missing.is_empty()).then(|| {
+        Finding::warning(
+            format!("modules at the {from} but not at the {to}: {}", missing.join(", ")),
+            "keys of their types and their commands can't be carried to a server without them",
+            format!("load {} at the {to}, or make sure that no synced key is of such a type", missing.join(", ")),
+        )
+        .at(to)
+    })
+}
+
+/// Both have to be masters.
+pub(super) async fn role(cx: &Context) -> Result<Finding, Refusal> {
+    let mut findings = Vec::new();
+    for side in cx.both() {
+        let info = side.info().await?;
+        let name = side.name();
+        let master = info.master().unwrap_or_else(|| "an unknown master".into());
+        findings.push(
+            match info.text("role") {
+                Some("master") => Finding::passed(format!(
+                    "{name}: master with {} replicas",
+                    info.number("connected_slaves").unwrap_or(0)
+                )),
+                Some("slave") if reads_only(cx, side.side) => {
+                    Finding::passed(format!("{name}: replica of {master}, only read from"))
+                }
+                Some("slave") => Finding::failed(
+                    format!("{name}: a replica of {master}"),
+                    "a replica takes writes from its master alone, and what is written to it is lost",
+                    format!("use its master as the {}: address = \"{master}\"", side.side),
+                ),
+                other => Finding::warning(
+                    format!("{name}: its role is {}", other.unwrap_or("not told")),
+                    "only a master can be written to",
+                    "make sure that the address is that of a master",
+                ),
+            }
+            .at(side.side),
+        );
+    }
+    Ok(Finding::all(findings))
+}
+
+/// The job only reads from this side, and from a replica by the user's choice.
+fn reads_only(cx: &Context, side: Side) -> bool {
+    !cx.writes(side) && cx.job.instance(side).read_from == ReadFrom::Replica
+}
+
+/// Standalone servers and masters found by sentinels; nothing else yet. The one place that says so.
+pub(super) async fn topology(cx: &Context) -> Result<Finding, Refusal> {
+    const WHY: &str = "a job on such an instance would sync a part of its data, or none";
+    let mut findings = Vec::new();
+    for side in cx.both() {
+        let info = side.info().await?;
+        let name = side.name();
+        let told = cx.job.instance(side.side).topology;
+        let refused = |what: &str| {
+            Finding::failed(
+                format!("{name}: {what}"),
+                WHY,
+                "clusters are not supported yet: use a standalone instance or one with sentinels",
+            )
+        };
+        findings.push(
+            match (told, info.mode()) {
+                (_, Some("sentinel")) => Finding::failed(
+                    format!("{name}: a sentinel, not a server with data"),
+                    WHY,
+                    "set `topology = \"sentinel\"` and `master_name`: `redis-cli SENTINEL MASTERS` shows the names",
+                ),
+                (_, Some("cluster")) => refused("a cluster"),
+                (Topology::Cluster, _) if !info.is_cluster() => Finding::failed(
+                    format!("{name}: named a cluster, but it runs in mode {}", info.mode().unwrap_or("?")),
+                    WHY,
+                    "set `topology = \"standalone\"`, or leave it out",
+                ),
+                _ if info.is_cluster() => refused("a cluster"),
+                (Topology::Proxy, _) => refused("a proxy before a cluster"),
+                (Topology::Sentinel, _) => Finding::passed(format!("{name}: the master that the sentinels name")),
+                _ => Finding::passed(format!("{name}: standalone")),
+            }
+            .at(side.side),
+        );
+    }
+    Ok(Finding::all(findings))
+}
+
+/// Two instances, with no replication between them.
+pub(super) async fn same_instance(cx: &Context) -> Result<Finding, Refusal> {
+    let (source, target) = (cx.side(Side::Source), cx.side(Side::Target));
+    let (a, b) = (source.info().await?, target.info().await?);
+    let (sa, sb) = (source.server()?, target.server()?);
+    let why = "a server synced with itself, or with a copy that replication keeps, would get each change twice";
+    let equal = |field: &str| match (a.text(field), b.text(field)) {
+        (Some(x), Some(y)) if !x.is_empty() && x.bytes().any(|c| c != b'0') => x == y,
+        _ => false,
+    };
+    if equal("run_id") || sa.address == sb.address {
+        return Ok(Finding::failed(
+            format!(
+                "{} and {} are one server (run_id {})",
+                sa.address,
+                sb.address,
+                a.text("run_id").unwrap_or("not told")
+            ),
+            why,
+            "give the job two different instances",
+        ));
+    }
+    // Replicas share the id with their master and with each other: it tells only towards a master.
+    let is_master_of = |master: &Server, master_info: &Info, replica: &Info| {
+        let same_history =
+            replica.text("master_replid").is_some_and(|id| master_info.text("master_replid") == Some(id));
+        replica.is_replica()
+            && (replica.master().as_deref() == Some(master.address.as_str())
+                || same_history && !master_info.is_replica())
+    };
+    let relation = if is_master_of(sa, a, b) {
+        Some("the target is a replica of the source".to_owned())
+    } else if is_master_of(sb, b, a) {
+        Some("the source is a replica of the target".to_owned())
+    } else if a.is_replica() && b.is_replica() && a.master().is_some() && a.master() == b.master() {
+        Some(format!("both are replicas of {}", a.master().unwrap_or_default()))
+    } else if equal("master_replid") {
+        Some("both are parts of one replication".to_owned())
+    } else {
+        None
+    };
+    Ok(match relation {
+        Some(relation) => Finding::failed(
+            format!("{relation} (replication id {})", b.text("master_replid").unwrap_or("not told")),
+            why,
+            "end the replication (`REPLICAOF NO ONE` at the replica), or give the job another instance",
+        ),
+        None => Finding::passed(format!(
+            "two instances with no replication between them (replication ids {}… and {}…)",
+            short(a),
+            short(b)
+        )),
+    })
+}
+
+fn short(info: &Info) -> String {
+    info.text("master_replid").unwrap_or("?").chars().take(8).collect()
+}

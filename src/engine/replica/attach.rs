@@ -1,0 +1,188 @@
+//! The handshake: from a dialled connection to the answer of PSYNC.
+
+use crate::engine::net::{Conversation, Dialer, NetError, RawStream, ServerError, ServerInfo, Token};
+use crate::model::{Offset, ReplId};
+use crate::wire::dialect::{Dialect, Flavor};
+use bytes::BytesMut;
+use std::time::Duration;
+
+/// The server's default for `repl-timeout`, where we may not ask.
+const REPL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is asked of the master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// On from here.
+    Position(ReplId, Offset),
+    /// From the master's present position, as its INFO tells it.
+    Current,
+    Full {
+        keep: bool,
+    },
+}
+
+/// What the master answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The stream goes on right behind `at`.
+    Continue { replid: ReplId, at: Offset },
+    /// A snapshot comes; the stream behind it starts at the offset.
+    Full { replid: ReplId, offset: Offset },
+}
+
+/// A connection on which the master now sends.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub stream: RawStream,
+    /// What came behind the answer.
+    pub buffer: BytesMut,
+    pub answer: Answer,
+    /// Longer silence than this means that the master is gone: its `repl-timeout`.
+    pub silence: Duration,
+}
+
+/// Speaks the handshake. The order and what may fail follow `syncWithMaster` of replication.c.
+pub(super) async fn attach(
+    dialer: &Dialer,
+    address: &str,
+    want: Want,
+    handshaking: impl FnOnce(),
+) -> Result<Attached, NetError> {
+    let mut talk = dialer.conversation(address).await?;
+    handshaking();
+    let wait = dialer.deadlines().response;
+    // A user without the right to PING may still replicate; a server that loads may not.
+    if let Token::Error(text) = talk.ask(&[b"PING"], wait).await?
+        && ServerError::classify(&text) != ServerError::NoPerm
+    {
+        return Err(NetError::from_reply(address, "PING", &text));
+    }
+    let info = ask_info(&mut talk, wait).await?;
+    let silence = ask_repl_timeout(&mut talk, wait).await?.unwrap_or(REPL_TIMEOUT);
+
+    // Shown by INFO replication at the master; nothing listens there, so nobody can take us for a replica to promote.
+    let port = talk.stream().local_addr().map(|a| a.port()).unwrap_or(0).to_string();
+    replconf(&mut talk, &[b"REPLCONF", b"listening-port", port.as_bytes()], wait).await?;
+    replconf(&mut talk, &[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"], wait).await?;
+    if let Some(version) = info.as_ref().and_then(|i| i.dialect).and_then(version_to_announce) {
+        replconf(&mut talk, &[b"REPLCONF", b"version", version.as_bytes()], wait).await?;
+    }
+
+    let position = match want {
+        Want::Position(replid, offset) => Some((replid, offset)),
+        Want::Current => info.and_then(|i| i.replid.zip(i.master_repl_offset)),
+        Want::Full { .. } => None,
+    };
+    let (id, from) = match position {
+        Some((replid, offset)) => (replid.to_string(), offset.plus(1).to_string()),
+        None => ("?".to_owned(), "-1".to_owned()),
+    };
+    talk.send(&[b"PSYNC", id.as_bytes(), from.as_bytes()], wait).await?;
+    // It may wait for other replicas (repl-diskless-sync-delay), with a newline each second.
+    let line = talk.line(silence.max(wait)).await?;
+    let answer = read_answer(address, &line, position)?;
+    let (stream, buffer) = talk.into_parts();
+    Ok(Attached { stream, buffer, answer, silence })
+}
+
+async fn ask_info(talk: &mut Conversation, wait: Duration) -> Result<Option<ServerInfo>, NetError> {
+    match talk.ask(&[b"INFO"], wait).await? {
+        Token::Bulk(text) => Ok(Some(ServerInfo::parse(&String::from_utf8_lossy(&text)))),
+        Token::Error(text) if ServerError::classify(&text) == ServerError::NoPerm => Ok(None),
+        Token::Error(text) => Err(NetError::from_reply(talk.address(), "INFO", &text)),
+        _ => Ok(None),
+    }
+}
+
+async fn ask_repl_timeout(talk: &mut Conversation, wait: Duration) -> Result<Option<Duration>, NetError> {
+    let Token::Array(count) = talk.ask(&[b"CONFIG", b"GET", b"repl-timeout"], wait).await? else { return Ok(None) };
+    let mut last = Token::Nil;
+    for _ in 0..count {
+        last = talk.token(wait).await?;
+    }
+    let Token::Bulk(text) = last else { return Ok(None) };
+    let seconds = std::str::from_utf8(&text).ok().and_then(|t| t.parse::<u64>().ok());
+    // A master with repl-timeout 1 would make us give up between two of its pings.
+    Ok(seconds.map(|s| Duration::from_secs(s.clamp(12, 3600))))
+}
+
+/// Older servers don't know every word; only a missing right is an error.
+async fn replconf(talk: &mut Conversation, words: &[&[u8]], wait: Duration) -> Result<(), NetError> {
+    match talk.ask(words, wait).await? {
+        Token::Error(text) if ServerError::classify(&text) == ServerError::NoPerm => {
+            Err(NetError::from_reply(talk.address(), "REPLCONF", &text))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Valkey 9 writes a snapshot in the version of who asks: without one an old one, in which a hash field's expiry has
+/// no words, and the full sync fails. We announce the server's own.
+fn version_to_announce(dialect: Dialect) -> Option<String> {
+    let (major, minor, patch) = dialect.version;
+    (dialect.flavor == Flavor::Valkey && major >= 9).then(|| format!("{major}.{minor}.{patch}"))
+}
+
+/// Reads `+CONTINUE [replid]`, `+FULLRESYNC replid offset`, or an error.
+fn read_answer(address: &str, line: &str, asked: Option<(ReplId, Offset)>) -> Result<Answer, NetError> {
+    if let Some(error) = line.strip_prefix('-') {
+        return Err(NetError::from_reply(address, "PSYNC", error));
+    }
+    let strange = || NetError::Server {
+        address: address.to_owned(),
+        doing: "PSYNC".into(),
+        kind: ServerError::Other,
+        seen: line.chars().take(200).collect(),
+    };
+    let mut words = line.split_ascii_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some("+CONTINUE"), replid, _) => {
+            let (known, at) = asked.ok_or_else(strange)?;
+            let replid = replid.map_or(Ok(known), |r| r.parse().map_err(|_| strange()))?;
+            Ok(Answer::Continue { replid, at })
+        }
+        (Some("+FULLRESYNC"), Some(replid), Some(offset)) => Ok(Answer::Full {
+            replid: replid.parse().map_err(|_| strange())?,
+            offset: Offset(offset.parse().map_err(|_| strange())?),
+        }),
+        _ => Err(strange()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "8a2b1c4d5e6f708192a3b4c5d6e7f8091a2b3c4d";
+    const B: &str = "00000000000000000000000000000000000000bb";
+
+    #[test]
+    fn answers_are_read() {
+        let (a, b): (ReplId, ReplId) = (A.parse().unwrap(), B.parse().unwrap());
+        let asked = Some((a, Offset(7)));
+        let same = Ok(Answer::Continue { replid: a, at: Offset(7) });
+        assert_eq!(read_answer("h:1", "+CONTINUE", asked), same);
+        let failover = Ok(Answer::Continue { replid: b, at: Offset(7) });
+        assert_eq!(read_answer("h:1", &format!("+CONTINUE {B}"), asked), failover);
+        let full = Ok(Answer::Full { replid: b, offset: Offset(0) });
+        assert_eq!(read_answer("h:1", &format!("+FULLRESYNC {B} 0"), asked), full);
+    }
+
+    #[test]
+    fn strange_answers_are_errors() {
+        for line in ["", "+CONTINUE", "+FULLRESYNC x 1", "+OK", &format!("+FULLRESYNC {A} -1")] {
+            assert!(read_answer("h:1", line, None).is_err(), "{line:?}");
+        }
+        let e = read_answer("h:1", "-NOPERM this user has no permissions to run the 'psync' command", None);
+        assert!(matches!(e, Err(NetError::NoPermission { .. })), "{e:?}");
+        let e = read_answer("h:1", "-NOMASTERLINK Can't SYNC while not connected with my master", None).unwrap_err();
+        assert!(!e.needs_a_person());
+    }
+
+    #[test]
+    fn only_valkey_9_is_told_a_version() {
+        assert_eq!(version_to_announce(Dialect::valkey(9, 1)).as_deref(), Some("9.1.0"));
+        assert_eq!(version_to_announce(Dialect::valkey(8, 1)), None);
+        assert_eq!(version_to_announce(Dialect::redis(8, 6)), None);
+    }
+}

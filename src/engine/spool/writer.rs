@@ -1,0 +1,146 @@
+//! The end that the replica fills.
+
+use super::{Item, Shared, SpoolError, SpoolStats};
+use crate::model::Offset;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Pauses between tries of a failing disk.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(5);
+
+/// Takes items in order. Dropping it lets the reader finish and then see [`SpoolError::Closed`].
+#[derive(Debug)]
+pub struct SpoolWriter {
+    shared: Arc<Shared>,
+    /// A push was cut off while it wrote: nothing may follow.
+    interrupted: bool,
+    /// Memory ran full: go on with the disk until half of it is free, so that the files hold long stretches.
+    spilling: bool,
+}
+
+impl SpoolWriter {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        SpoolWriter { shared, interrupted: false, spilling: false }
+    }
+
+    /// Takes one item. Waits while the bounds are reached or the disk fails; [`SpoolStats`] tells which. Not safe to
+    /// cancel and go on: after that, every push fails with [`SpoolError::Interrupted`].
+    pub async fn push(&mut self, item: Item) -> Result<(), SpoolError> {
+        if self.interrupted {
+            return Err(SpoolError::Interrupted);
+        }
+        let mut item = item;
+        loop {
+            item = match self.place(item)? {
+                Placed::InMemory => return Ok(()),
+                Placed::ToDisk(item) => return self.spill(item).await,
+                Placed::NoRoom(item) => item,
+            };
+            self.shared.writable.notified().await;
+        }
+    }
+
+    /// Decides where the item goes; into memory it goes at once.
+    fn place(&mut self, item: Item) -> Result<Placed, SpoolError> {
+        let mut state = self.shared.lock();
+        if state.reader_gone {
+            return Err(SpoolError::Closed);
+        }
+        if let Item::Stream { offset, bytes } = &item {
+            if let Some(expected) = state.log.expected().filter(|e| e != offset) {
+                return Err(SpoolError::Gap { expected, found: *offset });
+            }
+            if bytes.is_empty() {
+                return Ok(Placed::InMemory);
+            }
+        }
+        let bytes = content_len(&item);
+        if state.log.memory <= self.shared.memory_bytes / 2 {
+            self.spilling = false;
+        }
+        let fits = !self.spilling && state.log.memory + item.cost() <= self.shared.memory_bytes;
+        let memory_only = self.shared.disk_bytes == 0;
+        if bytes == 0 || fits || (memory_only && state.log.memory == 0) {
+            state.disk.full = false;
+            state.log.push_memory(item);
+            drop(state);
+            self.shared.readable.notify_one();
+            return Ok(Placed::InMemory);
+        }
+        self.spilling = !memory_only;
+        let room = state.disk.is_empty() || state.disk.bytes() + bytes <= self.shared.disk_bytes;
+        state.disk.full = memory_only || !room;
+        Ok(if state.disk.full { Placed::NoRoom(item) } else { Placed::ToDisk(item) })
+    }
+
+    /// Writes the item's bytes to the disk, as often as it takes.
+    async fn spill(&mut self, item: Item) -> Result<(), SpoolError> {
+        self.interrupted = true;
+        let content = match &item {
+            Item::Stream { bytes, .. } | Item::Snapshot(bytes) => bytes.clone(),
+            _ => return Ok(()),
+        };
+        let mut slot = Arc::new(self.shared.lock().disk.slot());
+        let mut pause = RETRY_FIRST;
+        loop {
+            let (to, bytes) = (slot.clone(), content.clone());
+            let written = tokio::task::spawn_blocking(move || to.write(&bytes)).await;
+            let error = match written {
+                Ok(Ok(place)) => {
+                    let mut state = self.shared.lock();
+                    state.disk.commit(&place);
+                    state.log.push_disk(&item, place);
+                    drop(state);
+                    self.shared.readable.notify_one();
+                    self.interrupted = false;
+                    return Ok(());
+                }
+                Ok(Err(e)) => e.to_string(),
+                Err(e) => e.to_string(),
+            };
+            {
+                let mut state = self.shared.lock();
+                state.disk.error = Some(error);
+                if state.reader_gone {
+                    state.disk.give_up();
+                    return Err(SpoolError::Closed);
+                }
+            }
+            // Space may come free by a release; nobody tells us of space that others free.
+            let _ = tokio::time::timeout(pause, self.shared.writable.notified()).await;
+            pause = (pause * 2).min(RETRY_LAST);
+            slot = Arc::new(self.shared.lock().disk.slot());
+        }
+    }
+
+    /// End of the stream bytes taken in.
+    pub fn written(&self) -> Offset {
+        self.shared.lock().log.written
+    }
+
+    pub fn stats(&self) -> SpoolStats {
+        self.shared.stats()
+    }
+}
+
+/// What became of an item.
+enum Placed {
+    InMemory,
+    ToDisk(Item),
+    NoRoom(Item),
+}
+
+impl Drop for SpoolWriter {
+    fn drop(&mut self) {
+        self.shared.lock().writer_gone = true;
+        self.shared.readable.notify_one();
+    }
+}
+
+fn content_len(item: &Item) -> u64 {
+    match item {
+        Item::Stream { bytes, .. } | Item::Snapshot(bytes) => bytes.len() as u64,
+        _ => 0,
+    }
+}

@@ -1,0 +1,115 @@
+//! What the supervisor remembers and refuses. Nothing listens at the instances of these jobs, so none of them runs.
+
+use super::*;
+use crate::model::LinkState;
+
+fn job(name: &str) -> Job {
+    // Port 1 of this host: refused at once.
+    let text =
+        format!("name='{name}'\nsource={{address='127.0.0.1:1', account='u:secret'}}\ntarget={{address='[::1]:1'}}");
+    file::parse(&text, "t").unwrap()
+}
+
+async fn open(dir: &tempfile::TempDir) -> Engine {
+    Engine::open(EnginePaths { state: dir.path().into() }, AtOpen::Resume).await.unwrap()
+}
+
+async fn start(engine: &Engine, job: Job) -> Result<(Option<CheckReport>, JobStatus), EngineError> {
+    let (progress, mut coming) = mpsc::channel(64);
+    let drain = tokio::spawn(async move { while coming.recv().await.is_some() {} });
+    let done = engine.start(job, false, progress).await;
+    drain.await.unwrap();
+    done
+}
+
+#[tokio::test]
+async fn a_job_that_can_not_start_keeps_its_reason_and_its_definition() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir).await;
+    let mut changed = engine.changed();
+    changed.mark_unchanged();
+    let error = start(&engine, job("orders")).await.unwrap_err();
+    assert!(changed.has_changed().unwrap());
+    let status = engine.status(Some("orders")).unwrap().jobs.remove(0);
+    assert!(matches!(status.state, LinkState::Failed | LinkState::PrecheckFailed), "{status:?}");
+    assert_eq!(status.reason.as_deref().map(str::is_empty), Some(false));
+    assert!(!error.to_string().is_empty());
+    assert!(!engine.events().after(Some("orders"), 0, 10).is_empty());
+    engine.close().await;
+
+    let engine = open(&dir).await;
+    let status = engine.status(None).unwrap();
+    assert_eq!(status.jobs.iter().map(|j| j.name.as_str()).collect::<Vec<_>>(), ["orders"]);
+    assert_eq!(status.jobs[0].links.len(), 2);
+    assert!(status.jobs[0].reason.is_some(), "a restart hides no failure: {status:?}");
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn a_job_that_never_began_is_neither_paused_nor_resumed_but_can_be_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir).await;
+    _ = start(&engine, job("orders")).await;
+    assert!(matches!(engine.pause("orders").await, Err(EngineError::Usage { .. })));
+    assert!(matches!(engine.resume("orders").await, Err(EngineError::Usage { .. })));
+    engine.forget("orders").await.unwrap();
+    let error = engine.pause("orders").await.unwrap_err();
+    assert!(matches!(&error, EngineError::NoSuchJob { name, known } if name == "orders" && known.is_empty()));
+    assert!(error.remedy().contains("duplex start JOB.toml"));
+    engine.close().await;
+    assert!(open(&dir).await.status(None).unwrap().jobs.is_empty());
+}
+
+#[tokio::test]
+async fn a_job_that_ran_is_taken_up_again_and_can_be_paused_while_it_tries() {
+    // given: what an engine leaves that was killed while the job ran
+    let dir = tempfile::tempdir().unwrap();
+    let mut record = Record::new(job("orders"));
+    (record.wanted, record.begun) = (Wanted::Running, true);
+    Records::open(dir.path()).unwrap().save(&record).unwrap();
+    // when
+    let engine = open(&dir).await;
+    let mut changed = engine.changed();
+    let tried = async {
+        while !matches!(engine.status(None).unwrap().jobs[0].state, LinkState::Reconnecting | LinkState::Failed) {
+            changed.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), tried).await.expect("it was not tried");
+    engine.pause("orders").await.unwrap();
+    // then
+    assert_eq!(engine.status(None).unwrap().jobs[0].state, LinkState::Paused);
+    assert_eq!(engine.status(None).unwrap().jobs[0].id, record.id);
+    assert!(matches!(engine.forget("orders").await, Err(EngineError::Usage { .. })), "its control keys are there");
+    engine.close().await;
+    let again = Records::open(dir.path()).unwrap().load().unwrap();
+    assert_eq!(again[0].wanted, Wanted::Paused);
+}
+
+#[tokio::test]
+async fn other_instances_under_a_known_name_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut record = Record::new(job("orders"));
+    record.begun = true;
+    Records::open(dir.path()).unwrap().save(&record).unwrap();
+    let engine = open(&dir).await;
+    let mut other = job("orders");
+    other.target.addresses = vec!["127.0.0.1:2".into()];
+    let error = start(&engine, other).await.unwrap_err();
+    assert!(error.to_string().contains("is known with other instances"), "{error}");
+    assert!(error.remedy().contains("--discard-previous"));
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn the_job_file_comes_without_its_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir).await;
+    _ = start(&engine, job("orders")).await;
+    let shown = engine.job_file("orders").unwrap();
+    assert_eq!(shown.source.account, AccountSource::None);
+    assert!(!format!("{:?}", engine.events().after(None, 0, 100)).contains("secret"));
+    engine.set_limits("orders", Some(7), None).unwrap();
+    assert_eq!(engine.job_file("orders").unwrap().limits.max_ops_per_second, 7);
+    engine.close().await;
+}

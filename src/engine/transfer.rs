@@ -1,0 +1,94 @@
+//! One key's value to the commands that rebuild it at a site: RESTORE where the site knows the value's type, otherwise
+//! the commands of its type.
+
+use super::apply::replies::State;
+use crate::wire::dialect::Dialect;
+use crate::wire::rdb::commands::{Lost, rebuild};
+use crate::wire::rdb::payload::{parse_dump, payload_len, restore_payload};
+use crate::wire::rdb::{KeyEntry, RdbError};
+use crate::wire::resp::{encode, encode_header, encode_part, encode_part_int};
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// How a value gets to a site.
+#[derive(Debug)]
+pub enum Transfer {
+    Commands { data: Bytes, commands: u32 },
+    Impossible { why: String },
+}
+
+/// What replaces the key at the site by this state; a DEL where there is none.
+pub fn restore(key: &[u8], state: &State, target: Dialect) -> Transfer {
+    let Some(dump) = &state.dump else {
+        let mut out = BytesMut::new();
+        encode(&mut out, &[&b"DEL"[..], key]);
+        return Transfer::Commands { data: out.freeze(), commands: 1 };
+    };
+    let (kind, value) = match parse_dump(dump) {
+        Ok((kind, value, _)) => (kind, dump.slice_ref(value)),
+        Err(e) => return Transfer::Impossible { why: e.to_string() },
+    };
+    let entry = KeyEntry {
+        db: 0,
+        key: Bytes::copy_from_slice(key),
+        kind,
+        value,
+        expire_ms: state.expire_at_ms,
+        idle: None,
+        freq: None,
+    };
+    let mut out = BytesMut::new();
+    match write_entry(&mut out, &entry, target, true) {
+        Ok((commands, _)) => Transfer::Commands { data: out.freeze(), commands },
+        Err(e) => Transfer::Impossible { why: e.to_string() },
+    }
+}
+
+/// Appends what writes a key of a snapshot at the target; gives how many commands that takes, and what the target has
+/// no word for. `replace`: whatever the target holds under that name goes.
+pub fn write_entry(
+    out: &mut BytesMut,
+    entry: &KeyEntry,
+    target: Dialect,
+    replace: bool,
+) -> Result<(u32, Vec<Lost>), RdbError> {
+    // A module's value has a type byte that only its module knows; the target says if it does not.
+    let module = matches!(crate::wire::rdb::kind::logical(entry.kind), Some(crate::wire::rdb::kind::Logical::Module));
+    if module || target.knows_type(entry.kind) {
+        write_restore(out, entry, target, replace);
+        return Ok((1, Vec::new()));
+    }
+    let mut commands = Vec::new();
+    let lost = rebuild(entry, target, &mut commands)?;
+    for command in &commands {
+        encode(out, command);
+    }
+    Ok((commands.len() as u32, lost))
+}
+
+fn write_restore(out: &mut BytesMut, entry: &KeyEntry, target: Dialect, replace: bool) {
+    let size = payload_len(entry.value.len());
+    let usage = match (entry.idle, entry.freq) {
+        (Some(idle), _) => Some((&b"IDLETIME"[..], idle)),
+        (None, Some(freq)) => Some((&b"FREQ"[..], u64::from(freq))),
+        (None, None) => None,
+    };
+    out.reserve(size + entry.key.len() + 128);
+    encode_header(out, 5 + usize::from(replace) + if usage.is_some() { 2 } else { 0 });
+    encode_part(out, b"RESTORE");
+    encode_part(out, &entry.key);
+    // 0 is no expiry; a key that expired in 1970 is still to expire.
+    encode_part_int(out, entry.expire_ms.map_or(0, |t| t.max(1)));
+    out.put_u8(b'$');
+    out.put_slice(itoa::Buffer::new().format(size).as_bytes());
+    out.put_slice(b"\r\n");
+    restore_payload(entry.kind, &entry.value, target.rdb_version(), out);
+    out.put_slice(b"\r\n");
+    encode_part(out, b"ABSTTL");
+    if replace {
+        encode_part(out, b"REPLACE");
+    }
+    if let Some((word, value)) = usage {
+        encode_part(out, word);
+        encode_part_int(out, value);
+    }
+}

@@ -29,20 +29,30 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 /// Whether some thread panicked: the screen must end, not go on drawing.
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// Why there is no console.
+/// Why there is no console; [`TerminalError::remedy`] says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TerminalError {
-    #[error("the console needs a terminal, and this is none; use `duplex status`, or `duplex start JOB.toml`")]
+    #[error("the console needs a terminal, and this is none")]
     None,
-    #[error(
-        "TERM={0} can't show a screen; set TERM to what the terminal is (`export TERM=xterm-256color`), or use \
-         `duplex status`"
-    )]
+    #[error("the terminal {0:?} (TERM) can't show a screen")]
     Dumb(String),
-    #[error("the terminal did not take or give what was asked: {0}; try `reset`, or another terminal")]
+    #[error("the terminal did not take or give what was asked: {0}")]
     Io(#[from] io::Error),
-    #[error("the console broke down; the engine and its jobs go on. Please report the message above")]
+    #[error("the console broke down; the engine and its jobs go on")]
     Panicked,
+}
+
+impl TerminalError {
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            TerminalError::None => "run `duplex` in one, or use a command: `duplex --help`",
+            TerminalError::Dumb(_) => {
+                "set TERM to what the terminal is (`export TERM=xterm-256color`), or use `duplex status`"
+            }
+            TerminalError::Io(_) => "try `reset`, or another terminal",
+            TerminalError::Panicked => "please report the message above; `duplex` opens the console again",
+        }
+    }
 }
 
 /// What the environment says of the terminal.

@@ -164,7 +164,7 @@ pub fn title(app: &App, d: &Dashboard, cx: &Cx, columns: usize) -> (Row, Row) {
     let Some(job) = app.job(&d.job) else { return (middle, Row::new()) };
     let (glyph, tone) = cx.mark(job.state);
     let both = job.links.len() == 2 && job.links.iter().all(|l| l.state == LinkState::Synchronizing);
-    let word = if both { lang.t("dashboard.both_ways") } else { lang.t(&state_label(job.state)) };
+    let word = if both && !cx.stale { lang.t("dashboard.both_ways") } else { lang.t(&state_label(job.state)) };
     let word = if cx.stale { lang.f("dashboard.last_heard", &[("state", &word)]) } else { word.to_owned() };
     middle = middle.text(format!("{glyph} "), theme.tone(tone)).text(word, theme.tone(tone));
     if let Some(up) = job.uptime_seconds.filter(|_| !cx.stale && columns >= 72) {
@@ -234,9 +234,10 @@ fn main(job: &JobStatus, d: &Dashboard, cx: &Cx, columns: usize, rows: usize) ->
     let alert_rows = alerts.len().min(if rows >= 26 { 6 } else { 2 });
     // events get a third of the page, charts what is left
     let counters = link::COUNTERS;
-    let least_events = if rows < 14 { 0 } else { (rows / 4).max(3) };
-    let spare = rows.saturating_sub(counters + 2 + least_events + 1 + alert_rows);
-    let chart_rows = (spare / 2).clamp(1, 4);
+    let least_events = if rows < 14 { 0 } else { (rows / 3).max(3) };
+    let spare = rows.saturating_sub(counters + least_events + 1 + alert_rows);
+    // charts of more than one row have a free row between them
+    let chart_rows = if spare < 6 { 1 } else { ((spare - 2) / 2).min(4) };
     if columns >= BESIDE {
         let half = half(columns);
         let left = link::lines(job, Direction::Forward, d, half, chart_rows, cx);

@@ -92,8 +92,8 @@ impl Widths {
         let inner = columns.saturating_sub(4);
         let longest = app.entries().iter().map(|e| text::width(e.name())).max().unwrap_or(0);
         let link = text::width(cx.lang.t("direction.forward")).max(text::width(cx.lang.t("direction.reverse"))) + 2;
-        let state = if columns < 76 { 18 } else { 20 };
-        let lag = 8;
+        let state = if columns < 76 { 18 } else { 19 };
+        let lag = 7;
         let rate = if columns >= 100 { 12 } else { 0 };
         let name = longest.clamp(8, if columns < 76 { 12 } else { 22 }) + 2;
         let ends = inner.saturating_sub(name + link + state + lag + rate).min(60);
@@ -153,7 +153,7 @@ pub fn page(app: &App, cx: &Cx, columns: usize, rows: usize) -> Page {
         page.lines.push(Row::new().gap(2).text(lang.t("jobs.no_match"), theme.dim).line());
     }
     page.lines.push(Line::default());
-    page.lines.push(summary(app, cx));
+    page.lines.push(summary(app, cx).ending(Row::new(), columns.saturating_sub(2)));
     page
 }
 
@@ -249,7 +249,7 @@ pub fn direction_label(direction: Direction) -> &'static str {
     }
 }
 
-fn summary(app: &App, cx: &Cx) -> Line<'static> {
+fn summary(app: &App, cx: &Cx) -> Row {
     let (lang, theme) = (cx.lang, cx.theme);
     let jobs: Vec<&JobStatus> = app.status.iter().flat_map(|s| &s.jobs).collect();
     let syncing = jobs.iter().flat_map(|j| &j.links).filter(|l| l.state == LinkState::Synchronizing).count();
@@ -278,7 +278,7 @@ fn summary(app: &App, cx: &Cx) -> Line<'static> {
             theme.warn,
         );
     }
-    row.line()
+    row
 }
 
 /// What stands where no job is: the way to the first one.

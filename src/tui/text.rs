@@ -199,7 +199,13 @@ pub fn seconds(s: u64) -> String {
 
 /// A round trip in microseconds: `0.4 ms`, `31 ms`.
 pub fn micros(us: u64) -> String {
-    if us < 9_950 { format!("{:.1} ms", us as f64 / 1e3) } else { millis(us / 1000) }
+    if us < 50 {
+        "<0.1 ms".into()
+    } else if us < 9_950 {
+        format!("{:.1} ms", us as f64 / 1e3)
+    } else {
+        millis(us / 1000)
+    }
 }
 
 /// Columns of a line.

@@ -93,7 +93,11 @@ pub fn lines(
         ("link.lag", chart_of(&lags), lag_top, theme.chart_lag),
         ("link.ops", chart_of(&ops), ops_top, theme.chart_rate),
     ] {
+        let more = rows.len() > 1;
         out.extend(chart_lines(lang.t(key), rows, top, style, label_columns, cx));
+        if more {
+            out.push(Line::default());
+        }
     }
     out.extend(counters(link, columns, cx));
     out
@@ -172,14 +176,11 @@ fn counters(link: &LinkStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
     let short = link.resume_window_seconds.is_some_and(|s| s < SHORT_WINDOW);
     let window_style = if short { theme.warn } else { theme.text };
     let mut window = match link.resume_window_seconds {
-        Some(s) => Row::new().text(text::seconds(s), window_style),
+        Some(s) => Row::new().text(text::seconds(s), window_style).text(if short { " ▲" } else { "" }, theme.warn),
         None => Row::new().text(lang.t("unknown"), theme.dim),
     };
     if let Some(backlog) = link.backlog_bytes {
         window = window.text(format!("  {}", lang.f("link.backlog", &[("size", &text::bytes(backlog))])), theme.dim);
-    }
-    if short {
-        window = window.text(" ▲", theme.warn);
     }
     let open_style = if link.conflicts_open > 0 { theme.busy } else { theme.dim };
     let errors_style = if link.apply_errors > 0 { theme.warn } else { theme.text };

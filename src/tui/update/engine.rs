@@ -11,7 +11,7 @@ use super::super::{
 };
 use crate::{
     control::protocol::{Failure, FailureKind, Reply, Request},
-    model::{CheckReport, Direction, Job, Side},
+    model::{CheckReport, Direction, Job, LinkState, Side},
 };
 
 /// How often the status comes at most, in milliseconds. Numbers that change faster can't be read.
@@ -43,6 +43,9 @@ pub fn reply(app: &mut App, tag: Tag, reply: Reply, _last: bool) -> Vec<Effect> 
                 }
             }
             app.status = Some(status);
+            if let Some(effects) = is_on_its_way(app) {
+                return effects;
+            }
             if let Some(name) = app.open_first.take_if(|_| true)
                 && app.job(&name).is_some()
             {
@@ -76,6 +79,23 @@ pub fn reply(app: &mut App, tag: Tag, reply: Reply, _last: bool) -> Vec<Effect> 
         _ => {}
     }
     Vec::new()
+}
+
+/// Shows the dashboard as soon as the job that is being started initializes: the answer to the request comes only
+/// when both links stand, and there is something to see before.
+fn is_on_its_way(app: &mut App) -> Option<Vec<Effect>> {
+    let name = match &app.screen {
+        Screen::Wizard(w) if w.launching == Launching::Starting => w.job().name,
+        _ => return None,
+    };
+    let begun =
+        matches!(app.job(&name)?.state, LinkState::Initializing | LinkState::CatchingUp | LinkState::Synchronizing);
+    begun.then(|| {
+        app.stored.drafts.retain(|d| d.name != name);
+        let mut effects = vec![Effect::DeleteDraft(name.clone())];
+        effects.extend(super::dashboard::open(app, name));
+        effects
+    })
 }
 
 fn probed(app: &mut App, side: Side, run: u32, reply: Reply) -> Vec<Effect> {

@@ -372,11 +372,13 @@ pub fn dialled(app: &mut App) -> Vec<Effect> {
     }
     // the first that failed is the next to be answered: mostly the account
     let failed = Side::BOTH.into_iter().find(|s| matches!(w.form(*s).dialled, Dialled::Failed(_)));
-    if let (Step::Endpoints, Some(side)) = (w.step, failed)
-        && w.slot == Slot::Continue
-        && w.form(side).slots(false).contains(&FormSlot::Account)
-    {
-        w.slot = Slot::Form(side, FormSlot::Account);
+    if let (Step::Endpoints, Some(side)) = (w.step, failed) {
+        let there = matches!(w.slot, Slot::Form(at, _) if matches!(w.form(at).dialled, Dialled::Failed(_)));
+        let slot =
+            if w.form(side).slots(false).contains(&FormSlot::Account) { FormSlot::Account } else { FormSlot::Address };
+        if !there {
+            w.slot = Slot::Form(side, slot);
+        }
     }
     Vec::new()
 }

@@ -136,10 +136,7 @@ fn dialled(form: &Form, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
                             text::cut(
                                 &lang.f(
                                     "endpoints.sees_us",
-                                    &[
-                                        ("address", &text::clean(&shard.seen_as)),
-                                        ("rtt", &text::micros(shard.round_trip_us)),
-                                    ],
+                                    &[("address", &host(&shard.seen_as)), ("rtt", &text::micros(shard.round_trip_us))],
                                 ),
                                 columns.saturating_sub(2),
                             ),
@@ -165,11 +162,11 @@ fn dialled(form: &Form, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
 fn failure_lines(failure: &Failure, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let message = text::clean(&failure.message);
-    for (i, row) in text::wrap(&message, columns.saturating_sub(2)).into_iter().take(4).enumerate() {
+    for (i, row) in text::wrap(&message, columns.saturating_sub(2)).into_iter().take(6).enumerate() {
         lines.push(Row::new().text(if i == 0 { "✖ " } else { "  " }, cx.theme.bad).text(row, cx.theme.bad).line());
     }
     if !failure.remedy.is_empty() {
-        for row in text::wrap(&text::clean(&failure.remedy), columns.saturating_sub(2)).into_iter().take(4) {
+        for row in text::wrap(&text::clean(&failure.remedy), columns.saturating_sub(2)).into_iter().take(6) {
             lines.push(Row::new().gap(2).text(row, cx.theme.text).line());
         }
     }
@@ -192,12 +189,22 @@ fn what(probe: &Probe, cx: &Cx) -> String {
     parts.join(" · ")
 }
 
+/// The address without its port: what belongs on an allow list.
+fn host(seen_as: &str) -> String {
+    match seen_as.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']')) => {
+            text::clean(host.trim_matches(['[', ']']))
+        }
+        _ => text::clean(seen_as),
+    }
+}
+
 /// What was found, in one row for the later steps.
 pub fn found_line(form: &Form, side: Side, columns: usize, cx: &Cx) -> Option<Row> {
     let probe = form.probe()?;
     let first = probe.shards.first();
     let title = if side == Side::Source { "endpoints.source" } else { "endpoints.target" };
-    let seen = first.map(|s| text::clean(&s.seen_as)).unwrap_or_default();
+    let seen = first.map(|s| host(&s.seen_as)).unwrap_or_default();
     let version = text::clean(first.map(|s| s.version.as_str()).unwrap_or("?"));
     let topology = cx.lang.t(super::form::topology_label(probe.topology));
     let seen = cx.lang.f("endpoints.sees_us_short", &[("address", &seen)]);

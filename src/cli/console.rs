@@ -1,29 +1,74 @@
 //! `duplex` alone: the console.
 
 use super::{
-    output::{Outcome, problem},
+    output::{Ending, Outcome, problem},
     places::Places,
+    session,
 };
-use crate::model::ExitCode;
-use std::io::IsTerminal;
+use crate::{
+    model::ExitCode,
+    tui::{self, i18n::Lang, theme::ThemeName},
+};
+use std::sync::Arc;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Watch only: nothing can be changed from this console
     #[arg(long)]
     readonly: bool,
+    /// Language of the screen: en or zh-CN; otherwise as it was left, else the locale's
+    #[arg(long, value_parser = language)]
+    lang: Option<Lang>,
+    /// Colours: auto, light, dark, mono or deuteranopia
+    #[arg(long, value_parser = theme)]
+    theme: Option<ThemeName>,
+    /// Draw with ASCII characters only
+    #[arg(long)]
+    ascii: bool,
+    /// Scroll with the mouse
+    #[arg(long)]
+    mouse: bool,
+    /// Open this job at once
+    #[arg(long, value_name = "NAME")]
+    job: Option<String>,
+}
+
+fn language(text: &str) -> Result<Lang, String> {
+    Lang::parse(text).ok_or_else(|| "en or zh-CN".into())
+}
+
+fn theme(text: &str) -> Result<ThemeName, String> {
+    ThemeName::parse(text).ok_or_else(|| "auto, light, dark, mono or deuteranopia".into())
 }
 
 /// Opens the console on the engine that runs; starts one first where none does.
-pub fn run(_places: &Places, options: Options, _runtime: &tokio::runtime::Runtime) -> Outcome {
-    if !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
-        return Err(problem(
-            ExitCode::Usage,
-            "the console needs a terminal",
-            "run `duplex` in one, or use a command: `duplex --help`",
-        ));
+pub fn run(places: &Places, options: Options, runtime: &tokio::runtime::Runtime) -> Outcome {
+    let mut console =
+        tui::Options::new(places.live_socket(), places.config.clone(), places.state.clone(), options.readonly);
+    let starting = places.clone();
+    console.start_engine = Some(Arc::new(move || {
+        let places = starting.clone();
+        Box::pin(async move {
+            match session::connect_or_start(&places, true).await {
+                Ok(_) => Ok(()),
+                Err(Ending::Error(problem)) => Err(format!("{}; {}", problem.what, problem.remedy)),
+                Err(other) => Err(format!("{other:?}")),
+            }
+        })
+    }));
+    console.lang = options.lang;
+    console.theme = options.theme;
+    console.ascii = options.ascii;
+    console.mouse = options.mouse;
+    console.open = options.job;
+    match runtime.block_on(tui::run(console)) {
+        Ok(()) => Ok(ExitCode::Fine),
+        Err(error) => {
+            let code = match &error {
+                tui::TerminalError::None | tui::TerminalError::Dumb(_) => ExitCode::Usage,
+                _ => ExitCode::Failed,
+            };
+            Err(problem(code, error.to_string(), error.remedy()))
+        }
     }
-    // The seam: `session::connect_or_start(places, options.readonly)` gives the client, `tui::run` the screen.
-    let _ = options.readonly;
-    Err(problem(ExitCode::Failed, "this build has no console", "use a command: `duplex --help`"))
 }

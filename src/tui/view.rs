@@ -1,0 +1,388 @@
+//! Draws the application into a buffer. Pure: the same application and size give the same cells.
+//!
+//! ```text
+//!   duplex   title                        engine ● running  EN     header
+//! ──────────────────────────────────────────────────────────
+//!   the page, scrolled so that the focus is seen
+//!   message
+//! ──────────────────────────────────────────────────────────
+//!   key word  key word                          ? help  q quit     footer
+//! ```
+
+use super::{
+    app::{App, EngineState, Screen},
+    i18n::Lang,
+    jobs, keymap, overlay,
+    text::{self, Row},
+    theme::{self, Theme, Tone},
+    widget::list,
+    wizard::{self, Slot, Step},
+};
+use ratatui::{
+    buffer::Buffer,
+    layout::{Position, Rect},
+    style::Style,
+    text::Line,
+};
+
+/// The smallest terminal that shows a screen.
+pub const SMALLEST: (u16, u16) = (60, 15);
+
+/// What every drawing function needs.
+pub struct Cx<'a> {
+    pub lang: Lang,
+    pub theme: &'a Theme,
+    pub now_ms: u64,
+    pub zone: &'a jiff::tz::TimeZone,
+    /// The engine is away: what is shown was true when it was last heard.
+    pub stale: bool,
+}
+
+impl Cx<'_> {
+    /// Glyph and tone of a state; without colour while it is only what was last heard.
+    pub fn mark(&self, state: crate::model::LinkState) -> (&'static str, Tone) {
+        if self.stale { ("◌", Tone::Dim) } else { theme::link_mark(state) }
+    }
+}
+
+/// The rows between header and footer.
+#[derive(Debug, Default)]
+pub struct Page {
+    pub lines: Vec<Line<'static>>,
+    /// The row that must be seen.
+    pub focus: Option<usize>,
+    /// Row and column of the text cursor.
+    pub cursor: Option<(usize, usize)>,
+}
+
+/// Draws everything; where the text cursor stands, if anywhere.
+pub fn view(app: &App, area: Rect, buf: &mut Buffer) -> Option<Position> {
+    let cx = Cx { lang: app.lang, theme: &app.theme, now_ms: app.now_ms, zone: &app.zone, stale: app.is_stale() };
+    let cursor = if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
+        too_small(&cx, area, buf);
+        None
+    } else {
+        let cursor = screen(app, &cx, area, buf);
+        match app.overlays.last() {
+            None => cursor,
+            Some(top) => {
+                let cursor = overlay::draw(app, top, &cx, area, buf);
+                put(buf, area, area.height as usize - 1, footer(app, &cx, area.width as usize));
+                cursor
+            }
+        }
+    };
+    if app.ascii {
+        to_ascii(app.lang, area, buf);
+    }
+    cursor
+}
+
+fn too_small(cx: &Cx, area: Rect, buf: &mut Buffer) {
+    let size = format!("{}x{}", area.width, area.height);
+    let needed = format!("{}x{}", SMALLEST.0, SMALLEST.1);
+    let lines = text::wrap(&cx.lang.f("small", &[("size", &size), ("needed", &needed)]), area.width as usize);
+    let top = (area.height as usize).saturating_sub(lines.len()) / 2;
+    for (i, line) in lines.iter().take(area.height as usize).enumerate() {
+        let y = area.y + ((top + i) as u16).min(area.height.saturating_sub(1));
+        let x = (area.width as usize).saturating_sub(text::width(line)) / 2;
+        buf.set_stringn(area.x + x as u16, y, line, area.width as usize - x, cx.theme.warn);
+    }
+}
+
+fn screen(app: &App, cx: &Cx, area: Rect, buf: &mut Buffer) -> Option<Position> {
+    let columns = area.width as usize;
+    put(buf, area, 0, header(app, cx, columns));
+    let mut top = 2;
+    match &app.screen {
+        Screen::Jobs => put(buf, area, 1, rule(columns, cx.theme)),
+        Screen::Dashboard(d) => put(buf, area, 1, super::dashboard::heading(app, d, cx, columns)),
+        Screen::Wizard(w) => {
+            put(buf, area, 1, stepper(w, cx, columns));
+            put(buf, area, 2, rule(columns, cx.theme));
+            top = 3;
+        }
+    }
+    let notices = notices(app, cx, columns);
+    let rows = area.height as usize;
+    let body = rows.saturating_sub(top + 2 + notices.len());
+    let page = match &app.screen {
+        Screen::Jobs => jobs::page(app, cx, columns, body),
+        Screen::Wizard(w) => match w.step {
+            Step::Endpoints => wizard::endpoints::page(w, cx, columns),
+            Step::Policy => wizard::policy::page(w, cx, columns, body),
+            Step::Initialization => wizard::initialization::page(w, cx, columns),
+            Step::Precheck => wizard::precheck::page(w, cx, columns, body),
+            Step::Launch => wizard::launch::page(w, &app.config, cx, columns, body),
+        },
+        Screen::Dashboard(d) => super::dashboard::page(app, d, cx, columns, body),
+    };
+    let total = page.lines.len();
+    let first = page.focus.map_or(0, |focus| list::first_row(focus, total, body));
+    for (i, line) in page.lines.into_iter().skip(first).take(body).enumerate() {
+        put(buf, area, top + i, line);
+    }
+    for (i, line) in notices.into_iter().enumerate() {
+        put(buf, area, top + body + i, line);
+    }
+    let hidden = total.saturating_sub(first + body);
+    let mut foot = rule(columns, cx.theme);
+    if first > 0 || hidden > 0 {
+        let mark = cx.lang.f("more_rows", &[("above", &first), ("below", &hidden)]);
+        let mark = format!(" {mark} ");
+        let left = columns.saturating_sub(text::width(&mark) + 2);
+        foot = Row::new()
+            .text("─".repeat(left), cx.theme.faint)
+            .text(mark, cx.theme.dim)
+            .text("──", cx.theme.faint)
+            .line();
+    }
+    put(buf, area, rows - 2, foot);
+    put(buf, area, rows - 1, footer(app, cx, columns));
+    let (row, column) = page.cursor?;
+    let row = row.checked_sub(first).filter(|r| *r < body)?;
+    Some(Position::new(area.x + (column as u16).min(area.width - 1), area.y + (top + row) as u16))
+}
+
+/// Puts a line into a row of the area, cut at its width.
+pub fn put(buf: &mut Buffer, area: Rect, row: usize, line: Line<'static>) {
+    if row < area.height as usize {
+        let line =
+            if text::line_width(&line) > area.width as usize { text::fit(line, area.width as usize) } else { line };
+        buf.set_line(area.x, area.y + row as u16, &line, area.width);
+    }
+}
+
+pub fn rule(columns: usize, theme: &Theme) -> Line<'static> {
+    Line::styled("─".repeat(columns), theme.faint)
+}
+
+fn header(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
+    let (lang, theme) = (cx.lang, cx.theme);
+    let left = Row::new().gap(2).text("duplex", theme.accent).gap(3);
+    let (middle, right) = match &app.screen {
+        Screen::Jobs => (Row::new().text(lang.t("jobs.title"), theme.strong), Row::new()),
+        Screen::Wizard(w) => {
+            let title = if w.for_reverse { "wizard.title_reverse" } else { "wizard.title" };
+            let step = lang.f("wizard.step", &[("n", &w.step.number())]);
+            (Row::new().text(lang.t(title), theme.strong), Row::new().text(step, theme.dim))
+        }
+        Screen::Dashboard(d) => super::dashboard::title(app, d, cx, columns),
+    };
+    let mut right = right;
+    let engine = engine_mark(app, cx);
+    if engine.width() > 0 {
+        let gap = if right.width() > 0 { 3 } else { 0 };
+        right = right.gap(gap).append(engine);
+    }
+    if app.readonly {
+        right = right.gap(3).text(lang.t("readonly.mark"), theme.warn);
+    }
+    right = right.gap(3).text(lang.tag(), theme.dim).gap(2);
+    left.append(middle).ending(right, columns)
+}
+
+fn engine_mark(app: &App, cx: &Cx) -> Row {
+    let (lang, theme) = (cx.lang, cx.theme);
+    let quiet = !matches!(app.screen, Screen::Jobs);
+    match &app.engine {
+        EngineState::Up { .. } if quiet => Row::new(),
+        EngineState::Up { .. } => Row::new()
+            .text(format!("{} ", lang.t("engine.word")), theme.dim)
+            .text("● ", theme.good)
+            .text(lang.t("engine.up"), theme.text),
+        EngineState::Connecting => Row::new().text("◌ ", theme.busy).text(lang.t("engine.connecting"), theme.dim),
+        EngineState::Starting => Row::new().text("◌ ", theme.busy).text(lang.t("engine.starting"), theme.dim),
+        EngineState::Down { .. } => Row::new().text("✖ ", theme.bad).text(lang.t("engine.down"), theme.bad),
+        EngineState::Refused(_) => Row::new().text("✖ ", theme.bad).text(lang.t("engine.refused"), theme.bad),
+    }
+}
+
+/// `① Source and target ── ② Policy …`, the present one named in full where not all fit.
+fn stepper(w: &wizard::Wizard, cx: &Cx, columns: usize) -> Line<'static> {
+    let names = ["wizard.step1", "wizard.step2", "wizard.step3", "wizard.step4"];
+    let full: usize = names.iter().map(|n| text::width(cx.lang.t(n)) + 2).sum();
+    let fits = full + 3 * 3 + 2 <= columns;
+    let bar = if fits { ((columns - 2 - full) / 3).saturating_sub(2).clamp(1, 6) } else { 2 };
+    let now = w.step.number() as usize;
+    let mut row = Row::new().gap(2);
+    for (i, name) in names.iter().enumerate() {
+        let n = i + 1;
+        let (glyph, glyph_style, style) = match n {
+            n if n < now => ("✔", cx.theme.good, cx.theme.text),
+            n if n == now => (["①", "②", "③", "④"][i], cx.theme.accent, cx.theme.strong),
+            _ => (["①", "②", "③", "④"][i], cx.theme.dim, cx.theme.dim),
+        };
+        row = row.text(glyph, glyph_style);
+        if fits || n == now {
+            row = row.text(format!(" {}", cx.lang.t(name)), style);
+        }
+        if n < names.len() {
+            row = row.text(format!(" {} ", "─".repeat(bar)), cx.theme.faint);
+        }
+    }
+    row.line()
+}
+
+/// What has to be said above the footer: the engine is gone, a message.
+fn notices(app: &App, cx: &Cx, columns: usize) -> Vec<Line<'static>> {
+    let (lang, theme) = (cx.lang, cx.theme);
+    let mut out = Vec::new();
+    let inner = columns.saturating_sub(6);
+    let mut say = |tone: Tone, glyph: &str, words: &str, most: usize| {
+        for (i, row) in text::wrap(&text::clean(words), inner).into_iter().take(most).enumerate() {
+            let mark = if i == 0 { format!("{glyph} ") } else { "  ".into() };
+            out.push(Row::new().gap(2).text(mark, theme.tone(tone)).text(row, theme.tone(tone)).line());
+        }
+    };
+    match &app.engine {
+        EngineState::Down { since_ms, why } => {
+            let since = text::seconds(app.now_ms.saturating_sub(*since_ms) / 1000);
+            let key = if app.readonly { "engine.gone_readonly" } else { "engine.gone" };
+            say(Tone::Bad, "✖", &lang.f(key, &[("since", &since), ("why", why)]), 3);
+        }
+        EngineState::Refused(failure) => {
+            say(Tone::Bad, "✖", &failure.message, 2);
+            if !failure.remedy.is_empty() {
+                say(Tone::Plain, " ", &failure.remedy, 2);
+            }
+        }
+        _ => {}
+    }
+    if let Some(toast) = &app.toast {
+        let glyph = match toast.tone {
+            Tone::Bad => "✖",
+            Tone::Warn => "▲",
+            Tone::Good => "✔",
+            _ => "·",
+        };
+        say(toast.tone, glyph, &toast.text, 2);
+    }
+    out
+}
+
+/// Hints of the keys that hold now; help and quit always fit.
+fn footer(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
+    let (contexts, typing) = app.contexts();
+    let mut seen = Vec::new();
+    let mut row = Row::new().gap(2);
+    let hint = |key: &str, label: &str| {
+        Row::new().text(keymap::display(key), cx.theme.accent).gap(1).text(cx.lang.t(label), cx.theme.dim)
+    };
+    let mut last = Row::new();
+    for binding in keymap::BINDINGS.iter().filter(|b| b.footer && b.context == keymap::Context::Global) {
+        if let Some(key) = usable(binding, typing) {
+            last = last.gap(2).append(hint(key, binding.label));
+        }
+    }
+    let last = if contexts.first() == Some(&keymap::Context::Help) { Row::new() } else { last };
+    let room = columns.saturating_sub(last.width() + 2);
+    for context in contexts.iter().filter(|c| **c != keymap::Context::Global) {
+        for binding in keymap::BINDINGS.iter().filter(|b| b.context == *context && b.footer) {
+            if seen.contains(&binding.action) || (app.readonly && binding.action.changes()) {
+                continue;
+            }
+            let Some(key) = usable(binding, typing) else { continue };
+            seen.push(binding.action);
+            let next = hint(key, binding.label);
+            if row.width() + next.width() + 2 > room {
+                continue;
+            }
+            row = row.append(next).gap(2);
+        }
+    }
+    row.ending(last.gap(2), columns)
+}
+
+/// The key of a binding that works while a field has, or has not, the focus.
+fn usable(binding: &keymap::Binding, typing: bool) -> Option<&'static str> {
+    binding.keys.iter().copied().find(|k| !typing || k.chars().count() > 1 && *k != "space")
+}
+
+/// Buttons in the middle of the page.
+pub fn buttons(list: &[(Slot, &str)], at: Slot, columns: usize, cx: &Cx) -> Line<'static> {
+    let row = button_row(list, at, cx);
+    let left = columns.saturating_sub(row.width()) / 2;
+    Row::new().gap(left).append(row).line()
+}
+
+pub fn button_row(list: &[(Slot, &str)], at: Slot, cx: &Cx) -> Row {
+    let mut row = Row::new();
+    for (i, (slot, key)) in list.iter().enumerate() {
+        let focused = *slot == at;
+        let (edge, style) = if focused {
+            (cx.theme.accent, cx.theme.field_focused.patch(cx.theme.strong))
+        } else {
+            (cx.theme.faint, cx.theme.text)
+        };
+        row = row
+            .gap(if i > 0 { 3 } else { 0 })
+            .text("[", edge)
+            .text(format!(" {} ", cx.lang.t(key)), style)
+            .text("]", edge);
+    }
+    row
+}
+
+/// A framed box in the middle of the screen; what lies under it stays, dimmed. Gives the area inside the frame.
+pub fn framed(title: &str, columns: usize, rows: usize, cx: &Cx, area: Rect, buf: &mut Buffer) -> Rect {
+    for y in area.top()..area.bottom() {
+        for x in area.left()..area.right() {
+            buf[(x, y)].set_style(Style::reset());
+            buf[(x, y)].set_style(cx.theme.faint);
+        }
+    }
+    let width = (columns as u16 + 4).min(area.width.saturating_sub(2)).max(4);
+    let height = (rows as u16 + 2).min(area.height.saturating_sub(2)).max(3);
+    let outer = Rect::new(
+        area.x + (area.width.saturating_sub(width)) / 2,
+        area.y + (area.height.saturating_sub(height)) / 2,
+        width,
+        height,
+    );
+    let inner = width as usize - 2;
+    // wide characters that the box cuts in half leave no half behind
+    for y in outer.top()..outer.bottom() {
+        if outer.x > area.x && text::width(buf[(outer.x - 1, y)].symbol()) > 1 {
+            buf[(outer.x - 1, y)].set_symbol(" ");
+        }
+        for x in outer.left()..outer.right() {
+            buf[(x, y)].reset();
+        }
+    }
+    let title = text::cut(&format!(" {} ", text::clean(title)), inner.saturating_sub(2));
+    let frame = cx.theme.accent;
+    let top = Row::new()
+        .text("╭─", frame)
+        .text(title.clone(), cx.theme.strong)
+        .text("─".repeat(inner.saturating_sub(1 + text::width(&title))), frame)
+        .text("╮", frame);
+    buf.set_line(outer.x, outer.y, &top.line(), width);
+    for y in outer.y + 1..outer.bottom() - 1 {
+        buf.set_string(outer.x, y, "│", frame);
+        buf.set_string(outer.right() - 1, y, "│", frame);
+    }
+    buf.set_string(outer.x, outer.bottom() - 1, format!("╰{}╯", "─".repeat(inner)), frame);
+    Rect::new(outer.x + 2, outer.y + 1, width.saturating_sub(4), height - 2)
+}
+
+/// Replaces every glyph by an ASCII one; letters stay where the terminal's language needs them.
+fn to_ascii(lang: Lang, area: Rect, buf: &mut Buffer) {
+    for y in area.top()..area.bottom() {
+        for x in area.left()..area.right() {
+            let cell = &mut buf[(x, y)];
+            let symbol = cell.symbol();
+            if symbol.is_ascii() {
+                continue;
+            }
+            match theme::ascii(symbol) {
+                Some(plain) => _ = cell.set_symbol(plain),
+                None if lang == Lang::En => {
+                    let stand_in = "?".repeat(text::width(symbol).max(1));
+                    cell.set_symbol(&stand_in);
+                }
+                None => {}
+            }
+        }
+    }
+}

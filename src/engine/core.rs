@@ -3,20 +3,23 @@
 //! Both links decide under this lock, once a batch, and push to the outboxes before they let go: the order of decisions
 //! is the order on the wire. Nothing here waits.
 
+pub mod carry;
+pub mod given_up;
+mod settling;
+
 use super::apply::control_key::{LoadPhase, Position};
 use super::apply::outbox::{Item, ItemKind, Outbox};
 use super::apply::replies::State;
 use super::arbiter::{Arbiter, Effect, Token};
 use super::conflicts::ConflictLog;
 use super::events::EventSink;
-use super::transfer::{self, Transfer};
 use crate::model::{EventKind, JobId, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use tokio::sync::Notify;
 
@@ -97,6 +100,18 @@ pub struct Core {
     pub conflicts: ConflictLog,
     /// A source's transaction is being decided for this site: what is pushed now goes in one of ours.
     pub glue: Option<Side>,
+    /// One-way jobs: keys whose state is being carried, and the bell of the task that asks for states.
+    pub carry: carry::Carry,
+    pub carry_bell: Arc<Notify>,
+    carry_token: u64,
+    /// Keys that a site does not take.
+    pub given_up: given_up::GivenUp,
+    /// What a site has no word for, counted.
+    lost: HashMap<(Side, &'static str), u64>,
+    /// Commands that a site has said it does not know, in small letters.
+    unknown: [HashSet<Box<[u8]>>; 2],
+    /// Some episode waits for the time of its next round: whoever settled has to ring the bell of who sleeps till then.
+    pub rounds_wait: bool,
     states: HashMap<Token, State>,
     events: EventSink,
     now_ms: u64,
@@ -114,6 +129,13 @@ impl Core {
             facts,
             conflicts,
             glue: None,
+            carry: carry::Carry::default(),
+            carry_bell: Arc::default(),
+            carry_token: 0,
+            given_up: given_up::GivenUp::default(),
+            lost: HashMap::new(),
+            unknown: Default::default(),
+            rounds_wait: false,
             states: HashMap::new(),
             events,
             now_ms: 1,
@@ -170,6 +192,7 @@ impl Core {
     pub fn settle(&mut self) -> Option<u64> {
         let next = self.arbiter.settle(self.now_ms);
         self.carry_out();
+        self.rounds_wait = next.is_some();
         next
     }
 
@@ -228,21 +251,7 @@ impl Core {
             self.arbiter.token_lost(token, self.now_ms);
             return;
         };
-        match transfer::restore(key, &state, self.facts[site.index()].dialect) {
-            Transfer::Commands { data, commands } => {
-                self.push(
-                    site,
-                    NewItem { db: Some(db), ..NewItem::new(data, commands, ItemKind::Restore(token), serial) },
-                );
-            }
-            Transfer::Impossible { why } => {
-                let text =
-                    format!("{:?} in db{db} can't be carried to the {site}: {why}", super::conflicts::shown(key));
-                self.events.emit(None, crate::model::Severity::Error, EventKind::ApplyError, text);
-                // An item all the same, so that the episode's end is seen.
-                self.push(site, NewItem::new(Bytes::new(), 0, ItemKind::Restore(token), serial));
-            }
-        }
+        self.transfer(site, token, db, key, &state, serial);
     }
 
     /// A site's control keys were swept away, or (`moved_to`) carried to another database: they are written again at

@@ -34,11 +34,21 @@ pub struct Cx<'a> {
     pub theme: &'a Theme,
     pub now_ms: u64,
     pub zone: &'a jiff::tz::TimeZone,
+    pub ascii: bool,
     /// The engine is away: what is shown was true when it was last heard.
     pub stale: bool,
 }
 
 impl Cx<'_> {
+    /// How a key is written.
+    pub fn key(&self, name: &str) -> String {
+        match name {
+            // this glyph has no likeness in ASCII
+            "ret" if self.ascii => "Enter".into(),
+            name => keymap::display(name),
+        }
+    }
+
     /// Glyph and tone of a state; without colour while it is only what was last heard.
     pub fn mark(&self, state: crate::model::LinkState) -> (&'static str, Tone) {
         if self.stale { ("◌", Tone::Dim) } else { theme::link_mark(state) }
@@ -57,7 +67,14 @@ pub struct Page {
 
 /// Draws everything; where the text cursor stands, if anywhere.
 pub fn view(app: &App, area: Rect, buf: &mut Buffer) -> Option<Position> {
-    let cx = Cx { lang: app.lang, theme: &app.theme, now_ms: app.now_ms, zone: &app.zone, stale: app.is_stale() };
+    let cx = Cx {
+        lang: app.lang,
+        theme: &app.theme,
+        now_ms: app.now_ms,
+        zone: &app.zone,
+        ascii: app.ascii,
+        stale: app.is_stale(),
+    };
     let cursor = if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         too_small(&cx, area, buf);
         None
@@ -267,7 +284,7 @@ fn footer(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
     let mut seen = Vec::new();
     let mut row = Row::new().gap(2);
     let hint = |key: &str, label: &str| {
-        Row::new().text(keymap::display(key), cx.theme.accent).gap(1).text(cx.lang.t(label), cx.theme.dim)
+        Row::new().text(cx.key(key), cx.theme.accent).gap(1).text(cx.lang.t(label), cx.theme.dim)
     };
     let mut last = Row::new();
     for binding in keymap::BINDINGS.iter().filter(|b| b.footer && b.context == keymap::Context::Global) {

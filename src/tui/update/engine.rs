@@ -32,7 +32,7 @@ fn words(error: &Failure) -> String {
     }
 }
 
-pub fn reply(app: &mut App, tag: Tag, reply: Reply, _last: bool) -> Vec<Effect> {
+pub fn reply(app: &mut App, tag: Tag, reply: Reply) -> Vec<Effect> {
     match (tag, reply) {
         (Tag::Watch, Reply::Status { status }) => {
             for job in &status.jobs {

@@ -276,7 +276,8 @@ fn from_an_empty_home_to_both_links_in_both_languages() {
         watching.type_("x");
         watching.shows(&["--readonly"]);
         watching.type_("<ret>");
-        watching.shows(&[words[5]]);
+        watching.shows(&["backlog", "lag"][..usize::from(lang == "en")]);
+        watching.shows(&["● 同步中", "积压缓冲"][..2 * usize::from(lang != "en")]);
         watching.type_("q");
         assert_eq!(watching.ends(), 0);
     }

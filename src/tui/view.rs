@@ -177,16 +177,11 @@ pub fn rule(columns: usize, theme: &Theme) -> Line<'static> {
 fn header(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
     let (lang, theme) = (cx.lang, cx.theme);
     let left = Row::new().gap(2).text("duplex", theme.accent).gap(3);
-    let (middle, right) = match &app.screen {
-        Screen::Jobs => (Row::new().text(lang.t("jobs.title"), theme.strong), Row::new()),
-        Screen::Wizard(w) => {
-            let title = if w.for_reverse { "wizard.title_reverse" } else { "wizard.title" };
-            let step = lang.f("wizard.step", &[("n", &w.step.number())]);
-            (Row::new().text(lang.t(title), theme.strong), Row::new().text(step, theme.dim))
-        }
-        Screen::Dashboard(d) => super::dashboard::title(app, d, cx, columns),
+    let mut right = match &app.screen {
+        Screen::Jobs => Row::new(),
+        Screen::Wizard(w) => Row::new().text(lang.f("wizard.step", &[("n", &w.step.number())]), theme.dim),
+        Screen::Dashboard(d) => super::dashboard::range_mark(d, cx),
     };
-    let mut right = right;
     let engine = engine_mark(app, cx);
     if engine.width() > 0 {
         let gap = if right.width() > 0 { 3 } else { 0 };
@@ -196,6 +191,15 @@ fn header(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
         right = right.gap(3).text(lang.t("readonly.mark"), theme.warn);
     }
     right = right.gap(3).text(lang.tag(), theme.dim).gap(2);
+    let room = columns.saturating_sub(left.width() + right.width() + 2);
+    let middle = match &app.screen {
+        Screen::Jobs => Row::new().text(lang.t("jobs.title"), theme.strong),
+        Screen::Wizard(w) => {
+            let title = if w.for_reverse { "wizard.title_reverse" } else { "wizard.title" };
+            Row::new().text(lang.t(title), theme.strong)
+        }
+        Screen::Dashboard(d) => super::dashboard::title(app, d, cx, room),
+    };
     left.append(middle).ending(right, columns)
 }
 

@@ -3,8 +3,7 @@
 use super::{Connect, StartEngine, down};
 use crate::{
     control::{
-        Client, ClientError,
-        client::SLOW,
+        client::{Client, ClientError, SLOW},
         protocol::{Failure, FailureKind, Reply, Request},
     },
     tui::msg::{EngineMsg, Msg, Tag},

@@ -224,7 +224,7 @@ fn stepper(w: &wizard::Wizard, cx: &Cx, columns: usize) -> Line<'static> {
     let names = ["wizard.step1", "wizard.step2", "wizard.step3", "wizard.step4"];
     let full: usize = names.iter().map(|n| text::width(cx.lang.t(n)) + 2).sum();
     let fits = full + 3 * 3 + 2 <= columns;
-    let bar = if fits { ((columns - 2 - full) / 3).saturating_sub(2).clamp(1, 6) } else { 2 };
+    let bar = if fits { (columns.saturating_sub(4 + full) / 3).saturating_sub(2).clamp(1, 6) } else { 2 };
     let now = w.step.number() as usize;
     let mut row = Row::new().gap(2);
     for (i, name) in names.iter().enumerate() {

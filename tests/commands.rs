@@ -11,7 +11,7 @@ mod recipes;
 use recipes::{DTS, Effect, LEFT_OUT, RECIPES, Recipe};
 use std::collections::BTreeSet;
 use support::{
-    compare::{Keyspace, differences, read},
+    compare::{Keyspace, Level, differences, read},
     observer::Observer,
     resp::Argv,
     versions::{Slot, neighbours, speaks, versions},
@@ -90,7 +90,7 @@ impl Player<'_> {
             Effect::Functions => format!("{:?}", self.server.client().run("FUNCTION LIST WITHCODE")),
             Effect::Keys => String::new(),
         };
-        (read(self.server, &|k| k.starts_with(own.as_bytes())), functions)
+        (read(self.server, Level::of(self.server), &|k| k.starts_with(own.as_bytes())), functions)
     }
 
     fn play(&self, n: usize, recipe: &Recipe) {

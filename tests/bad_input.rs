@@ -211,7 +211,7 @@ fn each_mistake_in_a_job_file_is_named_with_its_line_and_what_is_allowed() {
         ),
         (
             with("address = \"127.0.0.1:1\"", "address = \"127.0.0.1:1\"\naccount = \"a:b\"\naccount_env = \"X\""),
-            "account",
+            "account_env",
             vec!["account", "account_env"],
         ),
         (

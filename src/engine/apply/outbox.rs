@@ -5,6 +5,7 @@
 
 use super::control_key::{LoadPhase, Position};
 use crate::engine::arbiter::Token;
+use crate::engine::arbiter::classify::Reveals;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -35,15 +36,6 @@ pub struct Telltale {
     pub reveals: Reveals,
 }
 
-/// Which reply reveals a difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reveals {
-    /// `:0` (EXPIRE and PERSIST of a key that is gone, SMOVE of a member that is not there).
-    Zero,
-    /// Nil (LMOVE and LPOP of a list that is gone).
-    Nil,
-}
-
 /// A run of commands for one database.
 #[derive(Debug, Clone)]
 pub struct Item {
@@ -60,6 +52,8 @@ pub struct Item {
     pub position: Position,
     /// How far this site's own stream had come back as echoes when this item was decided.
     pub echoed: Position,
+    /// Up to where replies had been seen when it was decided: what they led to stands before it.
+    pub replied: Position,
     /// Milliseconds of the job's clock at which it was decided.
     pub decided_ms: u64,
     /// Changes of the source in it (commands may be more or fewer).

@@ -25,6 +25,17 @@ pub enum Effect<'a> {
     Nothing,
 }
 
+/// Which reply reveals a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reveals {
+    /// `:0` (EXPIRE and PERSIST of a key that is gone, SMOVE of a member that is not there).
+    Zero,
+    /// Nil (LMOVE and LPOP of a list that is gone).
+    Nil,
+    /// Fewer deletions than keys were named: what a DEL in the echo then deleted, it had not deleted itself.
+    Fewer(u32),
+}
+
 /// Classifies one command that ran in `db`.
 pub fn classify<'a>(arbiter: &Arbiter, db: u32, argv: &'a (impl Argv + ?Sized)) -> Effect<'a> {
     let touch =
@@ -105,12 +116,12 @@ pub fn classify<'a>(arbiter: &Arbiter, db: u32, argv: &'a (impl Argv + ?Sized)) 
 }
 
 /// Which reply tells that the target held something else than the source, where no error does.
-pub fn reveals(argv: &(impl Argv + ?Sized)) -> Option<bool> {
-    // true: `:0`, false: nil.
+pub fn reveals(argv: &(impl Argv + ?Sized)) -> Option<Reveals> {
     match command::lookup(argv)?.name {
+        "del" | "unlink" => Some(Reveals::Fewer(argv.argc() as u32 - 1)),
         "pexpireat" | "expireat" | "expire" | "pexpire" | "persist" | "smove" | "move" | "renamenx" | "lpushx"
-        | "rpushx" | "linsert" | "copy" | "msetnx" | "setnx" | "hsetnx" => Some(true),
-        "lpop" | "rpop" | "lmove" | "rpoplpush" | "spop" | "getset" | "lmpop" | "zmpop" => Some(false),
+        | "rpushx" | "linsert" | "copy" | "msetnx" | "setnx" | "hsetnx" => Some(Reveals::Zero),
+        "lpop" | "rpop" | "lmove" | "rpoplpush" | "spop" | "getset" | "lmpop" | "zmpop" => Some(Reveals::Nil),
         _ => None,
     }
 }

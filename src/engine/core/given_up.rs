@@ -37,6 +37,9 @@ struct Failure {
 
 type Key = (Side, u32, Box<[u8]>);
 
+/// A key that was given up: its database, its name, why.
+pub type Example<'a> = (u32, &'a [u8], &'a str);
+
 #[derive(Debug, Default)]
 pub struct GivenUp {
     failures: HashMap<Key, Failure>,
@@ -98,7 +101,7 @@ impl GivenUp {
     }
 
     /// How many keys of a site are given up, and one of them: its database, name and why.
-    pub fn of(&self, site: Side) -> (u64, Option<(u32, &[u8], &str)>) {
+    pub fn of(&self, site: Side) -> (u64, Option<Example<'_>>) {
         let mut all = self.failures.iter().filter(|((s, ..), f)| *s == site && f.given_up);
         let one = all.next().map(|((_, db, key), f)| (*db, &key[..], &f.why[..]));
         (u64::from(one.is_some()) + all.count() as u64 + self.beyond, one)

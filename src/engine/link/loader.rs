@@ -113,11 +113,7 @@ impl Loader {
             let Some(item) = self.reader.next()? else { break };
             match item {
                 Item::Db(n) => db = n,
-                Item::Resize { keys, .. } => {
-                    if self.databases.contains(db) {
-                        self.keys_total += keys;
-                    }
-                }
+                Item::Resize { keys, .. } if self.databases.contains(db) => self.keys_total += keys,
                 Item::Function(code) if !self.discard => self.pieces.push(Piece::Function(code)),
                 Item::Key(entry) if self.wanted(&entry) => {
                     bytes += entry.value.len() + entry.key.len();

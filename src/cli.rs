@@ -7,6 +7,7 @@ mod doctor;
 mod engine;
 mod events;
 mod host;
+mod limit;
 mod logging;
 mod man;
 mod manage;
@@ -59,6 +60,8 @@ enum Command {
     Stop(manage::Options),
     /// Forget a job that has ended
     Forget(manage::Options),
+    /// Change the rate limits of a job while it runs
+    Limit(limit::Options),
     /// How the jobs and their links are
     Status(status::Options),
     /// What happened
@@ -81,6 +84,7 @@ impl Command {
             Command::Precheck(o) => o.json,
             Command::Start(o) => o.json,
             Command::Pause(o) | Command::Resume(o) | Command::Stop(o) | Command::Forget(o) => o.json,
+            Command::Limit(o) => o.json,
             Command::Status(o) => o.json,
             Command::Events(o) => o.json,
             Command::Verify(o) => o.json,
@@ -134,6 +138,7 @@ fn run(cli: Cli) -> Outcome {
             Command::Resume(options) => interruptible(manage::resume(&places, options)).await,
             Command::Stop(options) => interruptible(manage::stop(&places, options)).await,
             Command::Forget(options) => interruptible(manage::forget(&places, options)).await,
+            Command::Limit(options) => interruptible(limit::run(&places, options)).await,
             Command::Status(options) => interruptible(status::run(&places, options)).await,
             Command::Events(options) => interruptible(events::run(&places, options)).await,
             Command::Verify(options) => interruptible(verify::run(&places, options)).await,

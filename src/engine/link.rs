@@ -13,6 +13,7 @@
 pub mod decide;
 pub mod gauge;
 pub mod loader;
+pub mod peer;
 pub mod rebuild;
 
 use super::apply::control_key::{LoadPhase, Position};
@@ -69,6 +70,8 @@ pub struct LinkSetup {
     pub spool: SpoolReader,
     pub decider: Decider,
     pub loader: Loader,
+    /// Asks the other site what it holds.
+    pub peer: peer::Peer,
     pub replids: Arc<[std::sync::RwLock<Option<ReplId>>; 2]>,
     /// Where the stream is taken up, and in which database ([`UNKNOWN_DB`]).
     pub from: Position,
@@ -166,11 +169,17 @@ impl Link {
             if !gathered {
                 return Ok(());
             }
+            let questions = self.s.loader.questions();
+            if !questions.is_empty() {
+                let held = self.s.peer.held(questions).await.map_err(|e| LinkError::Cut(e.to_string()))?;
+                self.s.loader.held_there(&held);
+            }
             let mut core = self.s.shared.lock();
             core.set_now(self.s.shared.now_ms());
             let keys = self.s.loader.decide(&mut core).map_err(|e| snapshot_error(address(), &e))?;
             drop(core);
             self.s.gauge.snapshot_keys.fetch_add(keys, Relaxed);
+            self.s.gauge.snapshot_bytes.store(self.s.loader.bytes(), Relaxed);
             self.s.gauge.snapshot_total.store(self.s.loader.keys_total(), Relaxed);
             self.s.shared.wake_writers();
         }

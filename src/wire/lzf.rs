@@ -68,6 +68,82 @@ pub fn decompress(input: &[u8], size: usize) -> Result<Vec<u8>, LzfError> {
     Ok(out)
 }
 
+/// How far back a copy can reach: 13 bits, and one.
+const REACH: usize = 1 << 13;
+/// The longest item: a control byte and 32 literals.
+const LONGEST: usize = 33;
+
+/// Unpacks piece by piece, in memory for the reach of a copy and one piece's output: for strings too long to be held.
+#[derive(Debug)]
+pub struct Unpacker {
+    size: u64,
+    done: u64,
+    taken: u64,
+    /// What the next copies may reach.
+    history: Vec<u8>,
+    /// The beginning of an item that is not there as a whole yet.
+    rest: Vec<u8>,
+}
+
+impl Unpacker {
+    /// `size`: what the header promised.
+    pub fn new(size: u64) -> Self {
+        Unpacker { size, done: 0, taken: 0, history: Vec::new(), rest: Vec::new() }
+    }
+
+    /// Takes the next bytes of the input and gives what they unpack to: at most 88 times as many, and some.
+    pub fn feed(&mut self, input: &[u8]) -> Result<Vec<u8>, LzfError> {
+        let mut joined = std::mem::take(&mut self.rest);
+        joined.extend_from_slice(input);
+        let mut out = std::mem::take(&mut self.history);
+        let before = out.len();
+        let mut at = 0;
+        while let Some(&control) = joined.get(at) {
+            let control = usize::from(control);
+            let item = match control {
+                0..32 => control + 2,
+                _ => 2 + usize::from(control >> 5 == 7),
+            };
+            let Some(bytes) = joined.get(at..at + item) else { break };
+            if control < 32 {
+                out.extend_from_slice(&bytes[1..]);
+            } else {
+                let extra = if control >> 5 == 7 { usize::from(bytes[1]) } else { 0 };
+                let length = (control >> 5) + extra + 2;
+                let distance = ((control & 31) << 8 | usize::from(bytes[item - 1])) + 1;
+                let place = self.taken as usize + at;
+                let from = out.len().checked_sub(distance).ok_or(LzfError::Before(place))?;
+                for i in from..from + length {
+                    out.push(out[i]);
+                }
+            }
+            at += item;
+        }
+        joined.drain(..at);
+        debug_assert!(joined.len() < LONGEST);
+        (self.rest, self.taken) = (joined, self.taken + at as u64);
+        let fresh = out[before..].to_vec();
+        self.done += fresh.len() as u64;
+        if self.done > self.size {
+            return Err(LzfError::Size(self.done as usize, self.size as usize));
+        }
+        out.drain(..out.len().saturating_sub(REACH));
+        self.history = out;
+        Ok(fresh)
+    }
+
+    /// The input has ended: it was whole, and as long as promised.
+    pub fn finish(&self) -> Result<(), LzfError> {
+        if !self.rest.is_empty() {
+            return Err(LzfError::Short(self.taken as usize));
+        }
+        if self.done != self.size {
+            return Err(LzfError::Size(self.done as usize, self.size as usize));
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +171,33 @@ mod tests {
     }
 
     proptest! {
+        /// In pieces it is what it is as a whole, or as wrong.
+        #[test]
+        fn pieces_unpack_to_the_same(items in proptest::collection::vec((any::<u8>(), proptest::collection::vec(any::<u8>(), 33)), 1..60),
+                                     cuts in proptest::collection::vec(0usize..40, 0..40)) {
+            let mut input = vec![31];
+            input.extend(0..32u8);
+            for (control, bytes) in &items {
+                input.push(*control);
+                let n = match control { 0..32 => usize::from(*control) + 1, _ => 1 + usize::from(control >> 5 == 7) };
+                input.extend_from_slice(&bytes[..n]);
+            }
+            let mut unpacker = Unpacker::new(u64::MAX);
+            let (mut out, mut rest, mut failed) = (Vec::new(), &input[..], None);
+            for cut in cuts.into_iter().chain([usize::MAX]) {
+                let (piece, after) = rest.split_at(cut.min(rest.len()));
+                rest = after;
+                match unpacker.feed(piece) {
+                    Ok(fresh) => out.extend(fresh),
+                    Err(e) => { failed = Some(e); break }
+                }
+            }
+            match failed {
+                Some(e) => prop_assert_eq!(decompress(&input, input.len() * 80), Err(e)),
+                None => prop_assert_eq!(decompress(&input, out.len()).as_deref(), Ok(&out[..])),
+            }
+        }
+
         #[test]
         fn any_bytes_end_well(input in proptest::collection::vec(any::<u8>(), 0..200), size in 0usize..5000) {
             if let Ok(out) = decompress(&input, size) {

@@ -107,12 +107,15 @@ impl Core {
     /// Puts what replaces a key by this state into a site's outbox.
     pub(super) fn transfer(&mut self, site: Side, token: Token, db: u32, key: &[u8], state: &State, serial: u64) {
         match transfer::restore(key, state, self.facts[site.index()].dialect) {
-            Transfer::Commands { data, commands, lost } => {
+            Transfer::Commands { parts, lost } => {
                 self.count_lost(site, &lost);
-                self.push(
-                    site,
-                    NewItem { db: Some(db), ..NewItem::new(data, commands, ItemKind::Restore(token), serial) },
-                );
+                let last = parts.len().saturating_sub(1);
+                for (n, (data, commands)) in parts.into_iter().enumerate() {
+                    // The echo that ends it is that of the last part.
+                    let serial = if n == last { serial } else { serial.saturating_sub(1) };
+                    let item = NewItem::new(data, commands, ItemKind::Restore(token), serial);
+                    self.push(site, NewItem { db: Some(db), ..item });
+                }
             }
             Transfer::Impossible { why } => {
                 self.impossible(site, db, key, &why);

@@ -16,6 +16,7 @@ use crate::engine::fence;
 use crate::engine::link::decide::{Decider, DeciderSetup};
 use crate::engine::link::gauge::Gauge;
 use crate::engine::link::loader::Loader;
+use crate::engine::link::peer::Peer;
 use crate::engine::link::rebuild::Span;
 use crate::engine::link::{Link, LinkError, LinkSetup, UNKNOWN_DB as NO_DB, unix_ms};
 use crate::engine::net::{Control, Dialer};
@@ -48,6 +49,8 @@ pub struct Site {
     pub dialer: Dialer,
     pub address: String,
     pub dialect: Dialect,
+    /// Keys in the selected databases when it was dialled.
+    pub keys: u64,
     /// The control key written there, as an engine before us left it.
     found: Option<ControlKey>,
     way_ms: u64,
@@ -115,7 +118,8 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Site, JobError> {
         best = best.min(asked.elapsed());
     }
     let dialer = Dialer::new(instance, &client_name(id, "apply"));
-    Ok(Site { control, dialer, address, dialect, found: None, way_ms: best.as_millis() as u64 / 2 })
+    let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
+    Ok(Site { control, dialer, address, dialect, keys, found: None, way_ms: best.as_millis() as u64 / 2 })
 }
 
 /// Dials both sites, shuts out whoever was there, and gets both links ready.
@@ -336,6 +340,7 @@ async fn one(
         spool: reader,
         decider,
         loader: Loader::new(from, target, databases, merge, false),
+        peer: Peer::new(ready.sites[to.index()].dialer.clone(), ready.sites[to.index()].address.clone()),
         replids: ready.replids.clone(),
         from: position,
         control_db: ready.control_db,

@@ -1,6 +1,7 @@
 //! One run of a job: its tasks, and what the end of one of them means for all.
 
 use super::attach::{Ready, position_lost};
+use super::progress::Progress;
 use super::watch::SourceFacts;
 use super::{JobContext, JobError};
 use crate::engine::apply::control_key::LoadPhase;
@@ -46,6 +47,10 @@ pub struct LinkRun {
     /// It has been in step once.
     pub caught_up: AtomicBool,
     pub source: Arc<SourceFacts>,
+    /// How far its first copy is.
+    pub progress: Mutex<Progress>,
+    /// Keys in the selected databases of the source when it was attached.
+    pub keys_expected: u64,
     order: watch::Sender<Order>,
 }
 
@@ -93,6 +98,8 @@ impl Run {
                 with_snapshot: a.with_snapshot,
                 caught_up: AtomicBool::new(false),
                 source: Arc::default(),
+                progress: Mutex::default(),
+                keys_expected: sites[a.direction.from().index()].keys,
                 order,
             });
         }
@@ -155,6 +162,7 @@ impl Run {
     pub fn set_limits(&self, ops: u64, bytes: u64) {
         for link in &self.links {
             link.gauge.set_limits(ops, bytes);
+            link.progress.lock().unwrap_or_else(|p| p.into_inner()).reset();
         }
         self.shared.wake_writers();
     }

@@ -1,6 +1,7 @@
 //! A job's status, put together from what its parts measure.
 
 use super::Inner;
+use super::progress::Seen;
 use super::run::{LinkRun, Run};
 use crate::engine::apply::control_key::LoadPhase;
 use crate::engine::conflicts::shown;
@@ -10,6 +11,7 @@ use crate::engine::replica::ReplicaState;
 use crate::model::status::Alert;
 use crate::model::{Direction, JobStatus, LinkState, LinkStatus, Severity, ShardStatus, SnapshotStatus};
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 /// Below this a link that catches up is called in step, in milliseconds and bytes.
 const CAUGHT_UP_MS: u64 = 1000;
@@ -184,12 +186,13 @@ fn state(
 }
 
 fn snapshot(l: &LinkRun, replica: &ReplicaState, loading: bool) -> SnapshotStatus {
-    let done = l.gauge.snapshot_keys.load(Relaxed);
-    let total = Some(l.gauge.snapshot_total.load(Relaxed)).filter(|t| *t > 0);
-    let (bytes_done, bytes_total) = match replica {
-        ReplicaState::Snapshot { bytes_done, bytes_total } => (*bytes_done, *bytes_total),
-        _ => (0, None),
+    let seen = Seen {
+        loading,
+        keys_read: l.gauge.snapshot_keys.load(Relaxed),
+        keys_applied: l.gauge.changes.load(Relaxed),
+        keys_expected: l.gauge.snapshot_total.load(Relaxed).max(l.keys_expected),
+        bytes_read: l.gauge.snapshot_bytes.load(Relaxed),
+        replica,
     };
-    let total = if loading { total } else { Some(done) };
-    SnapshotStatus { keys_done: done, keys_total: total, bytes_done, bytes_total, seconds_left: None }
+    l.progress.lock().unwrap_or_else(|p| p.into_inner()).status(seen, Instant::now())
 }

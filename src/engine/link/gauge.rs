@@ -28,6 +28,8 @@ pub struct Gauge {
     pub errors: AtomicU64,
     pub reconnects: AtomicU64,
     pub snapshot_keys: AtomicU64,
+    /// Bytes of the snapshot that were read.
+    pub snapshot_bytes: AtomicU64,
     /// Keys of the snapshot, 0 while unknown.
     pub snapshot_total: AtomicU64,
     in_flight: AtomicU64,
@@ -70,6 +72,7 @@ impl Gauge {
             errors: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
             snapshot_keys: AtomicU64::new(0),
+            snapshot_bytes: AtomicU64::new(0),
             snapshot_total: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             max_ops: AtomicU64::new(max_ops),

@@ -8,7 +8,7 @@ use crate::engine::apply::outbox::ItemKind;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::{Core, NewItem};
-use crate::engine::transfer::write_entry;
+use crate::engine::transfer::{BIG, write_entry};
 use crate::model::{Databases, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::rdb::commands::{Command, Lost, Rebuild};
@@ -20,8 +20,8 @@ use bytes::{Bytes, BytesMut};
 /// What is gathered for one turn under the lock.
 const KEYS: usize = 256;
 const BYTES: usize = 128 << 10;
-/// Values above this go in parts: a RESTORE of so much holds a target up for some 10 ms.
-const BIG: usize = 8 << 20;
+/// The longest element, or string: what a server takes with `proto-max-bulk-len` raised. Only what comes is held.
+const LONGEST: usize = 4 << 30;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -76,8 +76,7 @@ pub struct Loader {
 
 impl Loader {
     pub fn new(here: Side, target: Dialect, databases: Databases, merge: bool, discard: bool) -> Self {
-        // Without REPLACE nothing tells parts whether the key was there, so a merge takes whole values.
-        let limits = Limits { big: if merge { usize::MAX } else { BIG }, ..Limits::default() };
+        let limits = Limits { big: BIG, value: LONGEST, ..Limits::default() };
         Loader {
             here,
             target,
@@ -105,6 +104,11 @@ impl Loader {
         self.keys_total
     }
 
+    /// Bytes of the file that were read.
+    pub fn bytes(&self) -> u64 {
+        self.reader.offset()
+    }
+
     /// Parses up to a turn's worth. False: nothing is ready and more bytes are needed.
     pub fn gather(&mut self) -> Result<bool, LoadError> {
         let mut bytes = 0;
@@ -125,7 +129,7 @@ impl Loader {
                         rebuild: Some(Rebuild::new(entry.key.clone(), self.target)),
                         entry: entry.clone(),
                     });
-                    let delete = vec![Bytes::from_static(b"DEL"), entry.key.clone()];
+                    let delete = vec![Bytes::from_static(b"UNLINK"), entry.key.clone()];
                     self.pieces.push(Piece::Part { db: entry.db, key: entry.key, commands: vec![delete], first: true });
                 }
                 Item::BigPart(part) => {
@@ -164,12 +168,45 @@ impl Loader {
     fn big_end(&mut self) -> Result<(), LoadError> {
         let Some(mut big) = self.big.take() else { return Ok(()) };
         big.decoder.finish()?;
+        let Some(rebuild) = big.rebuild.take() else { return Ok(()) };
         let mut commands = Vec::new();
-        if let Some(rebuild) = big.rebuild.take() {
-            self.lost.extend(rebuild.finish(big.entry.expire_ms, &mut commands));
-        }
+        self.lost.extend(rebuild.finish(big.entry.expire_ms, &mut commands));
         self.pieces.push(Piece::Part { db: big.entry.db, key: big.entry.key, commands, first: false });
         Ok(())
+    }
+
+    /// Keys of a merge that can only be written by commands, which would write over what is there: whoever has the
+    /// target's ear asks whether it holds them.
+    pub fn questions(&self) -> Vec<(u32, Bytes)> {
+        if !self.merge {
+            return Vec::new();
+        }
+        let asks = |p: &Piece| match p {
+            Piece::Key(entry) if !self.target.knows_type(entry.kind) => Some((entry.db, entry.key.clone())),
+            Piece::Part { db, key, first: true, .. } => Some((*db, key.clone())),
+            _ => None,
+        };
+        self.pieces.iter().filter_map(asks).collect()
+    }
+
+    /// The target holds these of [`Loader::questions`]: they stay as they are.
+    pub fn held_there(&mut self, held: &[(u32, Bytes)]) {
+        if held.is_empty() {
+            return;
+        }
+        for (db, key) in held {
+            if self.big.as_ref().is_some_and(|b| b.entry.db == *db && b.entry.key == *key) {
+                // The rest of it is read and dropped.
+                if let Some(big) = &mut self.big {
+                    big.rebuild = None;
+                }
+            }
+        }
+        self.pieces.retain(|p| match p {
+            Piece::Key(e) => !held.contains(&(e.db, e.key.clone())),
+            Piece::Part { db, key, .. } => !held.contains(&(*db, key.clone())),
+            Piece::Function(_) => true,
+        });
     }
 
     /// Decides what was gathered and puts it into the outbox. Gives the number of keys.
@@ -236,6 +273,7 @@ impl Loader {
             return;
         };
         run.begin(core, self.here, self.merge, db);
+        let serial = if first { self.own_delete(core, db, key).unwrap_or(serial) } else { serial };
         for command in commands {
             encode(&mut run.data, command);
         }
@@ -250,6 +288,15 @@ impl Loader {
             core.carry_out();
         }
         match verdict {
+            Verdict::Forward(serial) => Some(serial),
+            Verdict::Withhold => None,
+        }
+    }
+
+    /// The UNLINK before the parts of a value is entered too: its echo is no expiry at the target.
+    fn own_delete(&self, core: &mut Core, db: u32, key: &[u8]) -> Option<u64> {
+        let touch = Touch { db, key, hash: core.arbiter.hash(db, key), class: Class::Delete, part: Part::WHOLE };
+        match core.arbiter.change(self.here, &touch, 0) {
             Verdict::Forward(serial) => Some(serial),
             Verdict::Withhold => None,
         }

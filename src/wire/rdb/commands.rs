@@ -370,7 +370,7 @@ impl Rebuild {
     }
 }
 
-/// The commands that replace a key by a whole value, beginning with a `DEL`.
+/// The commands that replace a key by a whole value, beginning with an `UNLINK`.
 pub fn rebuild(entry: &KeyEntry, target: Dialect, out: &mut Vec<Command>) -> Result<Vec<Lost>, RdbError> {
     let mut elements = Vec::new();
     decode(entry.kind, &entry.value, |element| elements.push(element))?;
@@ -388,7 +388,8 @@ pub fn rebuild(entry: &KeyEntry, target: Dialect, out: &mut Vec<Command>) -> Res
     if !pending.is_empty() {
         rebuild = rebuild.with_deleted_pending(pending);
     }
-    rebuild.emit("DEL", [], out);
+    // Of a big value, DEL would hold the server up.
+    rebuild.emit(if target.speaks_redis(4, 0) { "UNLINK" } else { "DEL" }, [], out);
     for element in elements {
         rebuild.push(element, out);
     }

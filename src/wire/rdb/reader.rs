@@ -13,6 +13,9 @@ use super::{Family, Item, KeyEntry, Limits, RdbError, kind};
 use crate::wire::lzf;
 use window::Window;
 
+/// Bytes of a long compressed string that are unpacked at a time: at most 88 times as many come of it.
+const PACKED: usize = 4096;
+
 #[derive(Debug)]
 enum Stage {
     Header,
@@ -39,6 +42,11 @@ enum Stage {
     /// In a long string's content.
     BigString {
         left: u64,
+    },
+    /// In a long compressed string.
+    BigPacked {
+        left: u64,
+        unpacker: lzf::Unpacker,
     },
     /// In a long value's parts.
     BigValue {
@@ -163,6 +171,7 @@ impl Reader {
             Stage::Opcode { op, at, walker } => self.opcode(op, at, walker),
             Stage::Header => self.header(),
             Stage::BigString { left } => self.big_string(left),
+            Stage::BigPacked { left, unpacker } => self.big_packed(left, unpacker),
             Stage::BigValue { walker } => self.big_value(walker),
             Stage::BigEnd => {
                 self.stage = Stage::Record;
@@ -293,6 +302,18 @@ impl Reader {
         mut at: usize,
         mut walker: Walker,
     ) -> Result<Option<Item>, Stop> {
+        if kind == kind::STRING && at == begin {
+            // A compressed string is as big as what it unpacks to.
+            let mut head = begin;
+            match walk::packed(self.window.view(), &mut head) {
+                Ok(Some((_, size))) if size > self.limits.big as u64 => return self.begin_big(kind, key, begin),
+                Ok(_) => {}
+                Err(stop) => {
+                    self.stage = Stage::Value { kind, key, begin, at, walker };
+                    return Err(stop);
+                }
+            }
+        }
         let parts = grammar::has_parts(kind) || kind == kind::STRING;
         let limit = begin.saturating_add(if parts { self.limits.big } else { self.limits.value });
         let view = self.window.view();
@@ -336,10 +357,10 @@ impl Reader {
                     skip = after;
                     Stage::BigString { left }
                 }
-                // Compressed: it has to be whole to be unpacked.
                 Err(_) => {
-                    let cap = self.limits.value;
-                    return self.compressed(key, begin, cap);
+                    let head = walk::packed(self.window.view(), &mut skip)?;
+                    let (left, size) = head.ok_or_else(|| bad(begin, "a string", 0))?;
+                    Stage::BigPacked { left, unpacker: lzf::Unpacker::new(size) }
                 }
             }
         } else {
@@ -349,24 +370,6 @@ impl Reader {
         let record = self.window.take(skip);
         let key = own(&record, key)?;
         Ok(Some(Item::BigBegin(self.entry(kind, key, Bytes::new()))))
-    }
-
-    /// A compressed string above the threshold: it comes whole, up to the cap.
-    fn compressed(&mut self, key: Text, begin: usize, cap: usize) -> Result<Option<Item>, Stop> {
-        let mut at = begin;
-        match walk::text(self.window.view(), &mut at, cap) {
-            Ok(_) => {
-                let whole = self.window.take(at);
-                let key = own(&whole, key)?;
-                self.stage = Stage::Record;
-                Ok(Some(Item::Key(self.entry(kind::STRING, key, whole.slice(begin..)))))
-            }
-            Err(stop) => {
-                let walker = Walker::new(grammar::value(kind::STRING).unwrap_or_default(), cap);
-                self.stage = Stage::Value { kind: kind::STRING, key, begin, at: begin, walker };
-                Err(stop)
-            }
-        }
     }
 
     fn big_string(&mut self, left: u64) -> Result<Option<Item>, Stop> {
@@ -381,6 +384,25 @@ impl Reader {
             return Err(Stop::Need(1));
         }
         Ok(Some(Item::BigPart(self.window.take(n))))
+    }
+
+    fn big_packed(&mut self, left: u64, mut unpacker: lzf::Unpacker) -> Result<Option<Item>, Stop> {
+        let here = self.window.view().len().min(PACKED);
+        let n = usize::try_from(left).unwrap_or(usize::MAX).min(here);
+        let damaged = |cause| Stop::Bad(RdbError::Lzf { offset: 0, cause });
+        if left == 0 {
+            unpacker.finish().map_err(damaged)?;
+            self.stage = Stage::BigEnd;
+            return Ok(None);
+        }
+        if n == 0 {
+            self.stage = Stage::BigPacked { left, unpacker };
+            return Err(Stop::Need(1));
+        }
+        let plain = unpacker.feed(&self.window.view()[..n]).map_err(damaged)?;
+        self.window.take(n);
+        self.stage = Stage::BigPacked { left: left - n as u64, unpacker };
+        Ok((!plain.is_empty()).then(|| Item::BigPart(plain.into())))
     }
 
     fn big_value(&mut self, mut walker: Walker) -> Result<Option<Item>, Stop> {

@@ -147,6 +147,18 @@ pub(super) fn text(buf: &[u8], at: &mut usize, cap: usize) -> Result<Text, Stop>
     Ok(found)
 }
 
+/// The head of a compressed string: how long it is, and how long unpacked; `None` for any other string. `at` moves
+/// only on success.
+pub(super) fn packed(buf: &[u8], at: &mut usize) -> Result<Option<(u64, u64)>, Stop> {
+    let mut p = *at;
+    if !matches!(head(buf, &mut p)?, Head::Special(3)) {
+        return Ok(None);
+    }
+    let found = (len(buf, &mut p)?, len(buf, &mut p)?);
+    *at = p;
+    Ok(Some(found))
+}
+
 /// A score as text: a length byte, or one of three values that have none.
 fn score(buf: &[u8], at: &mut usize) -> Result<f64, Stop> {
     let n = *buf.get(*at).ok_or(Stop::Need(1))?;

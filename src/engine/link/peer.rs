@@ -1,0 +1,41 @@
+//! Asks the other site which of some keys it holds, over a connection that is made when the first is asked for.
+
+use crate::engine::fence::in_db;
+use crate::engine::net::{Control, Dialer, NetError};
+use bytes::Bytes;
+
+pub struct Peer {
+    dialer: Dialer,
+    address: String,
+    control: Option<Control>,
+}
+
+impl Peer {
+    pub fn new(dialer: Dialer, address: String) -> Self {
+        Peer { dialer, address, control: None }
+    }
+
+    /// Those of the keys that exist there at this moment. What is created later is a concurrent change, which the
+    /// arbiter settles.
+    pub async fn held(&mut self, keys: Vec<(u32, Bytes)>) -> Result<Vec<(u32, Bytes)>, NetError> {
+        let mut control = match self.control.take() {
+            Some(control) => control,
+            None => self.dialer.control(&self.address).await?,
+        };
+        let mut held = Vec::new();
+        let mut rest = &keys[..];
+        while let Some((db, _)) = rest.first() {
+            let (one, others) = rest.split_at(rest.iter().take_while(|k| k.0 == *db).count());
+            let found: Vec<i64> = in_db(&mut control, *db, |pipe| {
+                for (_, key) in one {
+                    pipe.cmd("EXISTS").arg(&key[..]);
+                }
+            })
+            .await?;
+            held.extend(one.iter().zip(found).filter(|(_, n)| *n > 0).map(|(k, _)| k.clone()));
+            rest = others;
+        }
+        self.control = Some(control);
+        Ok(held)
+    }
+}

@@ -205,6 +205,7 @@ async fn write(writer: Writer, direction: Direction, tell: mpsc::UnboundedSender
             "the links start again from what it still has",
         )),
         End::Gone => RunEnd::Failed(JobError::needs_copy(
+            direction,
             format!("the {to} holds no control key of this job any more: it was flushed or replaced"),
             "compare both sides, then start with a new copy: duplex start --discard-previous",
         )),

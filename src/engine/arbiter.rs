@@ -450,6 +450,15 @@ impl Arbiter {
         if again { self.enter(target, touch, 0) } else { Verdict::Withhold }
     }
 
+    /// The state of this key can't be written where it is wanted, however often it is tried: its episode ends as it is.
+    pub fn give_up(&mut self, touch: &Touch<'_>) {
+        if let Some(e) = self.episodes.remove_key(touch.hash, touch.db, touch.key) {
+            for site in Side::BOTH {
+                self.effects.push(Effect::Forget { site, db: e.db, key: e.key.clone() });
+            }
+        }
+    }
+
     /// The transaction with this token was applied, but its reply is lost: ask again.
     pub fn token_lost(&mut self, token: Token, now_ms: u64) {
         if let Some(e) = self.episodes.by_token_mut(token)

@@ -3,20 +3,23 @@
 //! Both links decide under this lock, once a batch, and push to the outboxes before they let go: the order of decisions
 //! is the order on the wire. Nothing here waits.
 
+pub mod carry;
+pub mod given_up;
+mod settling;
+
 use super::apply::control_key::{LoadPhase, Position};
 use super::apply::outbox::{Item, ItemKind, Outbox};
 use super::apply::replies::State;
 use super::arbiter::{Arbiter, Effect, Token};
 use super::conflicts::ConflictLog;
 use super::events::EventSink;
-use super::transfer::{self, Transfer};
 use crate::model::{EventKind, JobId, Offset, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use tokio::sync::Notify;
 
@@ -105,6 +108,18 @@ pub struct Core {
     fewer: [VecDeque<(u64, u64)>; 2],
     /// A source's transaction is being decided for this site: what is pushed now goes in one of ours.
     pub glue: Option<Side>,
+    /// One-way jobs: keys whose state is being carried, and the bell of the task that asks for states.
+    pub carry: carry::Carry,
+    pub carry_bell: Arc<Notify>,
+    carry_token: u64,
+    /// Keys that a site does not take.
+    pub given_up: given_up::GivenUp,
+    /// What a site has no word for, counted.
+    lost: HashMap<(Side, &'static str), u64>,
+    /// Commands that a site has said it does not know, in small letters.
+    unknown: [HashSet<Box<[u8]>>; 2],
+    /// Some episode waits for the time of its next round: whoever settled has to ring the bell of who sleeps till then.
+    pub rounds_wait: bool,
     states: HashMap<Token, State>,
     events: EventSink,
     now_ms: u64,
@@ -126,6 +141,13 @@ impl Core {
             snapshot_end: [None; 2],
             fewer: Default::default(),
             glue: None,
+            carry: carry::Carry::default(),
+            carry_bell: Arc::default(),
+            carry_token: 0,
+            given_up: given_up::GivenUp::default(),
+            lost: HashMap::new(),
+            unknown: Default::default(),
+            rounds_wait: false,
             states: HashMap::new(),
             events,
             now_ms: 1,
@@ -236,6 +258,7 @@ impl Core {
     pub fn settle(&mut self) -> Option<u64> {
         let next = self.arbiter.settle(self.now_ms);
         self.carry_out();
+        self.rounds_wait = next.is_some();
         next
     }
 
@@ -294,21 +317,7 @@ impl Core {
             self.arbiter.token_lost(token, self.now_ms);
             return;
         };
-        match transfer::restore(key, &state, self.facts[site.index()].dialect) {
-            Transfer::Commands { data, commands } => {
-                self.push(
-                    site,
-                    NewItem { db: Some(db), ..NewItem::new(data, commands, ItemKind::Restore(token), serial) },
-                );
-            }
-            Transfer::Impossible { why } => {
-                let text =
-                    format!("{:?} in db{db} can't be carried to the {site}: {why}", super::conflicts::shown(key));
-                self.events.emit(None, crate::model::Severity::Error, EventKind::ApplyError, text);
-                // An item all the same, so that the episode's end is seen.
-                self.push(site, NewItem::new(Bytes::new(), 0, ItemKind::Restore(token), serial));
-            }
-        }
+        self.transfer(site, token, db, key, &state, serial);
     }
 
     /// A site's control keys were swept away, or (`moved_to`) carried to another database: they are written again at
@@ -337,6 +346,12 @@ impl Core {
         if self.glue != Some(site) {
             let position = self.decided[site.other().index()];
             self.out[site.index()].seal(position);
+        }
+        if site == Side::Target {
+            let carried: Vec<_> = self.carry.keys().cloned().collect();
+            for (db, key) in carried {
+                self.persist(site, db, &key, 0, Side::Source);
+            }
         }
         self.unsaved[site.index()] = (u64::MAX / 2, true);
     }

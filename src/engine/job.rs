@@ -12,6 +12,7 @@
 //! and begun anew whenever something in it is doubtful.
 
 mod attach;
+mod carry;
 mod run;
 mod status;
 mod watch;

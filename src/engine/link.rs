@@ -190,9 +190,6 @@ impl Link {
             EventKind::SnapshotFinished,
             format!("the snapshot is read: {keys} keys; its stream follows"),
         );
-        for lost in self.s.loader.lost() {
-            self.s.events.emit(Some(self.s.direction), Severity::Warning, EventKind::ApplyError, lost);
-        }
         Ok(())
     }
 
@@ -281,6 +278,9 @@ impl Link {
                 let turn = self.s.decider.turn(&mut core, &self.batch, from, self.offset, at, unix);
                 if core.out[self.peer().index()].is_empty() && turn == Turn::Done {
                     self.nothing_waits(&core);
+                }
+                if core.rounds_wait && !core.arbiter.episodes().is_empty() {
+                    self.s.shared.settle.notify_one();
                 }
                 turn
             };

@@ -12,7 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// How a value gets to a site.
 #[derive(Debug)]
 pub enum Transfer {
-    Commands { data: Bytes, commands: u32 },
+    Commands { data: Bytes, commands: u32, lost: Vec<Lost> },
     Impossible { why: String },
 }
 
@@ -21,7 +21,7 @@ pub fn restore(key: &[u8], state: &State, target: Dialect) -> Transfer {
     let Some(dump) = &state.dump else {
         let mut out = BytesMut::new();
         encode(&mut out, &[&b"DEL"[..], key]);
-        return Transfer::Commands { data: out.freeze(), commands: 1 };
+        return Transfer::Commands { data: out.freeze(), commands: 1, lost: Vec::new() };
     };
     let (kind, value) = match parse_dump(dump) {
         Ok((kind, value, _)) => (kind, dump.slice_ref(value)),
@@ -38,7 +38,7 @@ pub fn restore(key: &[u8], state: &State, target: Dialect) -> Transfer {
     };
     let mut out = BytesMut::new();
     match write_entry(&mut out, &entry, target, true) {
-        Ok((commands, _)) => Transfer::Commands { data: out.freeze(), commands },
+        Ok((commands, lost)) => Transfer::Commands { data: out.freeze(), commands, lost },
         Err(e) => Transfer::Impossible { why: e.to_string() },
     }
 }

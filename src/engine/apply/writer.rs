@@ -10,6 +10,8 @@
 //! It ends only when it is told to, or when going on would be wrong: another engine has taken over, or the site has
 //! lost what it had acknowledged.
 
+mod restores;
+
 use super::control_key::{ControlKey, LoadPhase, Position};
 use super::outbox::{Item, ItemKind};
 use super::replies::{Finding, Refusal, Replies, ReplyError};
@@ -460,6 +462,7 @@ impl Writer {
     fn answered(&mut self, t: &Transaction) {
         self.acked = self.acked.max(t.control.number);
         self.replied = t.position;
+        self.restores_answered(t);
         if self.refused_once {
             self.refused_once = false;
             self.backoff = BACKOFF_FIRST;
@@ -479,7 +482,7 @@ impl Writer {
     fn found(&self, t: &Transaction, findings: &[Finding]) {
         let mut core = self.s.shared.lock();
         core.set_now(self.s.shared.now_ms());
-        let mut states = false;
+        let (mut states, mut failed) = (false, None);
         for finding in findings {
             match finding {
                 Finding::State(token, state) => {
@@ -495,9 +498,7 @@ impl Writer {
                         && self.s.gauge.may_log_error()
                     {
                         let what = if telltale { format!("answered {reply}") } else { format!("failed: {reply}") };
-                        let then =
-                            if self.s.two_way { "its key is settled by state" } else { "the two sides differ in it" };
-                        let text = format!("{shown} {what}; {then}");
+                        let text = format!("{shown} {what}; its key is settled by state");
                         self.s.events.emit(Some(self.s.direction), Severity::Warning, EventKind::ApplyError, text);
                     }
                 }
@@ -506,14 +507,11 @@ impl Writer {
                         core.deleted_nothing(self.site, t.control.number, hash);
                     }
                 }
+                // A value that is rebuilt fails in one command or in many: it is one failure.
+                Finding::RestoreFailed { token, .. } if failed == Some(*token) => {}
                 Finding::RestoreFailed { item, reply, token } => {
-                    self.s.gauge.apply_error();
-                    let key = core.arbiter.episodes().by_token(*token).map(|e| crate::engine::conflicts::shown(&e.key));
-                    self.differs(&mut core, &t.items[*item], Some(0), self.site.other(), Cause::ApplyError);
-                    if self.s.gauge.may_log_error() {
-                        let text = format!("the state of {key:?} could not be written: {reply}; asking for it again");
-                        self.s.events.emit(Some(self.s.direction), Severity::Error, EventKind::ApplyError, text);
-                    }
+                    failed = Some(*token);
+                    self.restore_failed(&mut core, &t.items[*item], *token, reply);
                 }
                 Finding::NoteFailed { reply } => {
                     tracing::warn!(direction = %self.s.direction, reply, "a note of an open conflict could not be written");
@@ -587,7 +585,7 @@ impl Writer {
                 let key = touches.first().map(|t| crate::engine::conflicts::shown(t.key)).unwrap_or_default();
                 shown.get_or_insert(format!("{name} {key:?}"));
                 for t in touches.iter().filter(|t| t.class != Class::Read) {
-                    core.arbiter.differs(t, authority, cause);
+                    core.differs(t, authority, cause);
                 }
             }
         });
@@ -701,14 +699,14 @@ impl Writer {
                 return;
             };
             match &touches[..] {
-                [one] if item.kind == ItemKind::Changes => {
+                [one] if item.kind == ItemKind::Changes && self.s.two_way => {
                     if let Verdict::Forward(serial) = core.arbiter.overtaken(self.site, one) {
                         again.push((batch.frame(command), command.db, serial));
                     }
                 }
                 many => {
                     for t in many.iter().filter(|t| t.class != Class::Read) {
-                        core.arbiter.differs(t, self.site.other(), Cause::ApplyError);
+                        core.differs(t, self.site.other(), Cause::ApplyError);
                     }
                 }
             }
@@ -724,13 +722,18 @@ impl Writer {
     fn without_refused_command(&mut self, text: &str) {
         let Some(t) = self.window.pop_front() else { return };
         self.s.gauge.apply_error();
+        self.s.shared.lock().command_refused(self.site, text);
         let text =
             format!("{} does not take a command: {text}; the keys it touches are settled by state", self.s.address);
-        self.s.events.emit(Some(self.s.direction), Severity::Error, EventKind::ApplyError, text);
+        if self.s.gauge.may_log_error() {
+            self.s.events.emit(Some(self.s.direction), Severity::Error, EventKind::ApplyError, text);
+        }
         self.window_bytes -= t.bytes;
         self.unseen(&t);
         let kept: Vec<Item> = t.items.into_iter().filter(|i| i.kind == ItemKind::Notes).collect();
-        let again = Transaction::encode(&self.s.envelope, &t.control, kept);
+        let mut again = Transaction::encode(&self.s.envelope, &t.control, kept);
+        // Not on its way yet: it goes with the others behind it.
+        again.outcome = Outcome::Refused(String::new());
         self.window_bytes += again.bytes;
         self.window.push_front(again);
     }

@@ -197,6 +197,12 @@ impl Episodes {
         self.take(number)
     }
 
+    /// Takes the episode of a key out, whatever its phase.
+    pub(super) fn remove_key(&mut self, hash: u64, db: u32, key: &[u8]) -> Option<Episode> {
+        let number = self.number(hash, db, key)?;
+        self.take(number)
+    }
+
     fn take(&mut self, number: u64) -> Option<Episode> {
         let e = self.by_number.remove(&number)?;
         self.due.remove(&(e.not_before, number));

@@ -186,8 +186,9 @@ struct Plan {
     epoch: u64,
     /// The control key of each direction where the link goes on from it.
     from: [Option<ControlKey>; 2],
-    /// Both links go on: the in-flight tables have to be rebuilt.
+    /// The links go on: the in-flight tables have to be rebuilt, and what was being settled is taken up.
     resume: bool,
+    two_way: bool,
     reverse_full: bool,
     merge: bool,
 }
@@ -211,7 +212,8 @@ impl Plan {
         Ok(Plan {
             epoch,
             from,
-            resume: from[0].is_some() && from[1].is_some(),
+            resume: from[0].is_some() && (from[1].is_some() || !two_way),
+            two_way,
             reverse_full: options.reverse_full,
             merge: merge || options.lost[1],
         })
@@ -220,6 +222,12 @@ impl Plan {
     /// Of the direction's stream: what was replied, echoed and applied.
     fn span(&self, direction: Direction) -> Option<(Span, [Position; 3])> {
         let own = self.from[direction as usize]?;
+        if !self.two_way {
+            // Nothing comes back as an echo: only what may have failed unseen is looked at again.
+            let p = [own.applied, own.replied, own.applied];
+            let span = Span { echoed: p[2].offset, replied: p[1].offset, applied: p[0].offset };
+            return Some((span, p));
+        }
         let other = self.from[direction.other() as usize]?;
         // The other link's control key stands at the site that this one reads: it says how far that site's own stream
         // had come back.
@@ -470,12 +478,16 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
     open.sort_by_key(|(_, (number, _))| *number);
     let mut core = ready.shared.lock();
     for ((db, key), (_, authority)) in open {
-        core.arbiter.recover_episode(db, &key, authority);
+        if plan.two_way {
+            core.arbiter.recover_episode(db, &key, authority);
+        } else {
+            core.carry_again(db, &key);
+        }
     }
     for (db, key, source) in doubtful {
         let hash = core.arbiter.hash(db, &key);
         let touch = Touch { db, key: &key, hash, class: Class::Write, part: Part::WHOLE };
-        core.arbiter.differs(&touch, source, Cause::Recovery);
+        core.differs(&touch, source, Cause::Recovery);
     }
     core.carry_out();
     core.settle();

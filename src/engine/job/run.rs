@@ -97,6 +97,11 @@ impl Run {
             });
         }
         readers.push(tokio::spawn(settle(shared.clone())));
+        if !context.job.policy.two_way {
+            let source = &sites[Side::Source.index()];
+            let (dialer, address) = (source.dialer.clone(), source.address.clone());
+            readers.push(tokio::spawn(super::carry::ask(shared.clone(), dialer, address, source.dialect)));
+        }
         let beats = links.iter().map(|l| (l.direction, l.gauge.clone(), l.replica.clone())).collect();
         readers.push(tokio::spawn(beat(shared.clone(), beats)));
         for (side, site) in Side::BOTH.into_iter().zip(sites) {
@@ -162,7 +167,7 @@ impl Run {
             for (db, key) in keys {
                 let hash = core.arbiter.hash(*db, key);
                 let touch = Touch { db: *db, key, hash, class: Class::Write, part: Part::WHOLE };
-                core.arbiter.differs(&touch, Side::Source, Cause::Repair);
+                core.differs(&touch, Side::Source, Cause::Repair);
                 core.carry_out();
             }
             core.settle();
@@ -170,7 +175,7 @@ impl Run {
         self.shared.wake_writers();
         self.shared.settle.notify_one();
         // A handful at a time: a repair must not push the clients' changes aside.
-        while self.shared.lock().arbiter.episodes().len() > 128 {
+        while self.shared.lock().open() > 128 {
             tokio::time::sleep(TICK).await;
         }
     }

@@ -3,9 +3,12 @@
 use super::Inner;
 use super::run::{LinkRun, Run};
 use crate::engine::apply::control_key::LoadPhase;
+use crate::engine::conflicts::shown;
+use crate::engine::core::given_up::GivenUp;
 use crate::engine::link::gauge::Condition;
 use crate::engine::replica::ReplicaState;
-use crate::model::{Direction, JobStatus, LinkState, LinkStatus, ShardStatus, SnapshotStatus};
+use crate::model::status::Alert;
+use crate::model::{Direction, JobStatus, LinkState, LinkStatus, Severity, ShardStatus, SnapshotStatus};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Below this a link that catches up is called in step, in milliseconds and bytes.
@@ -34,7 +37,11 @@ pub fn of(inner: &Inner) -> JobStatus {
     };
     match (run, failed.or(waiting)) {
         (Some(run), _) => {
-            status.conflicts_open = run.shared.lock().arbiter.episodes().len() as u64;
+            {
+                let core = run.shared.lock();
+                status.conflicts_open = core.open() as u64;
+                status.alerts = given_up(&core.given_up);
+            }
             status.links = run.links.iter().map(|l| link(&run, l, job.limits.lag_alert_ms)).collect();
         }
         (None, error) => {
@@ -56,6 +63,26 @@ pub fn of(inner: &Inner) -> JobStatus {
         status.reason = worst.reason.clone();
     }
     status
+}
+
+/// Keys that a side does not take: nobody but the operator can do something about them.
+fn given_up(given_up: &GivenUp) -> Vec<Alert> {
+    let mut alerts = Vec::new();
+    for direction in [Direction::Forward, Direction::Reverse] {
+        let (count, Some((db, key, why))) = given_up.of(direction.to()) else { continue };
+        let (key, to) = (shown(key), direction.to());
+        alerts.push(Alert {
+            rule: "keys_given_up".into(),
+            direction: Some(direction),
+            severity: Severity::Error,
+            text: format!("{count} keys can't be carried to the {to}, such as {key:?} in db{db}: {why}"),
+            remedy: format!(
+                "see the events for their names; give the {to} what it lacks (a module, a newer version) and run \
+                 duplex verify --repair, or delete these keys"
+            ),
+        });
+    }
+    alerts
 }
 
 fn link(run: &Run, l: &LinkRun, lag_alert_ms: u64) -> LinkStatus {

@@ -131,6 +131,7 @@ impl Decider {
         let here = self.here.index();
         let peer = self.here.other().index();
         for (i, entry) in batch.entries.iter().enumerate().skip(from) {
+            self.place_due(core);
             self.entry_end = Position::new(base + entry.end, entry.db);
             let mut real = true;
             if entry.commands.0 == entry.commands.1 {
@@ -154,6 +155,7 @@ impl Decider {
             }
         }
         self.flush(core);
+        core.place_due();
         if !core.arbiter.episodes().is_empty() {
             core.settle();
         }
@@ -304,13 +306,18 @@ impl Decider {
     ) {
         let args = batch.args(command);
         let words = rewrite(&args, unix_ms, self.target);
+        let end = self.entry_end.offset.0;
+        if core.keep_back(self.here, touches, at, end) {
+            return;
+        }
         match words {
             Rewrite::Drop => return,
-            Rewrite::State => {
-                core.arbiter.change_as_state(self.here, touches, at);
+            Rewrite::AsIs if !core.is_unknown(self.here.other(), &args) => {}
+            Rewrite::State | Rewrite::AsIs => {
+                core.change_as_state(self.here, touches, at, end);
                 return self.effects(core);
             }
-            _ => {}
+            Rewrite::Commands(_) => {}
         }
         let verdict = match touches {
             [one] => core.arbiter.change(self.here, one, at),
@@ -332,6 +339,9 @@ impl Decider {
         let mut wanted: SmallVec<[(usize, u64); 8]> = SmallVec::new();
         for (n, touch) in touches.iter().enumerate() {
             if touch.key.starts_with(KEY_PREFIX) || !self.databases.contains(touch.db) {
+                continue;
+            }
+            if core.keep_back(self.here, std::slice::from_ref(touch), at, self.entry_end.offset.0) {
                 continue;
             }
             let verdict = core.arbiter.change(self.here, touch, at);
@@ -392,6 +402,9 @@ impl Decider {
             if !self.forward_flush || !db.is_none_or(|d| self.databases.contains(d)) {
                 continue;
             }
+            if !core.carry.is_idle() {
+                core.carry.want_all(db, self.entry_end.offset.0);
+            }
             let Verdict::Forward(serial) = core.arbiter.flush(self.here, db) else { return };
             let mut data = BytesMut::new();
             encode(&mut data, &[if db.is_some() { &b"FLUSHDB"[..] } else { b"FLUSHALL" }]);
@@ -416,6 +429,9 @@ impl Decider {
         }
         if core.arbiter.in_flight(self.here).0 > 0 {
             self.read.swaps_crossed += 1;
+        }
+        if !core.carry.is_idle() {
+            core.carry_swapped(a, b, self.entry_end.offset.0);
         }
         let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { return };
         self.sweeping(core, batch.frame(command), None, serial);
@@ -448,12 +464,21 @@ impl Decider {
             .copied()
             .collect();
         if !inside.is_empty() {
-            core.arbiter.change_as_state(self.here, &inside, at);
+            core.change_as_state(self.here, &inside, at, self.entry_end.offset.0);
             self.effects(core);
         }
     }
 
     // ---- the run -----------------------------------------------------------------------------------------------
+
+    /// A one-way job's states whose place is here.
+    #[inline]
+    fn place_due(&mut self, core: &mut Core) {
+        if !core.carry.is_idle() {
+            self.flush(core);
+            core.place_due();
+        }
+    }
 
     /// Carries out what the arbiter asked for; what was decided before goes out first.
     fn effects(&mut self, core: &mut Core) {

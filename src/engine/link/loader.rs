@@ -16,7 +16,6 @@ use crate::wire::rdb::decode::Decoder;
 use crate::wire::rdb::{Item, KeyEntry, Limits, RdbError, Reader};
 use crate::wire::resp::encode;
 use bytes::{Bytes, BytesMut};
-use std::collections::HashMap;
 
 /// What is gathered for one turn under the lock.
 const KEYS: usize = 256;
@@ -70,7 +69,8 @@ pub struct Loader {
     abandoned: Option<(u32, Bytes)>,
     keys_total: u64,
     ended: bool,
-    lost: HashMap<&'static str, u64>,
+    /// Of big values, until there is a turn to tell of it.
+    lost: Vec<Lost>,
     unix_ms: u64,
 }
 
@@ -90,7 +90,7 @@ impl Loader {
             abandoned: None,
             keys_total: 0,
             ended: false,
-            lost: HashMap::new(),
+            lost: Vec::new(),
             unix_ms: 0,
         }
     }
@@ -113,11 +113,7 @@ impl Loader {
             let Some(item) = self.reader.next()? else { break };
             match item {
                 Item::Db(n) => db = n,
-                Item::Resize { keys, .. } => {
-                    if self.databases.contains(db) {
-                        self.keys_total += keys;
-                    }
-                }
+                Item::Resize { keys, .. } if self.databases.contains(db) => self.keys_total += keys,
                 Item::Function(code) if !self.discard => self.pieces.push(Piece::Function(code)),
                 Item::Key(entry) if self.wanted(&entry) => {
                     bytes += entry.value.len() + entry.key.len();
@@ -170,9 +166,7 @@ impl Loader {
         big.decoder.finish()?;
         let mut commands = Vec::new();
         if let Some(rebuild) = big.rebuild.take() {
-            for lost in rebuild.finish(big.entry.expire_ms, &mut commands) {
-                count_lost(&mut self.lost, lost);
-            }
+            self.lost.extend(rebuild.finish(big.entry.expire_ms, &mut commands));
         }
         self.pieces.push(Piece::Part { db: big.entry.db, key: big.entry.key, commands, first: false });
         Ok(())
@@ -181,17 +175,21 @@ impl Loader {
     /// Decides what was gathered and puts it into the outbox. Gives the number of keys.
     pub fn decide(&mut self, core: &mut Core) -> Result<u64, LoadError> {
         self.unix_ms = super::unix_ms();
+        core.count_lost(self.here.other(), &std::mem::take(&mut self.lost));
         let mut run = Run::default();
         let mut keys = 0;
         for piece in std::mem::take(&mut self.pieces) {
             match piece {
                 Piece::Key(entry) => {
                     keys += 1;
-                    self.key(core, &mut run, &entry)?;
+                    self.key(core, &mut run, &entry);
                 }
                 Piece::Part { db, key, commands, first } => {
                     keys += u64::from(first);
                     self.part(core, &mut run, db, &key, &commands, first);
+                }
+                Piece::Function(_) if !self.target.speaks_redis(7, 0) => {
+                    core.count_lost_words(self.here.other(), "function libraries", 1);
                 }
                 Piece::Function(code) => {
                     let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { continue };
@@ -206,19 +204,25 @@ impl Loader {
         Ok(keys)
     }
 
-    fn key(&mut self, core: &mut Core, run: &mut Run, entry: &KeyEntry) -> Result<(), LoadError> {
+    fn key(&mut self, core: &mut Core, run: &mut Run, entry: &KeyEntry) {
         // A key that has expired on the way is deleted in the stream that follows; until then nobody may see it.
         if entry.expire_ms.is_some_and(|t| t <= self.unix_ms) {
-            return Ok(());
+            return;
         }
-        let Some(serial) = self.verdict(core, run, entry.db, &entry.key) else { return Ok(()) };
+        let Some(serial) = self.verdict(core, run, entry.db, &entry.key) else { return };
         run.begin(core, self.here, self.merge, entry.db);
-        let (commands, lost) = write_entry(&mut run.data, entry, self.target, !self.merge)?;
-        for l in lost {
-            count_lost(&mut self.lost, l);
+        let before = run.data.len();
+        match write_entry(&mut run.data, entry, self.target, !self.merge) {
+            Ok((commands, lost)) => {
+                core.count_lost(self.here.other(), &lost);
+                run.added(commands, serial);
+            }
+            // One value that the target can't be told of is no reason to copy none.
+            Err(e) => {
+                run.data.truncate(before);
+                core.impossible(self.here.other(), entry.db, &entry.key, &e.to_string());
+            }
         }
-        run.added(commands, serial);
-        Ok(())
     }
 
     fn part(&mut self, core: &mut Core, run: &mut Run, db: u32, key: &Bytes, commands: &[Command], first: bool) {
@@ -255,24 +259,6 @@ impl Loader {
     pub fn finish(&mut self) -> Result<(), LoadError> {
         if self.ended { Ok(()) } else { Err(LoadError::Short) }
     }
-
-    /// What the target has no word for, as sentences.
-    pub fn lost(&mut self) -> Vec<String> {
-        self.lost
-            .drain()
-            .map(|(what, n)| format!("{n} {what} could not be carried: the target has no word for it"))
-            .collect()
-    }
-}
-
-fn count_lost(lost: &mut HashMap<&'static str, u64>, l: Lost) {
-    let (what, n) = match l {
-        Lost::FieldTtl(n) => ("expiries of hash fields", n),
-        Lost::Consumers(n) => ("idle consumers of stream groups", n),
-        Lost::ProducerIds(n) => ("producers' ids of streams", n),
-        Lost::Released(n) => ("pending entries whose consumer had let them go", n),
-    };
-    *lost.entry(what).or_default() += n;
 }
 
 /// Commands of keys of one database that become one item.

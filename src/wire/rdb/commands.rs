@@ -37,6 +37,18 @@ pub enum Lost {
     Released(u64),
 }
 
+impl Lost {
+    /// What was lost, in the plural, and how many of it.
+    pub fn words(self) -> (&'static str, u64) {
+        match self {
+            Lost::FieldTtl(n) => ("expiries of hash fields", n),
+            Lost::Consumers(n) => ("idle consumers of stream groups", n),
+            Lost::ProducerIds(n) => ("producers' ids of streams", n),
+            Lost::Released(n) => ("pending entries whose consumer had let them go", n),
+        }
+    }
+}
+
 /// Rebuilds one key. Push its elements in the decoder's order, then finish.
 pub struct Rebuild {
     key: Bytes,

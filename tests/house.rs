@@ -17,7 +17,7 @@ const ROOMS: [(&str, &[&str]); 6] = [
 ];
 
 /// The console reaches the engine through the control client, so it takes nothing else of `control`.
-const TUI_OF_CONTROL: [&str; 2] = ["client", "protocol"];
+const TUI_OF_CONTROL: [&str; 4] = ["client", "protocol", "Client", "ClientError"];
 
 /// Parts of the engine that know each other's types only through what `link` passes along.
 const SEPARATE: [&str; 5] = ["replica", "spool", "snapshot", "arbiter", "apply"];

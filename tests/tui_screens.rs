@@ -254,6 +254,6 @@ fn strange_words_of_the_engine_are_shown_harmlessly() {
             }
         }
     }
-    let effects = update(&mut app, Msg::Reply { tag: Tag::Watch, reply: Reply::Done, last: true });
+    let effects = update(&mut app, Msg::Reply { tag: Tag::Watch, reply: Box::new(Reply::Done), last: true });
     assert!(effects.is_empty());
 }

@@ -96,6 +96,8 @@ pub struct Arbiter {
     counters: Counters,
     /// The site whose snapshot is being copied: what it holds is not at the other site yet.
     loading: Option<Side>,
+    /// The newest serial in flight to a site when a whole-database deletion was read from it.
+    flushed: [u64; 2],
     /// The newest time that `echo` or `settle` was called with.
     now_ms: u64,
     /// A job with one link: nothing can be concurrent, nothing is entered.
@@ -116,6 +118,7 @@ impl Arbiter {
             token_serial: epoch << 32,
             counters: Counters::default(),
             loading: None,
+            flushed: [0; 2],
             now_ms: 0,
             one_way,
             hasher: foldhash::quality::FixedState::with_seed(seed),
@@ -275,10 +278,32 @@ impl Arbiter {
         self.one_way || touches.iter().all(|t| self.is_free(here, t))
     }
 
-    /// A whole-database deletion is forwarded to `here`'s peer.
+    /// A whole-database deletion was read from `here`'s stream and goes to its peer. What is in flight to `here` comes
+    /// on top of it there, and came before it at the peer: see [`Arbiter::runs_after_flush`].
     pub fn flush(&mut self, here: Side, db: Option<u32>) -> Verdict {
-        let table = &mut self.tables[here.other().index()];
-        Verdict::Forward(if self.one_way { table.skip() } else { table.push_flush(db) })
+        let peer = here.other();
+        if self.one_way {
+            return Verdict::Forward(self.tables[peer.index()].skip());
+        }
+        self.flushed[here.index()] = self.tables[here.index()].last_serial();
+        // A change to several keys that is on its way here finds fewer of them than it did at its source, and may do
+        // nothing at all and leave no echo to judge by.
+        for (db, key) in self.tables[here.index()].grouped_with(db) {
+            let touch = Touch { db, key: &key, hash: self.hash(db, &key), class: Class::Write, part: Part::WHOLE };
+            if !self.episodes.contains(touch.hash, db, &key) {
+                self.open(&touch, peer, Cause::Spread, None);
+            }
+        }
+        // A state that the peer has given, or will have given before it is flushed, holds no longer.
+        self.episodes.mark_dirty(db, peer);
+        Verdict::Forward(self.tables[peer.index()].push_flush(db))
+    }
+
+    /// Whether some of what the next echo answers was sent to `here` before a whole-database deletion was read from there. Then
+    /// the other site loses what `here` keeps: each key that a command of the echo writes
+    /// [`differs`](Arbiter::differs), with `here` as authority. To be asked before [`Arbiter::echo`].
+    pub fn runs_after_flush(&self, here: Side) -> bool {
+        self.tables[here.index()].oldest_serial() <= self.flushed[here.index()]
     }
 
     /// Something that touches no key is sent to a site (PUBLISH, a function): it takes a serial alone.

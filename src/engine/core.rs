@@ -10,12 +10,12 @@ use super::arbiter::{Arbiter, Effect, Token};
 use super::conflicts::ConflictLog;
 use super::events::EventSink;
 use super::transfer::{self, Transfer};
-use crate::model::{EventKind, JobId, Side};
+use crate::model::{EventKind, JobId, Offset, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -106,6 +106,14 @@ pub struct Core {
     pub unsaved: [(u64, bool); 2],
     pub facts: [SiteFacts; 2],
     pub conflicts: ConflictLog,
+    /// The number of the newest transaction to a site such that its reply and all before it have been seen.
+    pub answered: [u64; 2],
+    /// Up to where of the other site's stream the replies from a site have been seen.
+    pub replied: [Position; 2],
+    /// Snapshots of a site that have been read to their end, and are not yet certain to survive a crash.
+    pub snapshot_end: [Option<SnapshotEnd>; 2],
+    /// DELs that found nothing: the number of their transaction, the hash of the key.
+    fewer: [VecDeque<(u64, u64)>; 2],
     /// A source's transaction is being decided for this site: what is pushed now goes in one of ours.
     pub glue: Option<Side>,
     states: HashMap<Token, State>,
@@ -126,6 +134,10 @@ impl Core {
             unsaved: [(0, false); 2],
             facts,
             conflicts,
+            answered: [0; 2],
+            replied: [Position::default(); 2],
+            snapshot_end: [None; 2],
+            fewer: Default::default(),
             glue: None,
             states: HashMap::new(),
             events,
@@ -171,11 +183,59 @@ impl Core {
             phase: self.phase[from],
             position: self.decided[from],
             echoed: self.echoed[from],
+            replied: self.replied[i],
             decided_ms: self.now_ms,
             changes: item.changes,
             telltales: item.telltales,
             glued: self.glue == Some(site),
         });
+    }
+
+    /// A DEL of this key, in this transaction to a site, found nothing.
+    pub fn deleted_nothing(&mut self, site: Side, number: u64, hash: u64) {
+        self.fewer[site.index()].push_back((number, hash));
+    }
+
+    /// How many DELs of this key in the transactions up to this number found nothing.
+    pub fn deletions_in_vain(&self, site: Side, number: u64, hash: u64) -> usize {
+        let fewer = self.fewer[site.index()].iter();
+        fewer.take_while(|(n, _)| *n <= number).filter(|(_, h)| *h == hash).count()
+    }
+
+    /// The echo of the transaction with this number has been dealt with.
+    pub fn forget_deletions(&mut self, site: Side, number: u64) {
+        while self.fewer[site.index()].front().is_some_and(|(n, _)| *n <= number) {
+            self.fewer[site.index()].pop_front();
+        }
+    }
+
+    /// A snapshot of `side` has been handed out. Its keys are in no log: a crash before all of their echoes have been
+    /// read, and before that is written down at `side`, would forget which of them were in flight. Until then the
+    /// control key goes on saying that it loads.
+    pub fn snapshot_read(&mut self, side: Side) {
+        self.arbiter.loading(None);
+        let serial = self.arbiter.last_serial(side.other());
+        self.snapshot_end[side.index()] = Some(SnapshotEnd { serial, echoed_at: None });
+        if self.arbiter.is_one_way() {
+            self.snapshot_is_safe(side);
+        }
+    }
+
+    /// To be asked now and then: has a snapshot become safe?
+    pub fn look_at_snapshots(&mut self) {
+        for side in Side::BOTH {
+            let Some(SnapshotEnd { echoed_at: Some(at), .. }) = self.snapshot_end[side.index()] else { continue };
+            // The link from the other site has applied its stream beyond the echoes, and said so at `side`.
+            if self.replied[side.index()].offset >= at {
+                self.snapshot_is_safe(side);
+            }
+        }
+    }
+
+    fn snapshot_is_safe(&mut self, side: Side) {
+        self.snapshot_end[side.index()] = None;
+        self.phase[side.index()] = LoadPhase::Streaming;
+        self.unsaved[side.other().index()] = (u64::MAX / 2, true);
     }
 
     /// The state that a token asked for has come.
@@ -281,10 +341,23 @@ impl Core {
         }
         let open: Vec<_> =
             self.arbiter.episodes().iter().map(|e| (e.db, e.key.clone(), e.number, e.authority)).collect();
+        // In one transaction: half of the notes would be worse than the old ones.
+        let glue = self.glue.replace(site);
+        let key = self.facts[site.index()].episodes_key.clone();
+        let mut data = BytesMut::new();
+        encode(&mut data, &[&b"DEL"[..], &key]);
+        let (db, serial) = (Some(self.facts[site.index()].control_db), self.arbiter.last_serial(site));
+        self.push(site, NewItem { db, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
         for (db, key, number, authority) in open {
             self.persist(site, db, &key, number, authority);
         }
+        self.glue = glue;
+        if self.glue != Some(site) {
+            let position = self.decided[site.other().index()];
+            self.out[site.index()].seal(position);
+        }
         self.unsaved[site.index()] = (u64::MAX / 2, true);
+        self.ring[site.index()] = true;
     }
 
     fn persist(&mut self, site: Side, db: u32, key: &[u8], number: u64, authority: Side) {
@@ -319,6 +392,15 @@ const CHECKPOINT_BYTES_IDLE: u64 = 1 << 20;
 /// So much was decided (and something real in it) that it has to be written down, however short ago that was done.
 pub fn checkpoint_due((bytes, real): (u64, bool)) -> bool {
     bytes >= if real { CHECKPOINT_BYTES } else { CHECKPOINT_BYTES_IDLE }
+}
+
+/// A snapshot that was read to its end.
+#[derive(Debug, Clone, Copy)]
+pub struct SnapshotEnd {
+    /// The serial of its last key.
+    pub serial: u64,
+    /// Where in the other site's stream the echo of that key ended.
+    pub echoed_at: Option<Offset>,
 }
 
 /// What is put into an outbox.

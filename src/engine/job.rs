@@ -44,22 +44,29 @@ pub struct JobError {
     pub remedy: String,
     /// Trying again may help: nobody has to change anything.
     pub passing: bool,
+    /// The position is lost: nothing but a new copy mends it.
+    pub needs_copy: bool,
 }
 
 impl JobError {
     pub fn lasting(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        JobError { what: what.into(), remedy: remedy.into(), passing: false }
+        JobError { what: what.into(), remedy: remedy.into(), passing: false, needs_copy: false }
+    }
+
+    /// The position is lost.
+    pub fn needs_copy(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        JobError { needs_copy: true, ..JobError::lasting(what, remedy) }
     }
 
     pub fn passing(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        JobError { what: what.into(), remedy: remedy.into(), passing: true }
+        JobError { what: what.into(), remedy: remedy.into(), passing: true, needs_copy: false }
     }
 }
 
 impl From<NetError> for JobError {
     fn from(e: NetError) -> Self {
         let (what, remedy) = e.parts();
-        JobError { what, remedy, passing: !e.needs_a_person() }
+        JobError { what, remedy, passing: !e.needs_a_person(), needs_copy: false }
     }
 }
 
@@ -177,6 +184,11 @@ async fn begin(inner: &Arc<Inner>, options: AttachOptions) -> Result<Arc<Run>, J
         Err(e) if e.what == attach::UNKNOWN_DB => {
             attach::attach(&inner.context, AttachOptions { reverse_full: true, ..options }, limits).await
         }
+        Err(e) if e.needs_copy && inner.context.job.policy.allow_resnapshot && !options.resnapshot => {
+            let text = format!("{}; the job's policy allows a new copy, which begins now", e.what);
+            inner.context.events.emit(None, Severity::Warning, EventKind::FullResync, text);
+            attach::attach(&inner.context, AttachOptions { resnapshot: true, ..options }, limits).await
+        }
         other => other,
     }?;
     let run = Arc::new(Run::spawn(&inner.context, attached));
@@ -203,18 +215,11 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
         inner.state().last = Some(status::of(&inner));
         run.abort();
         let error = match end {
-            RunEnd::Failed(error) => {
-                events.emit(None, Severity::Error, EventKind::Failed, error.to_string());
-                let mut state = inner.state();
-                state.run = None;
-                state.failed = Some(error);
-                return;
-            }
-            RunEnd::PositionLost(error) if inner.context.job.policy.allow_resnapshot => {
+            RunEnd::Failed(error) if error.needs_copy && inner.context.job.policy.allow_resnapshot => {
                 options.resnapshot = true;
                 error
             }
-            RunEnd::PositionLost(error) => {
+            RunEnd::Failed(error) => {
                 events.emit(None, Severity::Error, EventKind::Failed, error.to_string());
                 let mut state = inner.state();
                 state.run = None;

@@ -180,11 +180,8 @@ impl Link {
         self.s.loader.finish().map_err(|e| snapshot_error(self.s.replica.address(), &e))?;
         let mut core = self.s.shared.lock();
         core.set_now(self.s.shared.now_ms());
-        let (here, peer) = (self.here.index(), self.peer().index());
-        core.phase[here] = LoadPhase::Streaming;
-        core.decided[here] = Position::new(self.offset, 0);
-        // The end of the loading is written down with the next transaction, which must not be long in coming.
-        core.unsaved[peer] = (u64::MAX / 2, true);
+        core.decided[self.here.index()] = Position::new(self.offset, 0);
+        core.snapshot_read(self.here);
         drop(core);
         self.s.shared.wake_writers();
         let keys = self.s.gauge.snapshot_keys.load(Relaxed);
@@ -292,7 +289,7 @@ impl Link {
             self.tell_what_was_seen();
             match turn {
                 Turn::Done => return,
-                Turn::Waits { entry, .. } => {
+                Turn::Waits { entry } => {
                     from = entry;
                     came.await;
                 }

@@ -157,20 +157,37 @@ fn push(samples: &mut VecDeque<Sample>, sample: Sample, step: u64, most: usize) 
     }
 }
 
-/// The middle and the right part of the header.
-pub fn title(app: &App, d: &Dashboard, cx: &Cx, columns: usize) -> (Row, Row) {
+/// The middle of the header in at most `room` columns: the job, its state, and since when, as far as there is room.
+pub fn title(app: &App, d: &Dashboard, cx: &Cx, room: usize) -> Row {
     let (lang, theme) = (cx.lang, cx.theme);
-    let mut middle = Row::new().text(text::clean(&d.job), theme.strong).gap(3);
-    let Some(job) = app.job(&d.job) else { return (middle, Row::new()) };
+    let name = text::clean(&d.job);
+    let Some(job) = app.job(&d.job) else { return Row::new().text(text::cut(&name, room), theme.strong) };
     let (glyph, tone) = cx.mark(job.state);
     let both = job.links.len() == 2 && job.links.iter().all(|l| l.state == LinkState::Synchronizing);
-    let word = if both && !cx.stale { lang.t("dashboard.both_ways") } else { lang.t(&state_label(job.state)) };
-    let word = if cx.stale { lang.f("dashboard.last_heard", &[("state", &word)]) } else { word.to_owned() };
-    middle = middle.text(format!("{glyph} "), theme.tone(tone)).text(word, theme.tone(tone));
-    if let Some(up) = job.uptime_seconds.filter(|_| !cx.stale && columns >= 72) {
-        middle = middle.gap(3).text(text::seconds(up - if up >= 60 { up % 60 } else { 0 }), theme.dim);
+    let word = |both: bool| {
+        let word = if both { lang.t("dashboard.both_ways") } else { lang.t(&state_label(job.state)) };
+        if cx.stale { lang.f("dashboard.last_heard", &[("state", &word)]) } else { word.to_owned() }
+    };
+    let fits = |word: &str| text::width(&name) + text::width(word) + 5 <= room;
+    let word = if both && !cx.stale && fits(&word(true)) { word(true) } else { word(false) };
+    let name = text::cut(&name, room.saturating_sub(text::width(&word) + 5).max(8));
+    let row = Row::new()
+        .text(name, theme.strong)
+        .gap(3)
+        .text(format!("{glyph} "), theme.tone(tone))
+        .text(word, theme.tone(tone));
+    match job.uptime_seconds.filter(|_| !cx.stale) {
+        Some(up) => {
+            let since = text::seconds(up - if up >= 60 { up % 60 } else { 0 });
+            if row.width() + text::width(&since) + 3 <= room { row.gap(3).text(since, theme.dim) } else { row }
+        }
+        None => row,
     }
-    (middle, Row::new().text("r ", theme.accent).text(d.range.label(), theme.text))
+}
+
+/// The span of the charts and the key that changes it.
+pub fn range_mark(d: &Dashboard, cx: &Cx) -> Row {
+    Row::new().text("r ", cx.theme.accent).text(d.range.label(), cx.theme.text)
 }
 
 /// The rule under the header that names the two links.

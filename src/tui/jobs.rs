@@ -308,7 +308,7 @@ fn empty(app: &App, cx: &Cx, columns: usize, rows: usize) -> Page {
                 .gap(2)
                 .text("n", theme.accent)
                 .text(format!(" {} ", lang.t("or")), theme.dim)
-                .text("↵", theme.accent));
+                .text(cx.key("ret"), theme.accent));
         }
     }
     let top = rows.saturating_sub(lines.len()) / 2;

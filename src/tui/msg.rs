@@ -19,7 +19,7 @@ pub enum Msg {
     /// An answer to the request that was sent with this tag.
     Reply {
         tag: Tag,
-        reply: Reply,
+        reply: Box<Reply>,
         last: bool,
     },
     /// The connection ended before the last answer to it.

@@ -13,7 +13,7 @@ use super::{
     theme::ThemeName,
     update::update,
 };
-use crate::control::{Client, ClientError};
+use crate::control::client::{Client, ClientError};
 use crossterm::event::{Event, EventStream, KeyEventKind};
 use engine::{Heard, Requests};
 use futures::StreamExt;

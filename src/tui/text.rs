@@ -142,7 +142,7 @@ pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);
@@ -369,7 +369,9 @@ mod tests {
     #[test]
     fn wraps_words_and_wide_characters() {
         assert_eq!(wrap("the policy is Precheck and block", 12), ["the policy", "is Precheck", "and block"]);
-        assert_eq!(wrap("目标库不为空，请先清空", 10), ["目标库不", "为空，请先", "清空"]);
+        assert_eq!(wrap("目标库不为空，请先清空", 10), ["目标库不为", "空，请先清", "空"]);
+        // a row never begins with a closing mark
+        assert_eq!(wrap("目标库不为空，请先清空", 12), ["目标库不为", "空，请先清空"]);
         assert_eq!(wrap("abcdefghij", 4), ["abcd", "efgh", "ij"]);
         assert_eq!(wrap("", 4), [""]);
         for row in wrap("混合 text with 很长的 words-and-dashes 在一起", 9) {

@@ -41,7 +41,7 @@ pub fn update(app: &mut App, msg: Msg) -> Vec<Effect> {
             Vec::new()
         }
         Msg::Engine(engine) => engine_changed(app, engine),
-        Msg::Reply { tag, reply, last } => engine::reply(app, tag, reply, last),
+        Msg::Reply { tag, reply, .. } => engine::reply(app, tag, *reply),
         Msg::Lost { tag } => engine::lost(app, tag),
         Msg::File(file) => files(app, file),
     }

@@ -34,11 +34,21 @@ pub struct Cx<'a> {
     pub theme: &'a Theme,
     pub now_ms: u64,
     pub zone: &'a jiff::tz::TimeZone,
+    pub ascii: bool,
     /// The engine is away: what is shown was true when it was last heard.
     pub stale: bool,
 }
 
 impl Cx<'_> {
+    /// How a key is written.
+    pub fn key(&self, name: &str) -> String {
+        match name {
+            // this glyph has no likeness in ASCII
+            "ret" if self.ascii => "Enter".into(),
+            name => keymap::display(name),
+        }
+    }
+
     /// Glyph and tone of a state; without colour while it is only what was last heard.
     pub fn mark(&self, state: crate::model::LinkState) -> (&'static str, Tone) {
         if self.stale { ("◌", Tone::Dim) } else { theme::link_mark(state) }
@@ -57,7 +67,14 @@ pub struct Page {
 
 /// Draws everything; where the text cursor stands, if anywhere.
 pub fn view(app: &App, area: Rect, buf: &mut Buffer) -> Option<Position> {
-    let cx = Cx { lang: app.lang, theme: &app.theme, now_ms: app.now_ms, zone: &app.zone, stale: app.is_stale() };
+    let cx = Cx {
+        lang: app.lang,
+        theme: &app.theme,
+        now_ms: app.now_ms,
+        zone: &app.zone,
+        ascii: app.ascii,
+        stale: app.is_stale(),
+    };
     let cursor = if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         too_small(&cx, area, buf);
         None
@@ -160,16 +177,11 @@ pub fn rule(columns: usize, theme: &Theme) -> Line<'static> {
 fn header(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
     let (lang, theme) = (cx.lang, cx.theme);
     let left = Row::new().gap(2).text("duplex", theme.accent).gap(3);
-    let (middle, right) = match &app.screen {
-        Screen::Jobs => (Row::new().text(lang.t("jobs.title"), theme.strong), Row::new()),
-        Screen::Wizard(w) => {
-            let title = if w.for_reverse { "wizard.title_reverse" } else { "wizard.title" };
-            let step = lang.f("wizard.step", &[("n", &w.step.number())]);
-            (Row::new().text(lang.t(title), theme.strong), Row::new().text(step, theme.dim))
-        }
-        Screen::Dashboard(d) => super::dashboard::title(app, d, cx, columns),
+    let mut right = match &app.screen {
+        Screen::Jobs => Row::new(),
+        Screen::Wizard(w) => Row::new().text(lang.f("wizard.step", &[("n", &w.step.number())]), theme.dim),
+        Screen::Dashboard(d) => super::dashboard::range_mark(d, cx),
     };
-    let mut right = right;
     let engine = engine_mark(app, cx);
     if engine.width() > 0 {
         let gap = if right.width() > 0 { 3 } else { 0 };
@@ -179,6 +191,15 @@ fn header(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
         right = right.gap(3).text(lang.t("readonly.mark"), theme.warn);
     }
     right = right.gap(3).text(lang.tag(), theme.dim).gap(2);
+    let room = columns.saturating_sub(left.width() + right.width() + 2);
+    let middle = match &app.screen {
+        Screen::Jobs => Row::new().text(lang.t("jobs.title"), theme.strong),
+        Screen::Wizard(w) => {
+            let title = if w.for_reverse { "wizard.title_reverse" } else { "wizard.title" };
+            Row::new().text(lang.t(title), theme.strong)
+        }
+        Screen::Dashboard(d) => super::dashboard::title(app, d, cx, room),
+    };
     left.append(middle).ending(right, columns)
 }
 
@@ -203,7 +224,7 @@ fn stepper(w: &wizard::Wizard, cx: &Cx, columns: usize) -> Line<'static> {
     let names = ["wizard.step1", "wizard.step2", "wizard.step3", "wizard.step4"];
     let full: usize = names.iter().map(|n| text::width(cx.lang.t(n)) + 2).sum();
     let fits = full + 3 * 3 + 2 <= columns;
-    let bar = if fits { ((columns - 2 - full) / 3).saturating_sub(2).clamp(1, 6) } else { 2 };
+    let bar = if fits { (columns.saturating_sub(4 + full) / 3).saturating_sub(2).clamp(1, 6) } else { 2 };
     let now = w.step.number() as usize;
     let mut row = Row::new().gap(2);
     for (i, name) in names.iter().enumerate() {
@@ -267,7 +288,7 @@ fn footer(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
     let mut seen = Vec::new();
     let mut row = Row::new().gap(2);
     let hint = |key: &str, label: &str| {
-        Row::new().text(keymap::display(key), cx.theme.accent).gap(1).text(cx.lang.t(label), cx.theme.dim)
+        Row::new().text(cx.key(key), cx.theme.accent).gap(1).text(cx.lang.t(label), cx.theme.dim)
     };
     let mut last = Row::new();
     for binding in keymap::BINDINGS.iter().filter(|b| b.footer && b.context == keymap::Context::Global) {

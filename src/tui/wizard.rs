@@ -208,6 +208,11 @@ impl Wizard {
         Slot::Continue
     }
 
+    /// Whether an account that is typed is empty: it was not kept, or the server asks for none.
+    pub fn lacks_accounts(&self) -> bool {
+        self.sides.iter().any(|s| s.slots(false).contains(&FormSlot::Account) && s.account.is_empty())
+    }
+
     /// Everything but the secrets.
     pub fn draft(&self) -> Draft {
         Draft {

@@ -31,26 +31,44 @@ pub type Keyspace = BTreeMap<(u32, Vec<u8>), Entry>;
 
 const CHUNK: usize = 500;
 
-/// What a server can be asked about expiry.
+/// How closely to look: what one server doesn't know, the other is not asked about.
+#[derive(Debug, Clone, Copy)]
+pub struct Level {
+    speaks: (u32, u32),
+    field_expiry: bool,
+}
+
+impl Level {
+    /// All that this server knows.
+    #[track_caller]
+    pub fn of(server: &Server) -> Level {
+        let info = server.client().call(&["COMMAND", "INFO", "HPEXPIRETIME"]);
+        Level { speaks: speaks(&server.name), field_expiry: matches!(info.items(), [Reply::Array(_)]) }
+    }
+
+    /// What both know.
+    pub fn and(self, other: Level) -> Level {
+        Level { speaks: self.speaks.min(other.speaks), field_expiry: self.field_expiry && other.field_expiry }
+    }
+}
+
+/// What to ask a server about expiry and streams.
 struct Skills {
     pexpiretime: bool,
-    field_expiry: bool,
+    level: Level,
 }
 
 /// Reads everything a server holds, but the control keys.
 #[track_caller]
 pub fn keyspace(server: &Server) -> Keyspace {
-    read(server, &|key| !key.starts_with(b"duplex:"))
+    read(server, Level::of(server), &|key| !key.starts_with(b"duplex:"))
 }
 
 /// Reads the keys that `wanted` lets pass.
 #[track_caller]
-pub fn read(server: &Server, wanted: &dyn Fn(&[u8]) -> bool) -> Keyspace {
+pub fn read(server: &Server, level: Level, wanted: &dyn Fn(&[u8]) -> bool) -> Keyspace {
     let mut client = server.client();
-    let knows =
-        |client: &mut Client, name: &str| matches!(client.call(&["COMMAND", "INFO", name]).items(), [Reply::Array(_)]);
-    let skills =
-        Skills { pexpiretime: speaks(&server.name) >= (7, 0), field_expiry: knows(&mut client, "HPEXPIRETIME") };
+    let skills = Skills { pexpiretime: speaks(&server.name) >= (7, 0), level };
     let mut out = Keyspace::new();
     let info = client.run("INFO keyspace").text();
     let dbs = info.lines().filter_map(|l| l.strip_prefix("db")?.split_once(':')?.0.parse().ok());
@@ -145,7 +163,7 @@ fn canonical(client: &mut Client, key: &[u8], kind: &str, value: &Reply, skills:
             let mut fields: Vec<_> = value.items().chunks(2).map(|f| (f[0].bytes(), f[1].bytes())).collect();
             fields.sort();
             let mut out: Vec<Vec<u8>> = fields.iter().flat_map(|(f, v)| [f.clone(), v.clone()]).collect();
-            if skills.field_expiry && !fields.is_empty() {
+            if skills.level.field_expiry && !fields.is_empty() {
                 let mut ask = argv(&[b"HPEXPIRETIME", key, b"FIELDS", fields.len().to_string().as_bytes()]);
                 ask.extend(fields.iter().map(|(f, _)| f.clone()));
                 let times = client.call(&ask);
@@ -163,7 +181,7 @@ fn canonical(client: &mut Client, key: &[u8], kind: &str, value: &Reply, skills:
         }
         "stream" => {
             let mut out = vec![format!("{value:?}").into_bytes()];
-            out.extend(stream_state(client, key));
+            out.extend(stream_state(client, key, skills.level));
             out
         }
         "vectorset" => {
@@ -185,8 +203,9 @@ fn canonical(client: &mut Client, key: &[u8], kind: &str, value: &Reply, skills:
     parts.iter().flat_map(|p| [format!("{}:", p.len()).as_bytes(), p, b" "].concat()).collect()
 }
 
-/// What a stream holds beside its entries: last id, groups, consumers, pending entries. Idle times are left out.
-fn stream_state(client: &mut Client, key: &[u8]) -> Vec<Vec<u8>> {
+/// What a stream holds beside its entries: last id, groups, consumers, pending entries. Idle times are left out, and
+/// before 7.0 consumers that have nothing pending, since those servers don't tell their replicas of them.
+fn stream_state(client: &mut Client, key: &[u8], level: Level) -> Vec<Vec<u8>> {
     let pairs = |r: &Reply, wanted: &[&str]| -> String {
         r.items()
             .chunks(2)
@@ -198,15 +217,13 @@ fn stream_state(client: &mut Client, key: &[u8]) -> Vec<Vec<u8>> {
     if info.is_error() {
         return vec![b"gone".to_vec()];
     }
-    let fields = [
-        "length",
-        "last-generated-id",
-        "max-deleted-entry-id",
-        "entries-added",
-        "idmp-duration",
-        "idmp-maxsize",
-        "iids-tracked",
-    ];
+    let mut fields = vec!["length", "last-generated-id"];
+    if level.speaks >= (7, 0) {
+        fields.extend(["max-deleted-entry-id", "entries-added"]);
+    }
+    if level.speaks >= (8, 6) {
+        fields.extend(["idmp-duration", "idmp-maxsize", "iids-tracked"]);
+    }
     let mut out = vec![pairs(&info, &fields).into_bytes()];
     let groups = client.call(&argv(&[b"XINFO", b"GROUPS", key]));
     if groups.is_error() {
@@ -224,7 +241,9 @@ fn stream_state(client: &mut Client, key: &[u8]) -> Vec<Vec<u8>> {
         }
         let consumers = client.call(&argv(&[b"XINFO", b"CONSUMERS", key, &name]));
         if let Reply::Array(consumers) = consumers {
-            let mut names: Vec<_> = consumers.iter().map(|c| pairs(c, &["name", "pending"]).into_bytes()).collect();
+            let told = |c: &&Reply| level.speaks >= (7, 0) || !pairs(c, &["pending"]).contains("=0 ");
+            let mut names: Vec<_> =
+                consumers.iter().filter(told).map(|c| pairs(c, &["name", "pending"]).into_bytes()).collect();
             names.sort();
             out.extend(names);
         }
@@ -261,8 +280,10 @@ pub fn differences(a: &Keyspace, b: &Keyspace) -> Vec<String> {
 /// Waits until two servers hold the same; after `limit` it panics with what differs. Returns what they hold.
 #[track_caller]
 pub fn assert_equal_within(a: &Server, b: &Server, limit: Duration) -> Keyspace {
+    let level = Level::of(a).and(Level::of(b));
     wait_for(&format!("{} and {} hold the same", a.name, b.name), limit, || {
-        let (left, right) = (keyspace(a), keyspace(b));
+        let data = |key: &[u8]| !key.starts_with(b"duplex:");
+        let (left, right) = (read(a, level, &data), read(b, level, &data));
         let different = differences(&left, &right);
         if different.is_empty() {
             return Ok(left);
@@ -275,7 +296,10 @@ pub fn assert_equal_within(a: &Server, b: &Server, limit: Duration) -> Keyspace 
 /// The control keys a server holds, in all databases.
 #[track_caller]
 pub fn control_keys(server: &Server) -> Vec<String> {
-    read(server, &|key| key.starts_with(b"duplex:")).keys().map(|(db, k)| format!("db{db} {}", show(k))).collect()
+    read(server, Level::of(server), &|key| key.starts_with(b"duplex:"))
+        .keys()
+        .map(|(db, k)| format!("db{db} {}", show(k)))
+        .collect()
 }
 
 /// Keys in all databases together, control keys included; cheap.

@@ -10,10 +10,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -114,7 +111,8 @@ impl Ended {
     /// Each of these words stands somewhere in what it wrote, in any case.
     #[track_caller]
     pub fn says(self, words: &[&str]) -> Self {
-        let text = self.text().to_lowercase();
+        // Lines are wrapped for the terminal's width: a phrase may stand on two.
+        let text = self.text().to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
         for w in words {
             assert!(text.contains(&w.to_lowercase()), "{}: says nothing of {w:?}:\n{}", self.what, self.text());
         }
@@ -129,8 +127,6 @@ pub struct Duplex {
     pub name: String,
     engine: Option<Child>,
     env: Vec<(String, String)>,
-    /// `start` was asked to bring up an engine of its own, which outlives it: the test has to end it.
-    detached: AtomicBool,
 }
 
 impl Duplex {
@@ -146,14 +142,7 @@ impl Duplex {
         let home = tempfile::Builder::new().prefix("duplex-home-").tempdir().expect("a temporary folder");
         let job_file = home.path().join("job.toml");
         std::fs::write(&job_file, text).expect("write the job file");
-        Duplex {
-            home,
-            job_file,
-            name: "orders".into(),
-            engine: None,
-            env: Vec::new(),
-            detached: AtomicBool::new(false),
-        }
+        Duplex { home, job_file, name: "orders".into(), engine: None, env: Vec::new() }
     }
 
     /// A job between two servers whose links run and synchronize.
@@ -260,7 +249,6 @@ impl Duplex {
     /// `duplex start JOB.toml` in the engine that runs.
     #[track_caller]
     pub fn start_job(&self) {
-        self.detached.fetch_or(self.engine.is_none(), Ordering::SeqCst);
         self.run(&["start", self.job_file.to_str().expect("a path")]).code(0);
     }
 
@@ -405,7 +393,8 @@ impl Drop for Duplex {
             }
         }
         self.crash();
-        if self.detached.load(Ordering::SeqCst) {
+        // An engine that a command brought up by itself outlives that command, but not the test.
+        if self.home.path().join("home/run").exists() {
             let status = self.command(&["status", "--json"]).output().map(|o| o.stdout).unwrap_or_default();
             let status: Value = serde_json::from_slice(&status).unwrap_or_default();
             if let Some(pid) = status["engine_pid"].as_u64().and_then(|p| u32::try_from(p).ok()) {

@@ -44,7 +44,7 @@ pub fn up(app: &mut App) {
 }
 
 pub fn reply(app: &mut App, tag: Tag, reply: Reply) -> Vec<Effect> {
-    update(app, Msg::Reply { tag, reply, last: false })
+    update(app, Msg::Reply { tag, reply: Box::new(reply), last: false })
 }
 
 pub fn status(app: &mut App, jobs: Vec<JobStatus>) {

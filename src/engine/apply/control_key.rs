@@ -21,6 +21,11 @@ pub struct Position {
 }
 
 impl Position {
+    /// The later of two positions of one stream.
+    pub fn max_by_offset(self, other: Position) -> Position {
+        if other.offset > self.offset { other } else { self }
+    }
+
     pub fn new(offset: u64, db: u32) -> Self {
         Position { offset: Offset(offset), db }
     }

@@ -5,7 +5,7 @@
 
 use super::control_key::{LoadPhase, Position};
 use crate::engine::arbiter::Token;
-pub use crate::engine::arbiter::classify::Reveals;
+use crate::engine::arbiter::classify::Reveals;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -52,6 +52,8 @@ pub struct Item {
     pub position: Position,
     /// How far this site's own stream had come back as echoes when this item was decided.
     pub echoed: Position,
+    /// Up to where replies had been seen when it was decided: what they led to stands before it.
+    pub replied: Position,
     /// Milliseconds of the job's clock at which it was decided.
     pub decided_ms: u64,
     /// Changes of the source in it (commands may be more or fewer).

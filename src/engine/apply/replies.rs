@@ -1,8 +1,9 @@
 //! Replies to transactions, matched to their items. Sans-IO: bytes go in, transactions that were answered come out.
 
-use super::outbox::{Item, ItemKind, Reveals};
+use super::outbox::{Item, ItemKind};
 use super::transaction::{Outcome, Transaction};
 use crate::engine::arbiter::Token;
+use crate::engine::arbiter::classify::Reveals;
 use crate::engine::net::ServerError;
 use crate::wire::resp::{Reply, ReplyReader, RespError};
 use bytes::{Bytes, BytesMut};
@@ -13,6 +14,8 @@ use std::collections::VecDeque;
 pub enum Finding {
     /// The command at this place of the item failed, or its reply shows a difference.
     Differs { item: usize, index: u32, reply: String },
+    /// A DEL at this place of the item found fewer keys than it names.
+    DeletedFewer { item: usize, index: u32 },
     /// A restore failed: the key is not settled.
     RestoreFailed { item: usize, token: Token, reply: String },
     /// The state that a token asked for.
@@ -117,7 +120,8 @@ fn look_through<'a>(
     findings: &mut Vec<Finding>,
 ) {
     let mut at = 0u32;
-    for (n, item) in transaction.items.iter().enumerate() {
+    for (n_item, item) in transaction.items.iter().enumerate() {
+        let n = n_item;
         for _ in at..transaction.first_reply[n] {
             let _ = elements.next();
         }
@@ -140,6 +144,9 @@ fn look_through<'a>(
                 (ItemKind::Notes, Reply::Error(e)) => findings.push(Finding::NoteFailed { reply: text(e) }),
                 (_, Reply::Int(0)) if telltale == Some(Reveals::Zero) => {
                     findings.push(Finding::Differs { item: n, index, reply: "0".into() });
+                }
+                (_, Reply::Int(n)) if matches!(telltale, Some(Reveals::Fewer(keys)) if n < i64::from(keys)) => {
+                    findings.push(Finding::DeletedFewer { item: n_item, index });
                 }
                 (_, Reply::Null) if telltale == Some(Reveals::Nil) => {
                     findings.push(Finding::Differs { item: n, index, reply: "nil".into() });

@@ -14,14 +14,16 @@ use super::control_key::{ControlKey, LoadPhase, Position};
 use super::outbox::{Item, ItemKind};
 use super::replies::{Finding, Refusal, Replies, ReplyError};
 use super::transaction::{Envelope, Outcome, Transaction};
+use crate::engine::arbiter::Verdict;
+use crate::engine::arbiter::class::Class;
 use crate::engine::arbiter::classify::{Effect, classify};
 use crate::engine::arbiter::episode::Cause;
-use crate::engine::core::{Shared, checkpoint_due};
+use crate::engine::core::{NewItem, Shared, checkpoint_due};
 use crate::engine::events::EventSink;
 use crate::engine::link::gauge::{Condition, Gauge};
 use crate::engine::net::{Dialer, NetError, RawStream};
 use crate::model::{Direction, EventKind, Offset, ReplId, Severity, Side};
-use crate::wire::stream::{Batch, Decoder};
+use crate::wire::stream::{Batch, Command, Decoder};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -79,8 +81,6 @@ pub struct WriterSetup {
     pub order: watch::Receiver<Order>,
     /// The history of the stream that is applied here, and of this site's own.
     pub replids: Arc<[std::sync::RwLock<Option<ReplId>>; 2]>,
-    /// Where the last engine's replies had been seen.
-    pub replied: Position,
 }
 
 pub struct Writer {
@@ -92,12 +92,38 @@ pub struct Writer {
     number: u64,
     /// The newest whose reply was seen.
     acked: u64,
+    /// The newest `replied` that is certainly written down together with what those replies led to.
+    safe_replied: Position,
+    /// Up to here the replies have been seen.
     replied: Position,
+    /// The site has refused something and has taken nothing since.
+    refused_once: bool,
     /// The control key's position that was last written, and when.
     saved: Instant,
     holding: Option<Hold>,
     backoff: Duration,
     limiter: super::limiter::Limiter,
+}
+
+/// What a control key says, as of one item.
+struct At {
+    serial: u64,
+    position: Position,
+    echoed: Position,
+    replied: Position,
+    phase: LoadPhase,
+}
+
+impl At {
+    fn of(item: &Item) -> At {
+        At {
+            serial: item.serial,
+            position: item.position,
+            echoed: item.echoed,
+            replied: item.replied,
+            phase: item.phase,
+        }
+    }
 }
 
 /// Waiting for a refusal's cause to go away.
@@ -115,13 +141,16 @@ enum Lost {
 impl Writer {
     pub fn new(s: WriterSetup) -> Self {
         let site = s.direction.to();
+        let replied = s.shared.lock().replied[site.index()];
         Writer {
             site,
             window: VecDeque::new(),
             window_bytes: 0,
             number: 0,
             acked: 0,
-            replied: s.replied,
+            safe_replied: replied,
+            replied,
+            refused_once: false,
             saved: Instant::now(),
             holding: None,
             backoff: BACKOFF_FIRST,
@@ -233,6 +262,7 @@ impl Writer {
         for t in &mut self.window {
             t.outcome = Outcome::Pending;
         }
+        self.tell_answered();
         Ok(Ok(()))
     }
 
@@ -320,13 +350,12 @@ impl Writer {
                     self.checkpoint(&mut core)
                 } else {
                     let items = core.out[i].take(COMMANDS, BYTES);
-                    items.last().map(|l| (l.serial, l.position, l.echoed, l.phase)).map(
-                        |(serial, position, echoed, phase)| (items, self.control_key(serial, position, echoed, phase)),
-                    )
+                    items.last().map(At::of).map(|at| (items, self.control_key(at)))
                 }
             };
             let Some((items, control)) = taken else { break };
             self.number = control.number;
+            self.safe_replied = control.replied;
             let transaction = Transaction::encode(&self.s.envelope, &control, items);
             self.limiter.spend(transaction.changes.into(), transaction.bytes as u64);
             pending.extend(transaction.segments.iter().cloned());
@@ -355,24 +384,37 @@ impl Writer {
         core.unsaved[i] = (0, false);
         let from = self.site.other().index();
         let serial = core.arbiter.last_serial(self.site);
-        Some((Vec::new(), self.control_key(serial, core.decided[from], core.echoed[from], core.phase[from])))
+        let at = At {
+            serial,
+            position: core.decided[from],
+            echoed: core.echoed[from],
+            replied: core.replied[i],
+            phase: core.phase[from],
+        };
+        Some((Vec::new(), self.control_key(at)))
     }
 
-    fn control_key(&self, serial: u64, position: Position, echoed: Position, phase: LoadPhase) -> ControlKey {
+    fn control_key(&self, at: At) -> ControlKey {
         let replid = |side: Side| {
             self.s.replids[side.index()].read().map(|r| *r).unwrap_or_else(|poisoned| *poisoned.into_inner())
         };
         ControlKey {
             epoch: self.s.epoch,
             number: self.number + 1,
-            serial,
-            phase,
+            serial: at.serial,
+            phase: at.phase,
             replid: replid(self.site.other()),
-            applied: position,
-            replied: self.replied,
+            applied: at.position,
+            // What replies have led to is written down by our notes. While one of those is under way it may still be
+            // refused and overtaken, so what it stands for does not count as seen.
+            replied: if self.notes_under_way() { self.safe_replied } else { at.replied },
             peer_replid: replid(self.site),
-            echoed,
+            echoed: at.echoed,
         }
+    }
+
+    fn notes_under_way(&self) -> bool {
+        self.window.iter().any(|t| t.items.iter().any(|i| i.kind == ItemKind::Notes))
     }
 
     // ---- replies -----------------------------------------------------------------------------------------------
@@ -395,14 +437,33 @@ impl Writer {
         }
         if answered {
             self.s.gauge.set_in_flight(self.window.len() as u64);
+            self.tell_answered();
         }
         Ok(())
+    }
+
+    /// Echoes of what has been answered may be taken now.
+    fn tell_answered(&self) {
+        let mut core = self.s.shared.lock();
+        let i = self.site.index();
+        core.answered[i] = self.acked;
+        core.replied[i] = self.replied.max_by_offset(core.replied[i]);
+        drop(core);
+        self.s.shared.state_came.notify_waiters();
     }
 
     /// Books a transaction that was applied.
     fn answered(&mut self, t: &Transaction) {
         self.acked = self.acked.max(t.control.number);
         self.replied = t.position;
+        if self.refused_once {
+            self.refused_once = false;
+            self.backoff = BACKOFF_FIRST;
+            if self.s.gauge.set_condition(Condition::Fine) {
+                let text = format!("{} takes writes again", self.s.address);
+                self.s.events.info(Some(self.s.direction), EventKind::Connected, text);
+            }
+        }
         let latency = self.s.shared.now_ms().saturating_sub(t.decided_ms);
         let latency = if t.items.is_empty() { 0 } else { latency };
         // While a snapshot loads, the source's position is not applied yet.
@@ -434,6 +495,11 @@ impl Writer {
                             if self.s.two_way { "its key is settled by state" } else { "the two sides differ in it" };
                         let text = format!("{shown} {what}; {then}");
                         self.s.events.emit(Some(self.s.direction), Severity::Warning, EventKind::ApplyError, text);
+                    }
+                }
+                Finding::DeletedFewer { item, index } => {
+                    for hash in self.deleted(&core, &t.items[*item], *index) {
+                        core.deleted_nothing(self.site, t.control.number, hash);
                     }
                 }
                 Finding::RestoreFailed { item, reply, token } => {
@@ -471,7 +537,7 @@ impl Writer {
                 }
                 ItemKind::Notes => {}
                 _ => {
-                    self.differs(&mut core, item, None, Side::Source, Cause::Recovery);
+                    self.differs(&mut core, item, None, self.site.other(), Cause::Recovery);
                 }
             }
         }
@@ -481,6 +547,19 @@ impl Writer {
         self.s.shared.wake_writers();
         self.s.shared.state_came.notify_waiters();
         self.s.shared.settle.notify_one();
+    }
+
+    /// The hashes of the keys of a DEL.
+    fn deleted(&self, core: &crate::engine::core::Core, item: &Item, index: u32) -> Vec<u64> {
+        let mut hashes = Vec::new();
+        each_command(item, |seen, batch, command| {
+            if seen == index
+                && let Effect::Keys(t) | Effect::Apart(t) = classify(&core.arbiter, command.db, &batch.args(command))
+            {
+                hashes.extend(t.iter().map(|t| t.hash));
+            }
+        });
+        hashes
     }
 
     /// Tells the arbiter that the sites differ in the keys of an item's command (of all, without an index). Gives the
@@ -493,31 +572,21 @@ impl Writer {
         authority: Side,
         cause: Cause,
     ) -> Option<String> {
-        let mut decoder = Decoder::new(item.db.unwrap_or(0));
-        let mut batch = Batch::default();
-        let mut rest = item.data.clone();
-        let mut seen = 0u32;
         let mut shown = None;
-        while !rest.is_empty() {
-            let Ok(used @ 1..) = decoder.decode(&rest, &mut batch) else { break };
-            for command in &batch.commands {
-                let this = seen;
-                seen += 1;
-                if index.is_some_and(|i| i != this) {
-                    continue;
-                }
-                let args = batch.args(command);
-                if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, command.db, &args) {
-                    let name = String::from_utf8_lossy(args.get(0).unwrap_or_default()).into_owned();
-                    let key = touches.first().map(|t| crate::engine::conflicts::shown(t.key)).unwrap_or_default();
-                    shown.get_or_insert(format!("{name} {key:?}"));
-                    for t in touches.iter().filter(|t| t.class != crate::engine::arbiter::class::Class::Read) {
-                        core.arbiter.differs(t, authority, cause);
-                    }
+        each_command(item, |seen, batch, command| {
+            if index.is_some_and(|i| i != seen) {
+                return;
+            }
+            let args = batch.args(command);
+            if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, command.db, &args) {
+                let name = String::from_utf8_lossy(args.get(0).unwrap_or_default()).into_owned();
+                let key = touches.first().map(|t| crate::engine::conflicts::shown(t.key)).unwrap_or_default();
+                shown.get_or_insert(format!("{name} {key:?}"));
+                for t in touches.iter().filter(|t| t.class != Class::Read) {
+                    core.arbiter.differs(t, authority, cause);
                 }
             }
-            rest.advance(used);
-        }
+        });
         core.carry_out();
         shown
     }
@@ -553,6 +622,7 @@ impl Writer {
             self.s.gauge.set_condition(Condition::Fine);
             return None;
         };
+        self.refused_once = true;
         let wait = match Refusal::of(&text) {
             Refusal::Command => {
                 self.without_refused_command(&text);
@@ -591,16 +661,57 @@ impl Writer {
         (!pending.is_empty()).then_some(pending)
     }
 
-    /// A refused transaction that later ones overtook.
+    /// A refused transaction that later ones overtook: nothing of it was applied. What its site has to get all the same
+    /// is sent again; the rest is settled by state.
     fn overtaken(&self, t: &Transaction) {
-        self.unseen(t);
         let mut core = self.s.shared.lock();
+        core.set_now(self.s.shared.now_ms());
+        let mut notes = false;
         for item in &t.items {
             match item.kind {
-                // What it wrote down still has to be written down.
-                ItemKind::Notes => core.out[self.site.index()].push(item.clone()),
-                _ => {}
+                ItemKind::Ask(token) => {
+                    let now = core.now_ms();
+                    core.arbiter.token_lost(token, now);
+                }
+                ItemKind::Notes => notes = true,
+                _ => self.send_again(&mut core, item),
             }
+        }
+        if notes {
+            // What they said may have changed since: what is true now is written down.
+            core.rewrite_notes(self.site, None);
+        }
+        core.carry_out();
+        core.settle();
+        drop(core);
+        self.s.shared.wake_writers();
+        self.s.shared.state_came.notify_waiters();
+        self.s.shared.settle.notify_one();
+    }
+
+    fn send_again(&self, core: &mut crate::engine::core::Core, item: &Item) {
+        let mut again = Vec::new();
+        each_command(item, |_, batch, command| {
+            let args = batch.args(command);
+            let (Effect::Keys(touches) | Effect::Apart(touches)) = classify(&core.arbiter, command.db, &args) else {
+                return;
+            };
+            match &touches[..] {
+                [one] if item.kind == ItemKind::Changes => {
+                    if let Verdict::Forward(serial) = core.arbiter.overtaken(self.site, one) {
+                        again.push((batch.frame(command), command.db, serial));
+                    }
+                }
+                many => {
+                    for t in many.iter().filter(|t| t.class != Class::Read) {
+                        core.arbiter.differs(t, self.site.other(), Cause::ApplyError);
+                    }
+                }
+            }
+        });
+        core.carry_out();
+        for (data, db, serial) in again {
+            core.push(self.site, NewItem { db: Some(db), ..NewItem::new(data, 1, ItemKind::Changes, serial) });
         }
     }
 
@@ -618,6 +729,22 @@ impl Writer {
         let again = Transaction::encode(&self.s.envelope, &t.control, kept);
         self.window_bytes += again.bytes;
         self.window.push_front(again);
+    }
+}
+
+/// Gives each command of an item with its place.
+fn each_command(item: &Item, mut f: impl FnMut(u32, &Batch, &Command)) {
+    let mut decoder = Decoder::new(item.db.unwrap_or(0));
+    let mut batch = Batch::default();
+    let mut rest = item.data.clone();
+    let mut seen = 0u32;
+    while !rest.is_empty() {
+        let Ok(used @ 1..) = decoder.decode(&rest, &mut batch) else { return };
+        for command in &batch.commands {
+            f(seen, &batch, command);
+            seen += 1;
+        }
+        rest.advance(used);
     }
 }
 

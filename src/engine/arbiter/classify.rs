@@ -25,13 +25,15 @@ pub enum Effect<'a> {
     Nothing,
 }
 
-/// Which reply of a command reveals that the target held something else than the source, where no error does.
+/// Which reply reveals a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reveals {
     /// `:0` (EXPIRE and PERSIST of a key that is gone, SMOVE of a member that is not there).
     Zero,
     /// Nil (LMOVE and LPOP of a list that is gone).
     Nil,
+    /// Fewer deletions than keys were named: what a DEL in the echo then deleted, it had not deleted itself.
+    Fewer(u32),
 }
 
 /// Classifies one command that ran in `db`.
@@ -118,9 +120,10 @@ pub fn classify_as<'a>(spec: Option<&Spec>, arbiter: &Arbiter, db: u32, argv: &'
     }
 }
 
-/// What a reply to this command must not be.
-pub fn reveals(spec: &Spec) -> Option<Reveals> {
+/// Which reply tells that the target held something else than the source, where no error does. `argc`: of the command.
+pub fn reveals(spec: &Spec, argc: usize) -> Option<Reveals> {
     match spec.name {
+        "del" | "unlink" => Some(Reveals::Fewer(argc as u32 - 1)),
         "pexpireat" | "expireat" | "expire" | "pexpire" | "persist" | "smove" | "move" | "renamenx" | "lpushx"
         | "rpushx" | "linsert" | "copy" | "msetnx" | "setnx" | "hsetnx" => Some(Reveals::Zero),
         "lpop" | "rpop" | "lmove" | "rpoplpush" | "spop" | "getset" | "lmpop" | "zmpop" => Some(Reveals::Nil),

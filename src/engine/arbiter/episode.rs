@@ -212,6 +212,13 @@ impl Episodes {
         Some(e)
     }
 
+    /// The state of each key of the database (`None`: of all) that this authority gives is out of date.
+    pub(super) fn mark_dirty(&mut self, db: Option<u32>, authority: Side) {
+        for e in self.by_number.values_mut().filter(|e| db.is_none_or(|db| e.db == db) && e.authority == authority) {
+            e.dirty |= e.phase != Phase::NeedToken;
+        }
+    }
+
     /// Puts an episode that needs another token back in line.
     pub(super) fn queue(&mut self, token: Token) {
         if let Some(number) = self.by_token.remove(&token)

@@ -70,6 +70,11 @@ impl Table {
         self.first + self.entries.len() as u64 - 1
     }
 
+    /// The serial of the oldest entry, or of the next if there is none.
+    pub fn oldest_serial(&self) -> u64 {
+        self.first
+    }
+
     fn at(&self, serial: u64) -> Option<&Entry> {
         self.entries.get(serial.checked_sub(self.first)? as usize)
     }
@@ -138,6 +143,17 @@ impl Table {
     /// The keys of a group.
     pub fn group_keys(&self, group: u32) -> &[GroupKey] {
         self.groups.get(&group).map_or(&[], |(_, keys)| keys)
+    }
+
+    /// The keys that are written by changes to several keys of which one is in this database, or all. In the order of
+    /// their names.
+    pub fn grouped_with(&self, db: Option<u32>) -> Vec<(u32, Box<[u8]>)> {
+        let groups = self.groups.values().filter(|(_, keys)| keys.iter().any(|k| db.is_none_or(|db| k.db == db)));
+        let written = groups.flat_map(|(_, keys)| keys).filter(|k| k.written);
+        let mut all: Vec<_> = written.map(|k| (k.db, k.key.clone())).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// Enters a deletion of a whole database (`None`: of all).

@@ -61,7 +61,6 @@ pub struct Attached {
     pub replica: Arc<ReplicaHandle>,
     pub spool: SpoolReleaser,
     pub with_snapshot: bool,
-    pub replied: Position,
 }
 
 /// A job, ready to go.
@@ -245,7 +244,7 @@ enum Begin {
 }
 
 fn gone(address: &str) -> JobError {
-    JobError::lasting(
+    JobError::needs_copy(
         format!(
             "{address} holds no control key of this job any more: it was flushed, replaced, or restored from a copy"
         ),
@@ -301,6 +300,10 @@ async fn one(
         if let Some(own) = plan.from[direction as usize] {
             core.echoed[from.index()] = own.echoed;
         }
+        if with_snapshot && direction == Direction::Forward && job.policy.two_way {
+            core.arbiter.loading(Some(from));
+        }
+        core.replied[to.index()] = plan.from[direction as usize].map_or(position, |k| k.applied);
     }
     let replica = Arc::new(replica);
     let merge = plan.merge && direction == Direction::Reverse;
@@ -330,8 +333,7 @@ async fn one(
         control_db: ready.control_db,
         way_ms: site.way_ms,
     });
-    let replied = plan.from[direction as usize].map_or(position, |k| k.applied);
-    Ok((Attached { direction, link, gauge, replica, spool, with_snapshot, replied }, position))
+    Ok((Attached { direction, link, gauge, replica, spool, with_snapshot }, position))
 }
 
 /// Waits for the stream's begin; what only a person can mend is told at once.
@@ -375,7 +377,7 @@ async fn wait_attached(replica: &ReplicaHandle, direction: Direction) -> Result<
 
 /// The error that says that the source has not kept the stream.
 pub fn position_lost(direction: Direction, asked: Offset) -> JobError {
-    JobError::lasting(
+    JobError::needs_copy(
         format!(
             "{direction} link: the {} no longer has its stream from offset {asked} on: the backlog was too small for \
              the time away",
@@ -432,10 +434,12 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
     for attached in &mut ready.links {
         let Some((span, _)) = plan.span(attached.direction) else { continue };
         let found = attached.link.rebuild(span).await;
-        doubtful.extend(found.map_err(|e| match e {
+        let found = found.map_err(|e| match e {
             LinkError::UnknownDb => JobError::passing(UNKNOWN_DB, ""),
             e => JobError::passing(e.to_string(), "it is tried again"),
-        })?);
+        })?;
+        let source = attached.direction.from();
+        doubtful.extend(found.into_iter().map(|(db, key)| (db, key, source)));
     }
     let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
     for side in Side::BOTH {
@@ -449,14 +453,16 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
             }
         }
     }
+    let mut open: Vec<_> = open.into_iter().collect();
+    open.sort_by_key(|(_, (number, _))| *number);
     let mut core = ready.shared.lock();
     for ((db, key), (_, authority)) in open {
         core.arbiter.recover_episode(db, &key, authority);
     }
-    for (db, key) in doubtful {
+    for (db, key, source) in doubtful {
         let hash = core.arbiter.hash(db, &key);
         let touch = Touch { db, key: &key, hash, class: Class::Write, part: Part::WHOLE };
-        core.arbiter.differs(&touch, Side::Source, Cause::Recovery);
+        core.arbiter.differs(&touch, source, Cause::Recovery);
     }
     core.carry_out();
     core.settle();

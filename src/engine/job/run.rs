@@ -32,7 +32,6 @@ pub enum RunEnd {
     Again(JobError),
     /// The reverse stream has to be taken up with a full sync.
     UnknownDb,
-    PositionLost(JobError),
     /// A person has to decide.
     Failed(JobError),
 }
@@ -83,7 +82,6 @@ impl Run {
                 two_way: context.job.policy.two_way,
                 order: orders,
                 replids: replids.clone(),
-                replied: a.replied,
             });
             writers.push(tokio::spawn(write(writer, a.direction, tell.clone())));
             readers.push(tokio::spawn(read(a.link, a.direction, a.replica.clone(), tell.clone())));
@@ -184,7 +182,7 @@ async fn read(link: Link, direction: Direction, replica: Arc<ReplicaHandle>, tel
         Err(e) => RunEnd::Again(JobError::passing(format!("{direction} link: {e}"), "it starts again")),
         // The replica has ended: its state tells why.
         Ok(()) => match replica.state().borrow().clone() {
-            ReplicaState::PositionLost { asked, .. } => RunEnd::PositionLost(position_lost(direction, asked.1)),
+            ReplicaState::PositionLost { asked, .. } => RunEnd::Failed(position_lost(direction, asked.1)),
             other => RunEnd::Again(JobError::passing(
                 format!("{direction} link: reading the source has ended ({other:?})"),
                 "it starts again",
@@ -206,7 +204,7 @@ async fn write(writer: Writer, direction: Direction, tell: mpsc::UnboundedSender
             format!("the {to} has lost writes that it had acknowledged: it was restarted or failed over"),
             "the links start again from what it still has",
         )),
-        End::Gone => RunEnd::Failed(JobError::lasting(
+        End::Gone => RunEnd::Failed(JobError::needs_copy(
             format!("the {to} holds no control key of this job any more: it was flushed or replaced"),
             "compare both sides, then start with a new copy: duplex start --discard-previous",
         )),
@@ -241,7 +239,8 @@ async fn beat(shared: Arc<Shared>, links: Vec<(Direction, Arc<Gauge>, Arc<Replic
         tick.tick().await;
         for (direction, gauge, replica) in &links {
             let idle = {
-                let core = shared.lock();
+                let mut core = shared.lock();
+                core.look_at_snapshots();
                 let from = direction.from().index();
                 (core.out_is_empty(direction.to())
                     && gauge.in_flight() == 0

@@ -7,10 +7,11 @@
 
 use super::run::Run;
 use crate::engine::apply::control_key::{ControlKey, Position};
-use crate::engine::apply::outbox::{ItemKind, Reveals, Telltale};
+use crate::engine::apply::outbox::{ItemKind, Telltale};
 use crate::engine::arbiter::class::{Class, Part};
-use crate::engine::arbiter::classify::{self, Effect, classify_as};
-use crate::engine::arbiter::{Token, Touch, Verdict};
+use crate::engine::arbiter::classify::{self, Effect, Reveals, classify, classify_as};
+use crate::engine::arbiter::episode::Cause;
+use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::{Core, NewItem};
 use crate::model::{Databases, Side};
 use crate::wire::command::{self, Argv, Spec};
@@ -50,8 +51,8 @@ impl Read {
 pub enum Turn {
     /// All entries have been decided.
     Done,
-    /// The entry with this index waits for the state of a token.
-    Waits { entry: usize, token: Token },
+    /// The entry with this index is an echo whose reply has not been seen: it may tell more than the echo does.
+    Waits { entry: usize },
 }
 
 /// The knowledge by which one link decides.
@@ -129,11 +130,11 @@ impl Decider {
             if entry.commands.0 == entry.commands.1 {
                 real = false;
             } else if let Some(marker) = self.marker_of(batch, entry) {
-                if let Some(token) = self.lacking(core, marker) {
+                if marker.is_some_and(|m| self.lacks_reply(core, &m)) {
                     self.flush(core);
-                    return Turn::Waits { entry: i, token };
+                    return Turn::Waits { entry: i };
                 }
-                real = self.echo(core, batch, entry, marker, at);
+                real = self.echo(core, batch, entry, marker);
             } else {
                 self.local(core, batch, entry, at, unix_ms);
             }
@@ -151,87 +152,99 @@ impl Decider {
         Turn::Done
     }
 
-    /// A token whose state the echo needs and which has not come.
-    fn lacking(&self, core: &Core, marker: Option<ControlKey>) -> Option<Token> {
-        let serial = marker.filter(|m| m.epoch == self.epoch)?.serial;
-        core.arbiter.awaited(self.here, serial).find(|t| !core.has_state(*t))
+    /// The reply to this transaction of ours has not been seen, or the state for one of its tokens is not at hand.
+    fn lacks_reply(&self, core: &Core, marker: &ControlKey) -> bool {
+        self.two_way
+            && marker.epoch == self.epoch
+            && (marker.number > core.answered[self.here.index()]
+                || core.arbiter.awaited(self.here, marker.serial).any(|t| !core.has_state(t)))
     }
 
     /// Our own transaction, come back. Tells whether it carried anything but the control key.
-    fn echo(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, marker: Option<ControlKey>, at: u32) -> bool {
-        let mut carried = 0;
-        let current = marker.filter(|m| m.epoch == self.epoch);
-        for c in batch.commands(entry) {
-            let args = batch.args(c);
-            let key = args.get(1).unwrap_or_default();
-            if key.starts_with(&self.own_prefix) {
-                continue;
-            }
-            carried += 1;
-            let Some(marker) = current.filter(|_| self.two_way) else { continue };
-            let name = args.get(0).unwrap_or_default();
-            if name.eq_ignore_ascii_case(b"del") || name.eq_ignore_ascii_case(b"unlink") {
-                for n in 1..args.argc() {
-                    let key = args.get(n).unwrap_or_default();
-                    self.hidden_delete(core, batch, entry, c, key, marker.serial, at);
-                }
-            }
-        }
+    fn echo(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, marker: Option<ControlKey>) -> bool {
+        let here = self.here.index();
+        let carried = batch
+            .commands(entry)
+            .iter()
+            .filter(|c| !batch.arg(c, 1).unwrap_or_default().starts_with(&self.own_prefix))
+            .count() as u64;
         self.read.echoes += carried;
-        match (current, marker) {
-            (Some(m), _) => {
-                core.echoed[self.here.index()] = m.applied;
-                if core.arbiter.is_one_way() {
-                    return carried > 0;
-                }
-                core.arbiter.echo(self.here, m.serial, core.now_ms());
-                self.effects(core);
-            }
-            (None, Some(m)) => {
-                core.echoed[self.here.index()] = m.applied;
-                core.arbiter.echo_of_before(self.here, m.applied.offset.0);
-            }
-            (None, None) => {}
+        let Some(marker) = marker else { return carried > 0 };
+        core.echoed[here] = marker.applied;
+        if !self.two_way {
+            return carried > 0;
         }
+        let own = marker.epoch == self.epoch;
+        let serial =
+            if own { marker.serial } else { core.arbiter.serial_of_before(self.here, marker.applied.offset.0) };
+        if carried > 0 {
+            self.hidden_deletes(core, batch, entry, own.then_some(marker.number), serial);
+            if own && core.arbiter.runs_after_flush(self.here) {
+                self.ran_after_flush(core, batch, entry);
+            }
+        }
+        if own {
+            core.arbiter.echo(self.here, serial, core.now_ms());
+            core.forget_deletions(self.here, marker.number);
+            let loading = self.here.other().index();
+            if let Some(end) = &mut core.snapshot_end[loading]
+                && end.echoed_at.is_none()
+                && serial >= end.serial
+            {
+                end.echoed_at = Some(self.entry_end.offset);
+                core.unsaved[self.here.other().index()] = (u64::MAX / 2, true);
+            }
+        } else {
+            core.arbiter.echo_of_before(self.here, marker.applied.offset.0);
+        }
+        self.effects(core);
         carried > 0
     }
 
-    /// A DEL in an echo: the batch's own, or the deletion of a key that had expired when the change reached it. The
-    /// latter is a change of this site.
-    #[allow(clippy::too_many_arguments)]
-    fn hidden_delete(
-        &mut self,
-        core: &mut Core,
-        batch: &Batch,
-        entry: &Entry,
-        command: &Command,
-        key: &[u8],
-        serial: u64,
-        at: u32,
-    ) {
-        let hash = core.arbiter.hash(command.db, key);
-        let own = core.arbiter.own_deletes(self.here, serial, hash);
-        let seen = batch
-            .commands(entry)
-            .iter()
-            .take_while(|c| c.frame.0 <= command.frame.0)
-            .filter(|c| c.db == command.db)
-            .map(|c| (batch.arg(c, 0).unwrap_or_default(), batch.args(c)))
-            .filter(|(name, _)| name.eq_ignore_ascii_case(b"del") || name.eq_ignore_ascii_case(b"unlink"))
-            .map(|(_, args)| (1..args.argc()).filter(|n| args.get(*n) == Some(key)).count())
-            .sum::<usize>();
-        if seen <= own {
-            return;
+    /// A DEL in an echo that the transaction did not make itself: the key had expired at this site when a change
+    /// reached it, so the site has lost what the other still has. `number`: the transaction's, `None` if an earlier
+    /// engine sent it.
+    fn hidden_deletes(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, number: Option<u64>, serial: u64) {
+        let mut seen: SmallVec<[(u32, &[u8], u64, usize); 4]> = SmallVec::new();
+        for c in batch.commands(entry) {
+            let args = batch.args(c);
+            let name = args.get(0).unwrap_or_default();
+            if !name.eq_ignore_ascii_case(b"del") && !name.eq_ignore_ascii_case(b"unlink") {
+                continue;
+            }
+            for key in (1..args.argc()).filter_map(|n| args.get(n)).filter(|k| !k.starts_with(KEY_PREFIX)) {
+                match seen.iter_mut().find(|s| s.0 == c.db && s.1 == key) {
+                    Some(s) => s.3 += 1,
+                    None => seen.push((c.db, key, core.arbiter.hash(c.db, key), 1)),
+                }
+            }
         }
-        let touch = Touch { db: command.db, key, hash, class: Class::Delete, part: Part::WHOLE };
-        let verdict = core.arbiter.change(self.here, &touch, at);
-        self.effects(core);
-        if let Verdict::Forward(serial) = verdict {
-            self.begin(core, command.db);
-            encode(self.run.data(), &[&b"DEL"[..], key]);
-            self.run.added(1, serial);
+        for (db, key, hash, times) in seen {
+            if let Some(number) = number {
+                let own = core.arbiter.own_deletes(self.here, serial, hash);
+                if times <= own.saturating_sub(core.deletions_in_vain(self.here, number, hash)) {
+                    continue;
+                }
+            }
+            if core.arbiter.writes_up_to(self.here, serial, hash) {
+                let touch = Touch { db, key, hash, class: Class::Delete, part: Part::WHOLE };
+                core.arbiter.differs(&touch, self.here.other(), Cause::Expiry);
+                self.effects(core);
+            }
         }
-        self.read.changes += 1;
+    }
+
+    /// What this echo wrote came on top of a whole-database deletion here, and before it at the other site.
+    fn ran_after_flush(&mut self, core: &mut Core, batch: &Batch, entry: &Entry) {
+        for c in batch.commands(entry) {
+            let args = batch.args(c);
+            if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, c.db, &args) {
+                for t in touches.iter().filter(|t| t.class != Class::Read && !t.key.starts_with(KEY_PREFIX)) {
+                    core.arbiter.differs(t, self.here, Cause::ConcurrentWrite);
+                    self.effects(core);
+                }
+            }
+        }
     }
 
     /// Changes that clients made.
@@ -482,8 +495,10 @@ impl Decider {
     }
 
     fn forward(&mut self, core: &mut Core, batch: &Batch, command: &Command, spec: Option<&Spec>, serial: u64) {
+        let argc = (command.args.1 - command.args.0) as usize;
+        let reveals = spec.and_then(|spec| classify::reveals(spec, argc));
         if !is_big(command) {
-            if let Some(reveals) = spec.and_then(classify::reveals) {
+            if let Some(reveals) = reveals {
                 self.tell(reveals);
             }
             self.run.data().put_slice(&batch.buf[command.frame.0 as usize..command.frame.1 as usize]);
@@ -492,7 +507,6 @@ impl Decider {
         // Not copied: the outbox holds on to the bytes as they were read.
         self.flush(core);
         core.decided[self.here.index()] = self.entry_end;
-        let reveals = spec.and_then(classify::reveals);
         core.push(
             self.here.other(),
             NewItem {
@@ -507,7 +521,7 @@ impl Decider {
     fn rewritten(&mut self, list: &[Line], original: &Args<'_>, serial: u64) {
         for line in list {
             let name = line.first().map_or(&[][..], |w| w.bytes(original));
-            if let Some(reveals) = command::lookup_name(name).and_then(classify::reveals) {
+            if let Some(reveals) = command::lookup_name(name).and_then(|spec| classify::reveals(spec, line.len())) {
                 self.tell(reveals);
             }
             encode_line(self.run.data(), line, original);

@@ -384,7 +384,7 @@ impl Managed {
                     self.events.info(None, EventKind::JobResumed, "the engine has started again; both links go on");
                     return self.inner.touch();
                 }
-                Err(error) if is_passing(&error) => {
+                Err(error) if error.passing => {
                     let what = format!("{}; trying again in {} s", error.what, wait.as_secs());
                     tracing::warn!(job = self.name(), "{what}");
                     self.set_idle(LinkState::Reconnecting, Some(what));
@@ -609,26 +609,4 @@ fn history_file(inner: &Inner, id: &JobId) -> PathBuf {
 /// Whether screens want to see this state move.
 fn running_or_busy(state: LinkState) -> bool {
     !matches!(state, LinkState::NotConfigured | LinkState::Paused | LinkState::Ended | LinkState::PrecheckFailed)
-}
-
-/// Whether waiting may mend it: a side that can't be reached, is loading or is busy. What a server refuses (a password,
-/// a right, a lost position) stays refused.
-fn is_passing(error: &JobError) -> bool {
-    const PASSING: [&str; 14] = [
-        "refused the connection",
-        "did not answer",
-        "closed the connection",
-        "the connection to",
-        "was not resolved",
-        "unreachable",
-        "timed out",
-        "reset by peer",
-        "too many clients",
-        "LOADING",
-        "BUSY",
-        "MASTERDOWN",
-        "CLUSTERDOWN",
-        "NOMASTERLINK",
-    ];
-    PASSING.iter().any(|word| error.what.contains(word))
 }

@@ -136,7 +136,7 @@ fn label_columns(cx: &Cx) -> usize {
         .max()
         .unwrap_or(0)
         .max(14)
-        + 2
+        + 1
 }
 
 fn snapshot(link: &LinkStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
@@ -180,7 +180,7 @@ fn counters(link: &LinkStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
         None => Row::new().text(lang.t("unknown"), theme.dim),
     };
     if let Some(backlog) = link.backlog_bytes {
-        window = window.text(format!("  {}", lang.f("link.backlog", &[("size", &text::bytes(backlog))])), theme.dim);
+        window = window.text(format!(" {}", lang.f("link.backlog", &[("size", &text::bytes(backlog))])), theme.dim);
     }
     let open_style = if link.conflicts_open > 0 { theme.busy } else { theme.dim };
     let errors_style = if link.apply_errors > 0 { theme.warn } else { theme.text };

@@ -97,7 +97,7 @@ pub fn draw(c: &Confirm, cx: &Cx, area: Rect, buf: &mut Buffer) -> Option<Positi
     } else {
         lines.push(
             Row::new()
-                .text("↵ ", cx.theme.accent)
+                .text(format!("{} ", cx.key("ret")), cx.theme.accent)
                 .text(cx.lang.t("action.do_it"), cx.theme.text)
                 .gap(3)
                 .text("esc ", cx.theme.accent)

@@ -25,7 +25,7 @@ pub fn lines(contexts: &[Context], cx: &Cx, columns: usize) -> Vec<Line<'static>
         }
         out.push(Line::styled(cx.lang.t(context.title()), cx.theme.strong));
         for b in rows {
-            let keys: Vec<String> = b.keys.iter().map(|k| keymap::display(k)).collect();
+            let keys: Vec<String> = b.keys.iter().map(|k| cx.key(k)).collect();
             out.push(
                 Row::new()
                     .gap(1)

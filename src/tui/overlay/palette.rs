@@ -61,7 +61,7 @@ pub fn draw(p: &Palette, cx: &Cx, area: Rect, buf: &mut Buffer) -> Option<Positi
     let first = list::first_row(at.unwrap_or(0), rows.len(), shown);
     for (i, b) in rows.iter().enumerate().skip(first).take(shown) {
         let here = at == Some(i);
-        let key = keymap::display(b.keys[0]);
+        let key = cx.key(b.keys[0]);
         let line = Row::new()
             .text(if here { "▌ " } else { "  " }, cx.theme.accent)
             .text(cx.lang.t(b.label), if here { cx.theme.selected } else { cx.theme.text })

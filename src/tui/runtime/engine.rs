@@ -3,8 +3,7 @@
 use super::{Connect, StartEngine, down};
 use crate::{
     control::{
-        Client, ClientError,
-        client::SLOW,
+        client::{Client, ClientError, SLOW},
         protocol::{Failure, FailureKind, Reply, Request},
     },
     tui::msg::{EngineMsg, Msg, Tag},
@@ -28,7 +27,7 @@ pub enum Heard {
     Answer {
         number: u64,
         tag: Tag,
-        reply: Reply,
+        reply: Box<Reply>,
         last: bool,
     },
     Lost {
@@ -210,17 +209,19 @@ async fn carry(client: Option<Client>, number: u64, tag: Tag, request: Request, 
         let next = if endless { Ok(replies.next().await) } else { timeout(SLOW, replies.next()).await };
         let heard = match next {
             Ok(None) => return,
-            Ok(Some(Ok(reply))) => Heard::Answer { number, tag: tag.clone(), reply, last: replies.is_ended() },
+            Ok(Some(Ok(reply))) => {
+                Heard::Answer { number, tag: tag.clone(), reply: Box::new(reply), last: replies.is_ended() }
+            }
             Ok(Some(Err(ClientError::Lost))) => Heard::Lost { number, tag: tag.clone() },
             Ok(Some(Err(error))) => Heard::Answer {
                 number,
                 tag: tag.clone(),
-                reply: Reply::Error { error: error.to_failure() },
+                reply: Box::new(Reply::Error { error: error.to_failure() }),
                 last: true,
             },
             Err(_) => {
                 let error = ClientError::Timeout { what: "get an answer of the engine", after: SLOW }.to_failure();
-                Heard::Answer { number, tag: tag.clone(), reply: Reply::Error { error }, last: true }
+                Heard::Answer { number, tag: tag.clone(), reply: Box::new(Reply::Error { error }), last: true }
             }
         };
         let over = !matches!(heard, Heard::Answer { last: false, .. });

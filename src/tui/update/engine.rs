@@ -32,7 +32,7 @@ fn words(error: &Failure) -> String {
     }
 }
 
-pub fn reply(app: &mut App, tag: Tag, reply: Reply, _last: bool) -> Vec<Effect> {
+pub fn reply(app: &mut App, tag: Tag, reply: Reply) -> Vec<Effect> {
     match (tag, reply) {
         (Tag::Watch, Reply::Status { status }) => {
             for job in &status.jobs {
@@ -212,9 +212,15 @@ fn job_file(app: &mut App, name: String, wanted: Wanted, job: Job) -> Vec<Effect
         Wanted::Precheck => {
             let mut wizard = Wizard::from_job(&job, name);
             wizard.for_reverse = true;
+            let mut effects = vec![Effect::Cancel(Tag::Events)];
+            if wizard.lacks_accounts() {
+                // the engine gives no passwords back
+                app.screen = Screen::Wizard(Box::new(wizard));
+                app.say(app.lang.t("endpoints.password_again"), Tone::Plain);
+                return effects;
+            }
             wizard.show(Step::Precheck);
             app.screen = Screen::Wizard(Box::new(wizard));
-            let mut effects = vec![Effect::Cancel(Tag::Events)];
             effects.extend(super::wizard::precheck(app, None));
             return effects;
         }

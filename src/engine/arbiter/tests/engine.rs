@@ -294,6 +294,11 @@ impl Engine {
                 self.differs(&word, here.other(), Cause::Expiry);
             }
         }
+        if own && self.arbiter.runs_after_flush(here) {
+            for cmd in cmds {
+                self.differs(&words(cmd), here, Cause::ConcurrentWrite);
+            }
+        }
         self.echoed[i] = self.echoed[i].max(control.offset);
         if own {
             assert!(self.arbiter.awaited(here, serial).all(|t| self.dumps.contains_key(&t)), "a state is missing");
@@ -309,6 +314,11 @@ impl Engine {
     }
 
     fn local(&mut self, here: Side, cmds: &[Cmd], at: u32) {
+        if let [Cmd::Flush(db)] = cmds {
+            let verdict = self.arbiter.flush(here, Some(*db));
+            self.forward(here, verdict, Cmd::Flush(*db));
+            return;
+        }
         if let [cmd] = cmds {
             for part in split(cmd) {
                 self.one(here, part, at);

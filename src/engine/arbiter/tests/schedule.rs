@@ -14,6 +14,8 @@ struct Plan {
     rejections: bool,
     naive: bool,
     snapshot: Option<ExistingKeys>,
+    /// Whole databases are deleted now and then; nothing has to be complete then.
+    flushes: bool,
 }
 
 /// What must be there at the end, whatever happened.
@@ -219,6 +221,11 @@ impl World {
 
     fn client(&mut self) {
         let side = self.rng.usize(..2);
+        if self.plan.flushes && self.rng.u32(..25) == 0 {
+            let db = self.rng.u32(..2);
+            self.sites[side].client(self.now, &[Cmd::Flush(db)]);
+            return;
+        }
         let cmds: Vec<Cmd> = match self.rng.u32(..10) {
             0 => (0..self.rng.u32(2..5))
                 .map(|_| if self.options.split && self.rng.u32(..3) == 0 { self.counted() } else { self.command() })
@@ -328,7 +335,7 @@ impl World {
         ];
         for (key, expected) in expected {
             // Whether a transaction in the middle was rejected can stay unknown when its reply is lost.
-            if self.plan.rejections && self.plan.faults {
+            if self.plan.flushes || self.plan.rejections && self.plan.faults {
                 break;
             }
             if value(&key) != expected {
@@ -381,7 +388,7 @@ fn run_all(usual: u64, plan: Plan) {
     assert!(bad.is_empty(), "{} of {n} schedules failed (DUPLEX_SIM_SEED=n replays one):\n{shown}", bad.len());
 }
 
-const CALM: Plan = Plan { steps: 500, faults: false, rejections: false, naive: false, snapshot: None };
+const CALM: Plan = Plan { steps: 500, faults: false, rejections: false, naive: false, snapshot: None, flushes: false };
 
 #[test]
 fn converges_without_faults() {
@@ -390,24 +397,29 @@ fn converges_without_faults() {
 
 #[test]
 fn converges_through_crashes_and_cuts() {
-    run_all(3000, Plan { faults: true, ..CALM });
+    run_all(2500, Plan { faults: true, ..CALM });
 }
 
 #[test]
 fn converges_through_rejections() {
-    run_all(1500, Plan { rejections: true, ..CALM });
+    run_all(1000, Plan { rejections: true, ..CALM });
 }
 
 #[test]
 fn converges_through_rejections_crashes_and_cuts() {
-    run_all(3000, Plan { rejections: true, faults: true, ..CALM });
+    run_all(2500, Plan { rejections: true, faults: true, ..CALM });
 }
 
 #[test]
 fn converges_while_a_snapshot_loads() {
     for existing in [ExistingKeys::Block, ExistingKeys::Ignore, ExistingKeys::Merge] {
-        run_all(700, Plan { faults: true, snapshot: Some(existing), ..CALM });
+        run_all(500, Plan { faults: true, snapshot: Some(existing), ..CALM });
     }
+}
+
+#[test]
+fn converges_when_databases_are_flushed() {
+    run_all(1000, Plan { flushes: true, ..CALM });
 }
 
 /// The simulation can fail: without arbitration the sites drift apart.

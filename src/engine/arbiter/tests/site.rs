@@ -54,6 +54,7 @@ pub enum Cmd {
     /// Destination, then the two it reads.
     SUnionStore(Key, Key, Key),
     Move(Key, u32),
+    Flush(u32),
     /// `None` deletes: the state of a key that is not there. `false`: only if there is none yet.
     Restore(Key, Option<State>, bool),
 }
@@ -223,6 +224,7 @@ impl Site {
                 self.reach(now, *a, lazy, out);
                 self.reach(now, Key { db: *db, id: a.id }, lazy, out);
             }
+            Cmd::Flush(_) => {}
             Cmd::MSet(pairs) => {
                 for (k, _) in pairs {
                     self.reach(now, *k, lazy, out);
@@ -492,6 +494,10 @@ impl Site {
                         (Done, same())
                     }
                 }
+            }
+            Cmd::Flush(db) => {
+                self.data.retain(|k, _| k.db != *db);
+                (Done, same())
             }
             Cmd::Restore(k, None, _) => {
                 let was = self.data.remove(k).is_some();

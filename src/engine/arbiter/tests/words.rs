@@ -18,6 +18,7 @@ pub fn words(cmd: &Cmd) -> SmallVec<[Word; 4]> {
         | Cmd::ExpireAt(k, _)
         | Cmd::Persist(k)
         | Cmd::Restore(k, ..) => smallvec![(*k, Write, whole)],
+        Cmd::Flush(_) => SmallVec::new(),
         Cmd::MSet(pairs) => pairs.iter().map(|(k, _)| (*k, Write, whole)).collect(),
         Cmd::Del(keys) => keys.iter().map(|k| (*k, Delete, whole)).collect(),
         Cmd::Incr(k, _) => smallvec![(*k, Counter, whole)],

@@ -1,0 +1,376 @@
+//! The real binary in a pseudo-terminal, typed as a person types, against real servers: from an empty home to both
+//! links synchronizing, in both languages; mistakes and their mending; every way out leaves the terminal sane.
+
+mod support;
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+use std::{
+    io::{Read, Write},
+    num::NonZeroU16,
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+use support::{Client, Server, secs};
+
+/// What a person would wait for; prechecks and a first copy take some seconds on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn some(n: u16) -> NonZeroU16 {
+    NonZeroU16::new(n).expect("not zero")
+}
+
+/// A console in a pseudo-terminal.
+struct Console {
+    child: Box<dyn Child + Send + Sync>,
+    master: Box<dyn MasterPty + Send>,
+    keys: Box<dyn Write + Send>,
+    screen: Arc<Mutex<vt100::Parser>>,
+    changed: mpsc::Receiver<usize>,
+}
+
+impl Console {
+    fn open(home: &tempfile::TempDir, args: &[&str], env: &[(&str, &str)]) -> Console {
+        let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
+        let pair = native_pty_system().openpty(size).expect("a pseudo-terminal");
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_duplex"));
+        command.args(args);
+        command.env_clear();
+        for (name, value) in
+            [("TERM", "xterm-256color"), ("LANG", "C.UTF-8"), ("HOME", "/tmp"), ("PATH", "/usr/bin:/bin")]
+        {
+            command.env(name, value);
+        }
+        command.env("DUPLEX_HOME", home.path());
+        for (name, value) in env {
+            command.env(name, value);
+        }
+        let child = pair.slave.spawn_command(command).expect("the console");
+        let keys = pair.master.take_writer().expect("a keyboard");
+        let mut reader = pair.master.try_clone_reader().expect("a screen");
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(some(24), some(80), 0)));
+        let (tell, changed) = mpsc::channel();
+        let theirs = screen.clone();
+        thread::spawn(move || {
+            let mut bytes = [0; 8192];
+            while let Ok(n @ 1..) = reader.read(&mut bytes) {
+                theirs.lock().expect("screen").process(&bytes[..n]);
+                if tell.send(n).is_err() {
+                    return;
+                }
+            }
+        });
+        Console { child, master: pair.master, keys, screen, changed }
+    }
+
+    fn text(&self) -> String {
+        self.screen.lock().expect("screen").screen().contents()
+    }
+
+    /// Types text and keys such as `<tab>`, `<pgdn>`, `<ctrl-u>`.
+    fn type_(&mut self, keys: &str) {
+        let mut rest = keys;
+        while let Some(c) = rest.chars().next() {
+            let named = rest.strip_prefix('<').and_then(|r| r.split_once('>'));
+            let bytes: &[u8] = match named.map(|(name, _)| name) {
+                Some("tab") => b"\t",
+                Some("ret") => b"\r",
+                Some("esc") => b"\x1b",
+                Some("up") => b"\x1b[A",
+                Some("down") => b"\x1b[B",
+                Some("pgup") => b"\x1b[5~",
+                Some("pgdn") => b"\x1b[6~",
+                Some("ctrl-u") => b"\x15",
+                Some("ctrl-c") => b"\x03",
+                _ => &rest.as_bytes()[..c.len_utf8()],
+            };
+            self.keys.write_all(bytes).expect("typed");
+            rest = match named {
+                Some((_, after)) => after,
+                None => &rest[c.len_utf8()..],
+            };
+        }
+        self.keys.flush().expect("typed");
+    }
+
+    /// Waits until the screen shows all of the words.
+    #[track_caller]
+    fn shows(&self, words: &[&str]) -> String {
+        self.until(&format!("{words:?}"), |text| words.iter().all(|w| text.contains(w)))
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, good: impl Fn(&str) -> bool) -> String {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let text = self.text();
+            if good(&text) {
+                return text;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if self.changed.recv_timeout(left).is_err() {
+                let text = self.text();
+                assert!(good(&text), "no {what} within {PATIENCE:?}; the screen:\n{text}");
+                return text;
+            }
+        }
+    }
+
+    /// Waits for the end; the exit code.
+    #[track_caller]
+    fn ends(&mut self) -> u32 {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the console's end") {
+                return status.exit_code();
+            }
+            assert!(Instant::now() < end, "the console did not end; the screen:\n{}", self.text());
+            let _ = self.changed.recv_timeout(Duration::from_millis(50));
+        }
+    }
+
+    fn resize(&self, cols: u16, rows: u16) {
+        self.screen.lock().expect("screen").screen_mut().set_size(some(rows), some(cols));
+        self.master.resize(PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }).expect("resized");
+    }
+
+    /// The terminal is as a shell needs it: no alternate screen, cursor shown, no paste or mouse mode.
+    #[track_caller]
+    fn is_sane(&self) {
+        self.until("sane terminal", |_| true);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let parser = self.screen.lock().expect("screen");
+            let s = parser.screen();
+            let sane = !s.alternate_screen()
+                && !s.hide_cursor()
+                && !s.bracketed_paste()
+                && s.mouse_protocol_mode() == vt100::MouseProtocolMode::None;
+            drop(parser);
+            if sane {
+                return;
+            }
+            assert!(Instant::now() < end, "the terminal was left strange");
+            let _ = self.changed.recv_timeout(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A home whose engine is ended with the test.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Home {
+        Home(tempfile::tempdir().expect("a home"))
+    }
+
+    fn engine_pid(&self) -> Option<Pid> {
+        let status = std::process::Command::new(env!("CARGO_BIN_EXE_duplex"))
+            .args(["status", "--json"])
+            .env("DUPLEX_HOME", self.0.path())
+            .output()
+            .ok()?;
+        let json: serde_json::Value = serde_json::from_slice(&status.stdout).ok()?;
+        Some(Pid::from_raw(json["engine_pid"].as_i64()? as i32))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Some(pid) = self.engine_pid() {
+            let _ = kill(pid, Signal::SIGTERM);
+            let end = Instant::now() + PATIENCE;
+            while kill(pid, None).is_ok() && Instant::now() < end {
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+fn server() -> Server {
+    Server::start("redis-7.0", &["--requirepass", "s3cret", "--repl-diskless-sync-delay", "0"])
+}
+
+fn set(client: &mut Client, key: &str, value: &str) {
+    let reply = client.call(&["SET", key, value]);
+    assert!(!reply.is_error(), "SET");
+}
+
+#[test]
+fn from_an_empty_home_to_both_links_in_both_languages() {
+    for (lang, words) in [
+        (
+            "en",
+            [
+                "No sync job yet",
+                "SELECTED",
+                "Both ways",
+                "ready to start",
+                "Start both links",
+                "synchronizing both ways",
+            ],
+        ),
+        ("zh-CN", ["还没有同步作业", "已选择对象", "双向同步", "可以启动", "启动双向同步", "双向同步中"]),
+    ] {
+        let (a, b) = (server(), server());
+        set(&mut a.client(), "before", "1");
+        let home = Home::new();
+        let mut c = Console::open(&home.0, &["--lang", lang], &[]);
+        c.shows(&[words[0]]);
+        c.type_("n");
+        c.shows(&["[ sync-"]);
+        // a wrong password first, then the right one
+        c.type_(&format!(
+            "<tab>{}<tab><tab><tab>wrong<tab><tab><tab>{}<tab><tab><tab>s3cret<pgdn>",
+            a.addr(),
+            b.addr()
+        ));
+        c.shows(&["WRONGPASS", "127.0.0.1 ·"]);
+        c.type_("<ctrl-u>s3cret<pgdn>");
+        c.shows(&[words[1], "db0"]);
+        // back and forth: the answers stay
+        c.type_("<pgup>");
+        c.shows(&[&a.addr(), &b.addr()]);
+        c.type_("<pgdn>");
+        c.shows(&[words[1]]);
+        c.type_("<pgdn>");
+        c.shows(&[words[2]]);
+        c.type_("<pgdn>");
+        c.until("finished precheck", |text| {
+            text.contains("20") && (text.contains("✔ Precheck passed") || text.contains("预检查通过"))
+        });
+        c.type_("W<pgdn>");
+        c.shows(&[words[4], "duplex start"]);
+        c.type_("<pgdn>");
+        c.shows(&[words[5]]);
+
+        set(&mut a.client(), "from-a", "1");
+        set(&mut b.client(), "from-b", "2");
+        support::assert_equal_within(&a, &b, secs(30));
+
+        // detached, the sync goes on; the job file holds no password
+        c.type_("q");
+        assert_eq!(c.ends(), 0);
+        c.is_sane();
+        c.shows(&["duplex"]);
+        set(&mut b.client(), "detached", "3");
+        support::assert_equal_within(&a, &b, secs(30));
+        let jobs = home.0.path().join("config/jobs");
+        let file = std::fs::read_dir(jobs).expect("jobs").next().expect("a job file").expect("entry").path();
+        assert!(!std::fs::read_to_string(file).expect("the job file").contains("s3cret"));
+
+        // attached again, watching only
+        let mut watching = Console::open(&home.0, &["--lang", lang, "--readonly"], &[]);
+        watching.shows(&["sync-"]);
+        watching.type_("x");
+        watching.shows(&["--readonly"]);
+        watching.type_("<ret>");
+        watching.shows(&["backlog", "lag"][..usize::from(lang == "en")]);
+        watching.shows(&["● 同步中", "积压缓冲"][..2 * usize::from(lang != "en")]);
+        watching.type_("q");
+        assert_eq!(watching.ends(), 0);
+    }
+}
+
+#[test]
+fn a_target_that_is_not_empty_is_mended_outside_and_rerun() {
+    let (a, b) = (server(), server());
+    set(&mut b.client(), "user:1", "there");
+    let home = Home::new();
+    let mut c = Console::open(&home.0, &["--lang", "en"], &[]);
+    c.shows(&["No sync job yet"]);
+    c.type_("<ret>");
+    c.shows(&["[ sync-"]);
+    c.type_(&format!("<tab>{}<tab><tab><tab>s3cret<tab><tab><tab>{}<tab><tab><tab>s3cret<pgdn>", a.addr(), b.addr()));
+    c.shows(&["SELECTED"]);
+    // a resize in mid-form loses nothing
+    c.resize(50, 10);
+    c.shows(&["60x15"]);
+    c.resize(80, 24);
+    c.shows(&["SELECTED", "Precheck and block"]);
+    c.type_("<pgdn>");
+    c.shows(&["Both ways"]);
+    c.type_("<pgdn>");
+    c.shows(&["Precheck failed", "✖ Target is empty"]);
+    c.type_("<pgdn>");
+    c.shows(&["Not passed"]);
+    assert!(!b.client().call(&["FLUSHALL"]).is_error());
+    c.type_("f");
+    c.shows(&["✔ Target is empty"]);
+    // left in the middle, the draft is there and is gone on with
+    c.type_("<esc>");
+    c.shows(&["draft, step 4 of 4"]);
+    c.type_("q");
+    assert_eq!(c.ends(), 0);
+    let mut again = Console::open(&home.0, &["--lang", "en"], &[]);
+    again.shows(&["draft, step 4 of 4"]);
+    again.type_("<ret>");
+    again.shows(&[&a.addr(), &b.addr(), "user:password"]);
+    again.type_("<ctrl-c>");
+    again.shows(&["Ctrl-C again"]);
+    again.type_("<ctrl-c>");
+    assert_eq!(again.ends(), 0);
+    again.is_sane();
+}
+
+#[test]
+fn signals_leave_a_sane_terminal() {
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+        let home = Home::new();
+        let mut c = Console::open(&home.0, &["--lang", "en"], &[]);
+        c.shows(&["No sync job yet"]);
+        let pid = c.child.process_id().expect("a process");
+        kill(Pid::from_raw(pid as i32), signal).expect("signalled");
+        c.ends();
+        c.is_sane();
+    }
+}
+
+#[test]
+fn poor_terminals_are_served_or_refused() {
+    let home = Home::new();
+    let mut dumb = Console::open(&home.0, &[], &[("TERM", "dumb")]);
+    assert_eq!(dumb.ends(), 2);
+    dumb.shows(&["TERM"]);
+
+    let mut plain = Console::open(&home.0, &[], &[("LANG", "C"), ("NO_COLOR", "1")]);
+    plain.shows(&["No sync job yet"]);
+    let parser = plain.screen.lock().expect("screen");
+    let screen = parser.screen();
+    assert!(screen.contents().is_ascii());
+    for row in 0..24 {
+        for column in 0..80 {
+            let cell = screen.cell(row, column).expect("a cell");
+            assert_eq!((cell.fgcolor(), cell.bgcolor()), (vt100::Color::Default, vt100::Color::Default));
+        }
+    }
+    drop(parser);
+    plain.type_("q");
+    assert_eq!(plain.ends(), 0);
+}
+
+#[test]
+fn an_engine_that_goes_is_said_and_comes_back() {
+    let home = Home::new();
+    let mut c = Console::open(&home.0, &["--lang", "en"], &[]);
+    c.shows(&["engine ● running"]);
+    let old = home.engine_pid().expect("an engine");
+    kill(old, Signal::SIGKILL).expect("killed");
+    c.shows(&["engine gone", "No engine for"]);
+    c.type_("g");
+    c.shows(&["engine ● running", "restarted"]);
+    assert_ne!(home.engine_pid().expect("an engine"), old);
+    c.type_("q");
+    assert_eq!(c.ends(), 0);
+}

@@ -215,7 +215,13 @@ impl Core {
     pub fn snapshot_read(&mut self, side: Side) {
         self.arbiter.loading(None);
         let serial = self.arbiter.last_serial(side.other());
-        self.snapshot_end[side.index()] = Some(SnapshotEnd { serial, echoed_at: None });
+        // With nothing in flight the last echo has been read already, and no other may come.
+        let peer = side.other();
+        let echoed_at = (self.arbiter.in_flight(peer).0 == 0).then(|| self.decided[peer.index()].offset);
+        if echoed_at.is_some() {
+            self.unsaved[side.index()] = (u64::MAX / 2, true);
+        }
+        self.snapshot_end[side.index()] = Some(SnapshotEnd { serial, echoed_at });
         if self.arbiter.is_one_way() {
             self.snapshot_is_safe(side);
         }

@@ -59,6 +59,17 @@ impl Shared {
         self.core.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Ends a turn under the lock, and wakes the writers that have something to write.
+    pub fn ring(&self, mut core: MutexGuard<'_, Core>) {
+        let ring = std::mem::take(&mut core.ring);
+        drop(core);
+        for (ready, ring) in self.ready.iter().zip(ring) {
+            if ring {
+                ready.notify_one();
+            }
+        }
+    }
+
     /// Wakes the writers of both sites.
     pub fn wake_writers(&self) {
         self.ready[0].notify_one();
@@ -123,6 +134,8 @@ pub struct Core {
     states: HashMap<Token, State>,
     events: EventSink,
     now_ms: u64,
+    /// The writers that have something new to look at.
+    ring: [bool; 2],
 }
 
 impl Core {
@@ -151,12 +164,22 @@ impl Core {
             states: HashMap::new(),
             events,
             now_ms: 1,
+            ring: [false; 2],
         }
     }
 
     /// Nothing waits to be written to a site.
     pub fn out_is_empty(&self, site: Side) -> bool {
         self.out[site.index()].is_empty()
+    }
+
+    /// Stream bytes of the other site were decided that left nothing to write at this one. `real`: there was more in
+    /// them than our own checkpoints.
+    pub fn decided_bytes(&mut self, site: Side, bytes: u64, real: bool) {
+        let unsaved = &mut self.unsaved[site.index()];
+        unsaved.0 += bytes;
+        unsaved.1 |= real;
+        self.ring[site.index()] |= checkpoint_due(*unsaved);
     }
 
     /// To be told at the begin of each turn under the lock.
@@ -172,6 +195,7 @@ impl Core {
     pub fn push(&mut self, site: Side, item: NewItem) {
         let (i, from) = (site.index(), site.other().index());
         self.unsaved[i] = (0, false);
+        self.ring[i] = true;
         self.out[i].push(Item {
             data: item.data,
             commands: item.commands,
@@ -354,6 +378,7 @@ impl Core {
             }
         }
         self.unsaved[site.index()] = (u64::MAX / 2, true);
+        self.ring[site.index()] = true;
     }
 
     fn persist(&mut self, site: Side, db: u32, key: &[u8], number: u64, authority: Side) {
@@ -378,6 +403,16 @@ impl Core {
         let serial = self.arbiter.last_serial(site);
         self.push(site, NewItem { db, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
     }
+}
+
+/// A bare checkpoint is written when so many bytes of the source have been decided without one.
+const CHECKPOINT_BYTES: u64 = 64 << 10;
+/// The same when all of them were our own bare checkpoints, coming back.
+const CHECKPOINT_BYTES_IDLE: u64 = 1 << 20;
+
+/// So much was decided (and something real in it) that it has to be written down, however short ago that was done.
+pub fn checkpoint_due((bytes, real): (u64, bool)) -> bool {
+    bytes >= if real { CHECKPOINT_BYTES } else { CHECKPOINT_BYTES_IDLE }
 }
 
 /// A snapshot that was read to its end.

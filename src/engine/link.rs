@@ -14,6 +14,7 @@ pub mod decide;
 pub mod gauge;
 pub mod loader;
 pub mod rebuild;
+mod run;
 
 use super::apply::control_key::{LoadPhase, Position};
 use super::core::Shared;
@@ -169,10 +170,9 @@ impl Link {
             let mut core = self.s.shared.lock();
             core.set_now(self.s.shared.now_ms());
             let keys = self.s.loader.decide(&mut core).map_err(|e| snapshot_error(address(), &e))?;
-            drop(core);
+            self.s.shared.ring(core);
             self.s.gauge.snapshot_keys.fetch_add(keys, Relaxed);
             self.s.gauge.snapshot_total.store(self.s.loader.keys_total(), Relaxed);
-            self.s.shared.wake_writers();
         }
     }
 
@@ -282,9 +282,9 @@ impl Link {
                 if core.rounds_wait && !core.arbiter.episodes().is_empty() {
                     self.s.shared.settle.notify_one();
                 }
+                self.s.shared.ring(core);
                 turn
             };
-            self.s.shared.wake_writers();
             self.s.gauge.echoes.store(self.s.decider.read.echoes, Relaxed);
             self.tell_what_was_seen();
             match turn {
@@ -300,6 +300,9 @@ impl Link {
     /// Whole-database commands that an operator should know of.
     fn tell_what_was_seen(&mut self) {
         let (now, before) = (self.s.decider.read, std::mem::replace(&mut self.told, self.s.decider.read));
+        if now.whole_database() == before.whole_database() {
+            return;
+        }
         let address = self.s.replica.address();
         let tell = |severity, text: String| {
             self.s.events.emit(Some(self.s.direction), severity, EventKind::FlushSeen, text);

@@ -20,7 +20,7 @@ use crate::engine::arbiter::Verdict;
 use crate::engine::arbiter::class::Class;
 use crate::engine::arbiter::classify::{Effect, classify};
 use crate::engine::arbiter::episode::Cause;
-use crate::engine::core::{NewItem, Shared};
+use crate::engine::core::{NewItem, Shared, checkpoint_due};
 use crate::engine::events::EventSink;
 use crate::engine::link::gauge::{Condition, Gauge};
 use crate::engine::net::{Dialer, NetError, RawStream};
@@ -43,10 +43,7 @@ const COMMANDS: usize = 256;
 const BYTES: usize = 64 << 10;
 /// A connection on which something is due and nothing comes for so long is dead.
 const REPLY_DEADLINE: Duration = Duration::from_secs(30);
-/// A bare checkpoint is written when so many bytes of the source have been decided without one, or after a second.
-const CHECKPOINT_BYTES: u64 = 64 << 10;
-/// The same when all of them were our own bare checkpoints, coming back.
-const CHECKPOINT_BYTES_IDLE: u64 = 1 << 20;
+/// A bare checkpoint is written when enough of the source has been decided without one, or after this time.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(1000);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MOST: Duration = Duration::from_secs(5);
@@ -381,8 +378,7 @@ impl Writer {
         let (bytes, real) = core.unsaved[i];
         let draining = *self.s.order.borrow() == Order::Drain;
         let due = bytes > 0
-            && ((real && (bytes >= CHECKPOINT_BYTES || self.saved.elapsed() >= CHECKPOINT_EVERY || draining))
-                || bytes >= CHECKPOINT_BYTES_IDLE);
+            && (checkpoint_due((bytes, real)) || real && (self.saved.elapsed() >= CHECKPOINT_EVERY || draining));
         // While a snapshot loads there is no position to save.
         if !due || core.phase[self.site.other().index()] == LoadPhase::Loading {
             return None;

@@ -225,9 +225,10 @@ async fn settle(shared: Arc<Shared>) {
             let mut core = shared.lock();
             core.set_now(shared.now_ms());
             let next = core.settle();
-            next.map(|at| at.saturating_sub(core.now_ms()).max(1))
+            let next = next.map(|at| at.saturating_sub(core.now_ms()).max(1));
+            shared.ring(core);
+            next
         };
-        shared.wake_writers();
         let wait = Duration::from_millis(next.unwrap_or(3_600_000));
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

@@ -369,6 +369,8 @@ fn a_swap_of_the_database_that_holds_the_control_keys_breaks_nothing() {
     wait_value(&b, "LLEN list", "1");
     a.client().run("SWAPDB 0 1");
     a.client().run("RPUSH list 2");
+    // A write at the other side that crosses a swap is told of, not settled: here it comes after.
+    wait_value(&b, "LRANGE list 0 -1", "2");
     b.client().run("INCR n");
     assert_equal_within(&a, &b, secs(10));
     duplex.crash();
@@ -378,6 +380,21 @@ fn a_swap_of_the_database_that_holds_the_control_keys_breaks_nothing() {
     duplex.wait_state("synchronizing", secs(20));
     assert_equal_within(&a, &b, secs(10));
     assert_eq!(a.client().run("LRANGE list 0 -1").items().len(), 2);
+}
+
+#[test]
+fn a_write_before_the_swap_arrives_goes_to_the_database_that_was_meant() {
+    let (a, b) = (usual(), usual());
+    let to_b = Proxy::to(b.port);
+    let _duplex = Duplex::synced(&JobSpec::between(a.addr(), to_b.addr()));
+    to_b.delay(Duration::from_millis(150));
+    a.client().run("SWAPDB 0 1");
+    // The swap is on its way to B, which still calls this database 0.
+    b.client().run("INCR n");
+    assert_equal_within(&a, &b, secs(10));
+    let mut at_a = a.client();
+    at_a.run("SELECT 1");
+    assert_eq!(at_a.run("GET n").text(), "1");
 }
 
 #[test]

@@ -115,6 +115,8 @@ pub struct Core {
     pub replied: [Position; 2],
     /// Snapshots of a site that have been read to their end, and are not yet certain to survive a crash.
     pub snapshot_end: [Option<SnapshotEnd>; 2],
+    /// SWAPDBs on their way to a site: what is read from it before their echo was made under the old names.
+    swaps: [VecDeque<(u64, u32, u32)>; 2],
     /// DELs that found nothing: the number of their transaction, the hash of the key.
     fewer: [VecDeque<(u64, u64)>; 2],
     /// A source's transaction is being decided for this site: what is pushed now goes in one of ours.
@@ -152,6 +154,7 @@ impl Core {
             answered: [0; 2],
             replied: [Position::default(); 2],
             snapshot_end: [None; 2],
+            swaps: Default::default(),
             fewer: Default::default(),
             glue: None,
             carry: carry::Carry::default(),
@@ -211,6 +214,27 @@ impl Core {
             telltales: item.telltales,
             glued: self.glue == Some(site),
         });
+    }
+
+    /// A SWAPDB is sent to a site.
+    pub fn swap_sent(&mut self, site: Side, serial: u64, a: u32, b: u32) {
+        self.swaps[site.index()].push_back((serial, a, b));
+    }
+
+    /// The echo of what was sent to a site up to this serial has been read.
+    pub fn swaps_done(&mut self, site: Side, serial: u64) {
+        while self.swaps[site.index()].front().is_some_and(|(s, ..)| *s <= serial) {
+            self.swaps[site.index()].pop_front();
+        }
+    }
+
+    /// What the other site calls a database in which a change was made at this one: it may have swapped before.
+    pub fn db_at_peer(&self, site: Side, db: u32) -> u32 {
+        self.swaps[site.index()].iter().fold(db, |db, &(_, a, b)| match db {
+            d if d == a => b,
+            d if d == b => a,
+            d => d,
+        })
     }
 
     /// A DEL of this key, in this transaction to a site, found nothing.

@@ -11,7 +11,6 @@
 //! writer do.
 
 pub mod decide;
-pub mod gauge;
 pub mod loader;
 pub mod rebuild;
 mod run;
@@ -19,13 +18,13 @@ mod run;
 use super::apply::control_key::{LoadPhase, Position};
 use super::core::Shared;
 use super::events::EventSink;
+use super::gauge::Gauge;
 use super::replica::ReplicaHandle;
 use super::spool::{Item, SpoolError, SpoolReader};
 use crate::model::{Direction, EventKind, Offset, ReplId, Severity, Side};
 use crate::wire::stream::{Batch, Decoder, StreamError};
 use bytes::{Buf, Bytes, BytesMut};
 use decide::{Decider, Turn};
-use gauge::Gauge;
 use loader::{LoadError, Loader};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -22,7 +22,7 @@ use crate::engine::arbiter::classify::{Effect, classify};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::{NewItem, Shared, checkpoint_due};
 use crate::engine::events::EventSink;
-use crate::engine::link::gauge::{Condition, Gauge};
+use crate::engine::gauge::{Condition, Gauge};
 use crate::engine::net::{Dialer, NetError, RawStream};
 use crate::model::{Direction, EventKind, Offset, ReplId, Severity, Side};
 use crate::wire::stream::{Batch, Command, Decoder};
@@ -227,10 +227,8 @@ impl Writer {
 
     /// Dials; on a reconnect makes sure that the old connection is dead and learns what it applied.
     async fn open(&mut self, first: bool) -> Result<Result<RawStream, End>, NetError> {
-        if !first {
-            if let Err(end) = self.reconcile().await? {
-                return Ok(Err(end));
-            }
+        if !first && let Err(end) = self.reconcile().await? {
+            return Ok(Err(end));
         }
         let mut talk = self.s.dialer.conversation(&self.s.address).await?;
         if self.s.envelope.select && self.s.envelope.db != 0 {

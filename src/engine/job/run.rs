@@ -10,7 +10,7 @@ use crate::engine::arbiter::Touch;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::Shared;
-use crate::engine::link::gauge::Gauge;
+use crate::engine::gauge::Gauge;
 use crate::engine::link::{Link, LinkError};
 use crate::engine::replica::{ReplicaHandle, ReplicaState};
 use crate::engine::spool::SpoolReleaser;

@@ -188,6 +188,7 @@ impl Decider {
         if own {
             core.arbiter.echo(self.here, serial, core.now_ms());
             core.forget_deletions(self.here, marker.number);
+            core.swaps_done(self.here, serial);
             let loading = self.here.other().index();
             if let Some(end) = &mut core.snapshot_end[loading]
                 && end.echoed_at.is_none()
@@ -207,7 +208,9 @@ impl Decider {
     /// reached it, so the site has lost what the other still has. `number`: the transaction's, `None` if an earlier
     /// engine sent it.
     fn hidden_deletes(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, number: Option<u64>, serial: u64) {
-        let mut seen: SmallVec<[(u32, &[u8], u64, usize); 4]> = SmallVec::new();
+        // Database, key, hash, and how often it was deleted.
+        type Deleted<'a> = (u32, &'a [u8], u64, usize);
+        let mut seen: SmallVec<[Deleted<'_>; 4]> = SmallVec::new();
         for c in batch.commands(entry) {
             let args = batch.args(c);
             let name = args.get(0).unwrap_or_default();
@@ -260,6 +263,7 @@ impl Decider {
     }
 
     fn single(&mut self, core: &mut Core, batch: &Batch, command: &Command, at: u32, unix_ms: u64) {
+        let command = &Command { db: core.db_at_peer(self.here, command.db), ..*command };
         let args = batch.args(command);
         let spec = command::lookup(&args);
         if let Some(pair) = plain_set(spec, batch, command) {
@@ -456,6 +460,7 @@ impl Decider {
             core.carry_swapped(a, b, self.entry_end.offset.0);
         }
         let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { return };
+        core.swap_sent(self.here.other(), serial, a, b);
         self.sweeping(core, batch.frame(command), None, serial);
         if moved_to.is_some() {
             core.rewrite_notes(self.here.other(), moved_to);

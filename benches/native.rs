@@ -4,7 +4,7 @@
 //! Each measurement is taken in turns (native, ours, native, ours, ...), so that what else the machine does meets both.
 //! `benches/README.md` says how to read the table. `DUPLEX_BENCH_SCALE=0.1` makes everything a tenth as big,
 //! `DUPLEX_BENCH_ROUNDS` sets the turns (3), `DUPLEX_BENCH_SERVER` the server (redis-7.0), `DUPLEX_BENCH_ONLY=native`
-//! leaves ours out.
+//! or `ours` leaves the other out, `DUPLEX_BENCH=snapshots,one_way,two_way,latency` takes some of the measurements.
 
 #[allow(dead_code, unused_imports, reason = "the part of the tests' support that a measurement needs")]
 #[path = "../tests/support"]
@@ -21,10 +21,8 @@ mod support {
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    io::{Read, Write},
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
@@ -32,7 +30,7 @@ use support::{
     compare::key_count,
     duplex::{Duplex, JobSpec},
     load::fill,
-    resp::Client,
+    resp::{Client, Reply, encode},
     server::Server,
     wait::{until, wait_for},
 };
@@ -68,10 +66,10 @@ fn cpu(pid: u32) -> f64 {
     (fields[11].parse::<f64>().expect("utime") + fields[12].parse::<f64>().expect("stime")) / 100.0
 }
 
-/// Resident memory of a process in MiB.
-fn resident(pid: u32) -> f64 {
+/// The most memory a process has had resident since it began, in MiB.
+fn peak(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("VmHWM");
     line.trim().trim_end_matches("kB").trim().parse::<f64>().expect("kilobytes") / 1024.0
 }
 
@@ -91,10 +89,6 @@ impl Site {
             Way::Native => {
                 began = Instant::now();
                 b.client().run(&format!("REPLICAOF 127.0.0.1 {}", a.port));
-                wait_for("the replica is up", LIMIT, || match b.info("replication", "master_link_status") {
-                    Some(s) if s == "up" => Ok(()),
-                    other => Err(format!("{other:?}")),
-                });
                 None
             }
             Way::Ours => {
@@ -103,16 +97,19 @@ impl Site {
                 duplex.engine();
                 began = Instant::now();
                 duplex.start_job();
-                duplex.wait_state("synchronizing", LIMIT);
                 Some(duplex)
             }
         };
-        // Control keys come on top of those of the source.
-        wait_for("all keys are there", LIMIT, || match key_count(&b) {
-            n if n >= keys => Ok(()),
-            n => Err(format!("{n} of {keys}")),
+        // Control keys come on top of those of the source; a replica that loads gives errors.
+        let mut client = b.client();
+        wait_for("all keys are there", LIMIT, || match client.call(&["DBSIZE"]) {
+            Reply::Int(n) if n as u64 >= keys => Ok(()),
+            other => Err(format!("{other:?} of {keys}")),
         });
         let took = began.elapsed().as_secs_f64();
+        if let Some(duplex) = &duplex {
+            duplex.wait_state("synchronizing", LIMIT);
+        }
         // A replica's stream may start late; what follows measures it, not its start.
         a.client().run("SET warm:last done");
         arrived(&b, "warm");
@@ -125,24 +122,35 @@ impl Site {
     }
 }
 
-/// Writes `n` SETs of 100 bytes over four connections, 500 in a pipeline.
+/// Writes `n` SETs of 100 bytes over four connections, 500 in a pipeline. What is sent is made beforehand and replies are
+/// counted by their bytes, so that the load takes little of the processors that it shares with what it loads.
 fn blast(server: &Server, prefix: &str, n: u64) {
     const CONNECTIONS: u64 = 4;
+    const PIPELINE: u64 = 500;
+    /// Different pipelines of each connection, in turn.
+    const PIPELINES: u64 = 100;
+    const REPLY: usize = b"+OK\r\n".len();
     let value = [b'x'; 100];
     thread::scope(|s| {
         for c in 0..CONNECTIONS {
             s.spawn(move || {
-                let mut client = server.client();
-                for chunk in 0..n / CONNECTIONS / 500 {
-                    for i in 0..500 {
-                        let key = format!("{prefix}:{c}:{}", (chunk * 500 + i) % 250_000);
-                        client.queue(&[b"SET".as_slice(), key.as_bytes(), &value]);
-                    }
-                    client.flush().expect("send");
-                    for _ in 0..500 {
-                        client.read().expect("a reply");
-                    }
+                let pipelines: Vec<Vec<u8>> = (0..PIPELINES.min(n / CONNECTIONS / PIPELINE))
+                    .map(|p| {
+                        let mut out = Vec::new();
+                        for i in 0..PIPELINE {
+                            let key = format!("{prefix}:{c}:{:06}", p * PIPELINE + i);
+                            encode(&mut out, &[b"SET".as_slice(), key.as_bytes(), &value]);
+                        }
+                        out
+                    })
+                    .collect();
+                let (mut replies, mut to) = server.client().into_parts();
+                let mut answer = [0; REPLY * PIPELINE as usize];
+                for chunk in 0..n / CONNECTIONS / PIPELINE {
+                    to.write_all(&pipelines[(chunk % PIPELINES) as usize]).expect("send");
+                    replies.read_exact(&mut answer).expect("replies");
                 }
+                assert!(answer.starts_with(b"+OK\r\n"), "{}", answer.escape_ascii());
             });
         }
     });
@@ -204,7 +212,7 @@ fn snapshots(way: Way, results: &mut Results) {
         let (site, took) = Site::connect(way, a, b, false);
         results.add(place, name, "keys/s", way, keys as f64 / took);
         if let (Some(duplex), false) = (&site.duplex, mixed) {
-            results.add(12, "memory after the first copy", "MiB", way, resident(duplex.engine_pid()));
+            results.add(12, "peak memory of the engine, first copy", "MiB", way, peak(duplex.engine_pid()));
         }
     }
 }
@@ -223,6 +231,9 @@ fn one_way(way: Way, results: &mut Results) {
     results.add(8, "CPU of both servers, one way", "s per million", way, (used[0] + used[1]) / million);
     if let Some(engine) = used.get(2) {
         results.add(9, "CPU of the engine, one way", "s per million", way, engine / million);
+    }
+    if let Some(duplex) = &site.duplex {
+        results.add(14, "peak memory of the engine, one way", "MiB", way, peak(duplex.engine_pid()));
     }
 }
 
@@ -258,16 +269,20 @@ fn two_way(way: Way, results: &mut Results) {
             });
             results.add(3, "stream, both ways together", "changes/s", way, total / began.elapsed().as_secs_f64());
             results.add(10, "CPU of the engine, both ways", "s per million", way, (cpu(pid) - before) / total * 1e6);
-            results.add(13, "memory after the stream, both ways", "MiB", way, resident(pid));
+            results.add(13, "peak memory of the engine, both ways", "MiB", way, peak(pid));
         }
     }
 }
 
+/// 200 writes a second at one side; the other tells of each by a keyspace event, so that nobody has to ask.
 fn latency(way: Way, results: &mut Results) {
     let (site, _) = Site::connect(way, server(), server(), true);
     let writes = scaled(2_000) as usize;
-    let (sent, done) = (Mutex::new(Vec::<Instant>::with_capacity(writes)), AtomicBool::new(false));
+    let sent = Mutex::new(Vec::<Instant>::with_capacity(writes));
     let mut seen: Vec<f64> = Vec::with_capacity(writes);
+    site.b.client().run("CONFIG SET notify-keyspace-events E$");
+    let mut events = site.b.client();
+    events.run("SUBSCRIBE __keyevent@0__:set");
     thread::scope(|s| {
         s.spawn(|| {
             let mut client: Client = site.a.client();
@@ -275,20 +290,17 @@ fn latency(way: Way, results: &mut Results) {
             for i in 0..writes {
                 until(began + Duration::from_millis(5) * i as u32);
                 sent.lock().expect("the times").push(Instant::now());
-                client.run(&format!("SET clock {i}"));
+                client.run(&format!("SET clock:{i} x"));
             }
-            done.store(true, Ordering::SeqCst);
         });
-        // The reader asks without a pause: what it measures includes one round trip to the other side.
-        let (mut client, mut next, began) = (site.b.client(), 0, Instant::now());
-        while next < writes && began.elapsed() < LIMIT {
-            let Ok(value) = client.run("GET clock").text().parse::<usize>() else { continue };
+        while seen.len() < writes {
+            let event = events.read().expect("an event of each write");
             let now = Instant::now();
-            let sent = sent.lock().expect("the times");
-            while next <= value && next < sent.len() {
-                seen.push(now.duration_since(sent[next]).as_secs_f64() * 1e3);
-                next += 1;
-            }
+            let Some(i) = event.items().get(2).and_then(|k| k.text().strip_prefix("clock:")?.parse::<usize>().ok())
+            else {
+                continue;
+            };
+            seen.push(now.duration_since(sent.lock().expect("the times")[i]).as_secs_f64() * 1e3);
         }
     });
     seen.sort_by(f64::total_cmp);
@@ -297,18 +309,29 @@ fn latency(way: Way, results: &mut Results) {
     }
     if let Some(duplex) = &site.duplex {
         let (before, began) = (cpu(duplex.engine_pid()), Instant::now());
-        until(began + Duration::from_secs(10));
+        until(began + Duration::from_secs(20));
         let share = (cpu(duplex.engine_pid()) - before) / began.elapsed().as_secs_f64() * 100.0;
         results.add(11, "CPU of the engine, idle", "% of a core", way, share);
     }
 }
 
+type Measure = fn(Way, &mut Results);
+
 fn main() {
-    let only_native = std::env::var("DUPLEX_BENCH_ONLY").is_ok_and(|v| v == "native");
-    let ways: &[Way] = if only_native { &[Way::Native] } else { &[Way::Native, Way::Ours] };
+    let ways: &[Way] = match std::env::var("DUPLEX_BENCH_ONLY").as_deref() {
+        Ok("native") => &[Way::Native],
+        Ok("ours") => &[Way::Ours],
+        _ => &[Way::Native, Way::Ours],
+    };
+    let wanted = std::env::var("DUPLEX_BENCH").ok();
+    let measures: [(&str, Measure); 4] =
+        [("snapshots", snapshots), ("one_way", one_way), ("two_way", two_way), ("latency", latency)];
     let mut results = Results::default();
     for _ in 0..setting("DUPLEX_BENCH_ROUNDS", 3.0) as u32 {
-        for measure in [snapshots, one_way, two_way, latency] {
+        for (name, measure) in &measures {
+            if wanted.as_ref().is_some_and(|w| !w.split(',').any(|w| w == *name)) {
+                continue;
+            }
             for way in ways {
                 measure(*way, &mut results);
             }

@@ -11,6 +11,7 @@ pub mod conflicts;
 pub mod core;
 pub mod events;
 pub mod fence;
+pub mod gauge;
 pub mod history;
 pub mod job;
 pub mod link;

@@ -22,8 +22,9 @@ const TUI_OF_CONTROL: [&str; 4] = ["client", "protocol", "Client", "ClientError"
 /// Parts of the engine that know each other's types only through what `link` passes along.
 const SEPARATE: [&str; 5] = ["replica", "spool", "snapshot", "arbiter", "apply"];
 
-/// And the one that may: a replica's bytes go straight into its spool.
-const ALONG_THE_ARROW: [(&str, &str); 1] = [("replica", "spool")];
+/// And those that may, along the arrows of the picture: a replica's bytes go straight into its spool; what is applied
+/// carries the arbiter's tokens, and its replies are told to the arbiter.
+const ALONG_THE_ARROW: [(&str, &str); 2] = [("replica", "spool"), ("apply", "arbiter")];
 
 /// Crates that belong to one room.
 const OWNED: [(&str, &[&str]); 2] = [("tui", &["ratatui", "crossterm", "tui_input"]), ("cli", &["clap", "anyhow"])];

@@ -11,10 +11,14 @@ const KEPT: usize = 1000;
 /// Keys whose conflicts are counted; when more conflict, the rarest half is forgotten.
 const COUNTED: usize = 2000;
 
+/// A database and a key in it.
+type Place = (u32, Box<[u8]>);
+
 #[derive(Debug, Default)]
 pub struct ConflictLog {
     settled: VecDeque<ConflictRecord>,
-    hot: HashMap<(u32, Box<[u8]>), (u64, u64)>,
+    /// Conflicts and rounds of a key.
+    hot: HashMap<Place, (u64, u64)>,
     opened_ms: HashMap<u64, u64>,
     /// Unix time of the job clock's zero, in milliseconds.
     epoch_ms: u64,

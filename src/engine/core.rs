@@ -59,6 +59,17 @@ impl Shared {
         self.core.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Ends a turn under the lock, and wakes the writers that have something to write.
+    pub fn ring(&self, mut core: MutexGuard<'_, Core>) {
+        let ring = std::mem::take(&mut core.ring);
+        drop(core);
+        for (ready, ring) in self.ready.iter().zip(ring) {
+            if ring {
+                ready.notify_one();
+            }
+        }
+    }
+
     /// Wakes the writers of both sites.
     pub fn wake_writers(&self) {
         self.ready[0].notify_one();
@@ -104,6 +115,8 @@ pub struct Core {
     pub replied: [Position; 2],
     /// Snapshots of a site that have been read to their end, and are not yet certain to survive a crash.
     pub snapshot_end: [Option<SnapshotEnd>; 2],
+    /// SWAPDBs on their way to a site: what is read from it before their echo was made under the old names.
+    swaps: [VecDeque<(u64, u32, u32)>; 2],
     /// DELs that found nothing: the number of their transaction, the hash of the key.
     fewer: [VecDeque<(u64, u64)>; 2],
     /// A source's transaction is being decided for this site: what is pushed now goes in one of ours.
@@ -123,6 +136,8 @@ pub struct Core {
     states: HashMap<Token, State>,
     events: EventSink,
     now_ms: u64,
+    /// The writers that have something new to look at.
+    ring: [bool; 2],
 }
 
 impl Core {
@@ -139,6 +154,7 @@ impl Core {
             answered: [0; 2],
             replied: [Position::default(); 2],
             snapshot_end: [None; 2],
+            swaps: Default::default(),
             fewer: Default::default(),
             glue: None,
             carry: carry::Carry::default(),
@@ -151,12 +167,22 @@ impl Core {
             states: HashMap::new(),
             events,
             now_ms: 1,
+            ring: [false; 2],
         }
     }
 
     /// Nothing waits to be written to a site.
     pub fn out_is_empty(&self, site: Side) -> bool {
         self.out[site.index()].is_empty()
+    }
+
+    /// Stream bytes of the other site were decided that left nothing to write at this one. `real`: there was more in
+    /// them than our own checkpoints.
+    pub fn decided_bytes(&mut self, site: Side, bytes: u64, real: bool) {
+        let unsaved = &mut self.unsaved[site.index()];
+        unsaved.0 += bytes;
+        unsaved.1 |= real;
+        self.ring[site.index()] |= checkpoint_due(*unsaved);
     }
 
     /// To be told at the begin of each turn under the lock.
@@ -172,6 +198,7 @@ impl Core {
     pub fn push(&mut self, site: Side, item: NewItem) {
         let (i, from) = (site.index(), site.other().index());
         self.unsaved[i] = (0, false);
+        self.ring[i] = true;
         self.out[i].push(Item {
             data: item.data,
             commands: item.commands,
@@ -187,6 +214,27 @@ impl Core {
             telltales: item.telltales,
             glued: self.glue == Some(site),
         });
+    }
+
+    /// A SWAPDB is sent to a site.
+    pub fn swap_sent(&mut self, site: Side, serial: u64, a: u32, b: u32) {
+        self.swaps[site.index()].push_back((serial, a, b));
+    }
+
+    /// The echo of what was sent to a site up to this serial has been read.
+    pub fn swaps_done(&mut self, site: Side, serial: u64) {
+        while self.swaps[site.index()].front().is_some_and(|(s, ..)| *s <= serial) {
+            self.swaps[site.index()].pop_front();
+        }
+    }
+
+    /// What the other site calls a database in which a change was made at this one: it may have swapped before.
+    pub fn db_at_peer(&self, site: Side, db: u32) -> u32 {
+        self.swaps[site.index()].iter().fold(db, |db, &(_, a, b)| match db {
+            d if d == a => b,
+            d if d == b => a,
+            d => d,
+        })
     }
 
     /// A DEL of this key, in this transaction to a site, found nothing.
@@ -213,7 +261,13 @@ impl Core {
     pub fn snapshot_read(&mut self, side: Side) {
         self.arbiter.loading(None);
         let serial = self.arbiter.last_serial(side.other());
-        self.snapshot_end[side.index()] = Some(SnapshotEnd { serial, echoed_at: None });
+        // With nothing in flight the last echo has been read already, and no other may come.
+        let peer = side.other();
+        let echoed_at = (self.arbiter.in_flight(peer).0 == 0).then(|| self.decided[peer.index()].offset);
+        if echoed_at.is_some() {
+            self.unsaved[side.index()] = (u64::MAX / 2, true);
+        }
+        self.snapshot_end[side.index()] = Some(SnapshotEnd { serial, echoed_at });
         if self.arbiter.is_one_way() {
             self.snapshot_is_safe(side);
         }
@@ -348,6 +402,7 @@ impl Core {
             }
         }
         self.unsaved[site.index()] = (u64::MAX / 2, true);
+        self.ring[site.index()] = true;
     }
 
     fn persist(&mut self, site: Side, db: u32, key: &[u8], number: u64, authority: Side) {
@@ -372,6 +427,16 @@ impl Core {
         let serial = self.arbiter.last_serial(site);
         self.push(site, NewItem { db, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
     }
+}
+
+/// A bare checkpoint is written when so many bytes of the source have been decided without one.
+const CHECKPOINT_BYTES: u64 = 64 << 10;
+/// The same when all of them were our own bare checkpoints, coming back.
+const CHECKPOINT_BYTES_IDLE: u64 = 1 << 20;
+
+/// So much was decided (and something real in it) that it has to be written down, however short ago that was done.
+pub fn checkpoint_due((bytes, real): (u64, bool)) -> bool {
+    bytes >= if real { CHECKPOINT_BYTES } else { CHECKPOINT_BYTES_IDLE }
 }
 
 /// A snapshot that was read to its end.

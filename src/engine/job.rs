@@ -20,7 +20,7 @@ mod watch;
 
 use super::events::EventSink;
 use super::net::NetError;
-use crate::model::{ConflictRecord, EventKind, HotKey, Job, JobId, JobStatus, Severity};
+use crate::model::{ConflictRecord, Direction, EventKind, HotKey, Job, JobId, JobStatus, Severity};
 use attach::AttachOptions;
 use run::{Run, RunEnd};
 use std::path::PathBuf;
@@ -46,29 +46,29 @@ pub struct JobError {
     pub remedy: String,
     /// Trying again may help: nobody has to change anything.
     pub passing: bool,
-    /// The position is lost: nothing but a new copy mends it.
-    pub needs_copy: bool,
+    /// This direction's position is lost: nothing but a new copy mends it.
+    pub needs_copy: Option<Direction>,
 }
 
 impl JobError {
     pub fn lasting(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        JobError { what: what.into(), remedy: remedy.into(), passing: false, needs_copy: false }
+        JobError { what: what.into(), remedy: remedy.into(), passing: false, needs_copy: None }
     }
 
-    /// The position is lost.
-    pub fn needs_copy(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        JobError { needs_copy: true, ..JobError::lasting(what, remedy) }
+    /// A direction's position is lost.
+    pub fn needs_copy(direction: Direction, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        JobError { needs_copy: Some(direction), ..JobError::lasting(what, remedy) }
     }
 
     pub fn passing(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        JobError { what: what.into(), remedy: remedy.into(), passing: true, needs_copy: false }
+        JobError { what: what.into(), remedy: remedy.into(), passing: true, needs_copy: None }
     }
 }
 
 impl From<NetError> for JobError {
     fn from(e: NetError) -> Self {
         let (what, remedy) = e.parts();
-        JobError { what, remedy, passing: !e.needs_a_person(), needs_copy: false }
+        JobError { what, remedy, passing: !e.needs_a_person(), needs_copy: None }
     }
 }
 
@@ -186,10 +186,17 @@ async fn begin(inner: &Arc<Inner>, options: AttachOptions) -> Result<Arc<Run>, J
         Err(e) if e.what == attach::UNKNOWN_DB => {
             attach::attach(&inner.context, AttachOptions { reverse_full: true, ..options }, limits).await
         }
-        Err(e) if e.needs_copy && inner.context.job.policy.allow_resnapshot && !options.resnapshot => {
-            let text = format!("{}; the job's policy allows a new copy, which begins now", e.what);
-            inner.context.events.emit(None, Severity::Warning, EventKind::FullResync, text);
-            attach::attach(&inner.context, AttachOptions { resnapshot: true, ..options }, limits).await
+        Err(e) if allows_copy(inner, &e) => {
+            // The other direction may turn out to be lost as well.
+            let again = options.without(e.needs_copy);
+            tell_copy(inner, &e);
+            match attach::attach(&inner.context, again, limits).await {
+                Err(e) if allows_copy(inner, &e) && again != again.without(e.needs_copy) => {
+                    tell_copy(inner, &e);
+                    attach::attach(&inner.context, again.without(e.needs_copy), limits).await
+                }
+                other => other,
+            }
         }
         other => other,
     }?;
@@ -198,6 +205,19 @@ async fn begin(inner: &Arc<Inner>, options: AttachOptions) -> Result<Arc<Run>, J
     state.run = Some(run.clone());
     state.waiting = None;
     Ok(run)
+}
+
+/// The position is lost, and the job's policy allows a new copy.
+fn allows_copy(inner: &Inner, error: &JobError) -> bool {
+    error.needs_copy.is_some() && inner.context.job.policy.allow_resnapshot
+}
+
+fn tell_copy(inner: &Inner, error: &JobError) {
+    let text = format!(
+        "{}; the job's policy allows a new copy, which begins now: compare both sides with duplex verify afterwards",
+        error.what
+    );
+    inner.context.events.emit(error.needs_copy, Severity::Warning, EventKind::FullResync, text);
 }
 
 /// Follows one run after the other until the job is halted or has failed.
@@ -217,8 +237,8 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
         inner.state().last = Some(status::of(&inner));
         run.abort();
         let error = match end {
-            RunEnd::Failed(error) if error.needs_copy && inner.context.job.policy.allow_resnapshot => {
-                options.resnapshot = true;
+            RunEnd::Failed(error) if allows_copy(&inner, &error) => {
+                options = options.without(error.needs_copy);
                 error
             }
             RunEnd::Failed(error) => {

@@ -11,21 +11,21 @@
 //! writer do.
 
 pub mod decide;
-pub mod gauge;
 pub mod loader;
 pub mod peer;
 pub mod rebuild;
+mod run;
 
 use super::apply::control_key::{LoadPhase, Position};
 use super::core::Shared;
 use super::events::EventSink;
+use super::gauge::Gauge;
 use super::replica::ReplicaHandle;
 use super::spool::{Item, SpoolError, SpoolReader};
 use crate::model::{Direction, EventKind, Offset, ReplId, Severity, Side};
 use crate::wire::stream::{Batch, Decoder, StreamError};
 use bytes::{Buf, Bytes, BytesMut};
 use decide::{Decider, Turn};
-use gauge::Gauge;
 use loader::{LoadError, Loader};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -177,11 +177,10 @@ impl Link {
             let mut core = self.s.shared.lock();
             core.set_now(self.s.shared.now_ms());
             let keys = self.s.loader.decide(&mut core).map_err(|e| snapshot_error(address(), &e))?;
-            drop(core);
+            self.s.shared.ring(core);
             self.s.gauge.snapshot_keys.fetch_add(keys, Relaxed);
             self.s.gauge.snapshot_bytes.store(self.s.loader.bytes(), Relaxed);
             self.s.gauge.snapshot_total.store(self.s.loader.keys_total(), Relaxed);
-            self.s.shared.wake_writers();
         }
     }
 
@@ -291,9 +290,9 @@ impl Link {
                 if core.rounds_wait && !core.arbiter.episodes().is_empty() {
                     self.s.shared.settle.notify_one();
                 }
+                self.s.shared.ring(core);
                 turn
             };
-            self.s.shared.wake_writers();
             self.s.gauge.echoes.store(self.s.decider.read.echoes, Relaxed);
             self.tell_what_was_seen();
             match turn {
@@ -309,6 +308,9 @@ impl Link {
     /// Whole-database commands that an operator should know of.
     fn tell_what_was_seen(&mut self) {
         let (now, before) = (self.s.decider.read, std::mem::replace(&mut self.told, self.s.decider.read));
+        if now.whole_database() == before.whole_database() {
+            return;
+        }
         let address = self.s.replica.address();
         let tell = |severity, text: String| {
             self.s.events.emit(Some(self.s.direction), severity, EventKind::FlushSeen, text);

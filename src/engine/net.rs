@@ -191,6 +191,11 @@ fn expect_ok(address: &str, doing: &str, answer: Token) -> Result<(), NetError> 
     }
 }
 
+/// A bare TCP connection on which nothing has been said: for a look at who answers there. The deadline is the caller's.
+pub async fn knock(address: &str) -> std::io::Result<TcpStream> {
+    TcpStream::connect(address).await
+}
+
 /// No delay for small writes; a peer that vanished without a word is noticed within about a minute.
 fn prepare(tcp: &TcpStream) -> std::io::Result<()> {
     tcp.set_nodelay(true)?;

@@ -21,8 +21,13 @@ const PART: usize = 64 << 10;
 pub enum Transfer {
     /// In parts, in this order: one as a rule; a big value is several, of which a reader may see the first without the
     /// last, since all at once would hold the site up.
-    Commands { parts: Vec<(Bytes, u32)>, lost: Vec<Lost> },
-    Impossible { why: String },
+    Commands {
+        parts: Vec<(Bytes, u32)>,
+        lost: Vec<Lost>,
+    },
+    Impossible {
+        why: String,
+    },
 }
 
 /// What replaces the key at the site by this state; a DEL where there is none.

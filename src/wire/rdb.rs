@@ -21,7 +21,9 @@ mod stream;
 mod walk;
 mod ziplist;
 
+use crate::wire::lzf;
 use bytes::Bytes;
+use std::borrow::Cow;
 use thiserror::Error;
 
 pub use reader::Reader;
@@ -72,6 +74,21 @@ pub struct KeyEntry {
     pub idle: Option<u64>,
     /// LFU counter (under an LFU policy).
     pub freq: Option<u8>,
+}
+
+impl KeyEntry {
+    /// The text of a string of at most so many bytes: as it stands, from a number, or unpacked. `None` for any other
+    /// value, and where the text can't be had.
+    pub fn text(&self, most: usize) -> Option<Cow<'_, [u8]>> {
+        if self.kind != kind::STRING {
+            return None;
+        }
+        match walk::text(&self.value, &mut 0, most).ok()? {
+            walk::Text::Plain(range) => self.value.get(range).map(Cow::Borrowed),
+            walk::Text::Int(n) => Some(Cow::Owned(n.to_string().into_bytes())),
+            walk::Text::Lzf(range, size) => lzf::decompress(self.value.get(range)?, size).ok().map(Cow::Owned),
+        }
+    }
 }
 
 /// What a stream consists of, in its order.

@@ -1,6 +1,6 @@
 //! The rate that an operator allows: changes and bytes a second, adjustable while running.
 
-use crate::engine::link::gauge::Gauge;
+use crate::engine::gauge::Gauge;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -64,6 +64,11 @@ pub struct Item {
 }
 
 impl Item {
+    /// Of the replies to its commands only errors tell anything.
+    pub fn is_plain(&self) -> bool {
+        self.telltales.is_empty() && !self.is_token()
+    }
+
     /// A transaction ends behind a token: its state has to be the last thing in it.
     pub fn is_token(&self) -> bool {
         matches!(self.kind, ItemKind::Ask(_))

@@ -1,6 +1,6 @@
 //! Replies to transactions, matched to their items. Sans-IO: bytes go in, transactions that were answered come out.
 
-use super::outbox::ItemKind;
+use super::outbox::{Item, ItemKind};
 use super::transaction::{Outcome, Transaction};
 use crate::engine::arbiter::Token;
 use crate::engine::arbiter::classify::Reveals;
@@ -68,6 +68,13 @@ impl Replies {
         findings: &mut Vec<Finding>,
     ) -> Result<Option<usize>, ReplyError> {
         let place = window.iter().position(|t| t.outcome == Outcome::Pending);
+        if let Some(transaction) = place.and_then(|p| window.get(p)) {
+            // By far the most replies say the same.
+            for same in [&b"+OK\r\n"[..], b"+QUEUED\r\n"] {
+                let left = (transaction.queued + 1).saturating_sub(self.seen);
+                self.seen += self.reader.skip(same, left as usize) as u32;
+            }
+        }
         while let Some(reply) = self.reader.next_reply()? {
             let Some(transaction) = place.and_then(|p| window.get_mut(p)) else { return Err(ReplyError::Unasked) };
             // MULTI and each queued command answer before EXEC does.
@@ -88,7 +95,11 @@ impl Replies {
             let first = self.error.take();
             match reply {
                 Reply::Array(elements) if first.is_none() => {
-                    look_through(transaction, elements, findings);
+                    // Errors and nil have a minus sign.
+                    let plain = transaction.items.iter().all(Item::is_plain);
+                    if !plain || memchr::memchr(b'-', elements.as_bytes()).is_some() {
+                        look_through(transaction, elements, findings);
+                    }
                     transaction.outcome = Outcome::Applied;
                 }
                 Reply::Error(e) => {

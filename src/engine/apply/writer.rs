@@ -20,9 +20,9 @@ use crate::engine::arbiter::Verdict;
 use crate::engine::arbiter::class::Class;
 use crate::engine::arbiter::classify::{Effect, classify};
 use crate::engine::arbiter::episode::Cause;
-use crate::engine::core::{NewItem, Shared};
+use crate::engine::core::{NewItem, Shared, checkpoint_due};
 use crate::engine::events::EventSink;
-use crate::engine::link::gauge::{Condition, Gauge};
+use crate::engine::gauge::{Condition, Gauge};
 use crate::engine::net::{Dialer, NetError, RawStream};
 use crate::model::{Direction, EventKind, Offset, ReplId, Severity, Side};
 use crate::wire::stream::{Batch, Command, Decoder};
@@ -43,10 +43,7 @@ const COMMANDS: usize = 256;
 const BYTES: usize = 64 << 10;
 /// A connection on which something is due and nothing comes for so long is dead.
 const REPLY_DEADLINE: Duration = Duration::from_secs(30);
-/// A bare checkpoint is written when so many bytes of the source have been decided without one, or after a second.
-const CHECKPOINT_BYTES: u64 = 64 << 10;
-/// The same when all of them were our own bare checkpoints, coming back.
-const CHECKPOINT_BYTES_IDLE: u64 = 1 << 20;
+/// A bare checkpoint is written when enough of the source has been decided without one, or after this time.
 const CHECKPOINT_EVERY: Duration = Duration::from_millis(1000);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MOST: Duration = Duration::from_secs(5);
@@ -230,10 +227,8 @@ impl Writer {
 
     /// Dials; on a reconnect makes sure that the old connection is dead and learns what it applied.
     async fn open(&mut self, first: bool) -> Result<Result<RawStream, End>, NetError> {
-        if !first {
-            if let Err(end) = self.reconcile().await? {
-                return Ok(Err(end));
-            }
+        if !first && let Err(end) = self.reconcile().await? {
+            return Ok(Err(end));
         }
         let mut talk = self.s.dialer.conversation(&self.s.address).await?;
         if self.s.envelope.select && self.s.envelope.db != 0 {
@@ -381,8 +376,7 @@ impl Writer {
         let (bytes, real) = core.unsaved[i];
         let draining = *self.s.order.borrow() == Order::Drain;
         let due = bytes > 0
-            && ((real && (bytes >= CHECKPOINT_BYTES || self.saved.elapsed() >= CHECKPOINT_EVERY || draining))
-                || bytes >= CHECKPOINT_BYTES_IDLE);
+            && (checkpoint_due((bytes, real)) || real && (self.saved.elapsed() >= CHECKPOINT_EVERY || draining));
         // While a snapshot loads there is no position to save.
         if !due || core.phase[self.site.other().index()] == LoadPhase::Loading {
             return None;

@@ -5,7 +5,7 @@
 
 use super::class::{Class, Part};
 use super::{Arbiter, Touch};
-use crate::wire::command::{self, Argv, Kind, WholeDatabase};
+use crate::wire::command::{self, Argv, Kind, Spec, WholeDatabase};
 use smallvec::SmallVec;
 
 /// What one command is to the arbiter.
@@ -38,9 +38,14 @@ pub enum Reveals {
 
 /// Classifies one command that ran in `db`.
 pub fn classify<'a>(arbiter: &Arbiter, db: u32, argv: &'a (impl Argv + ?Sized)) -> Effect<'a> {
+    classify_as(command::lookup(argv), arbiter, db, argv)
+}
+
+/// The same, for a caller that has looked the command up already.
+pub fn classify_as<'a>(spec: Option<&Spec>, arbiter: &Arbiter, db: u32, argv: &'a (impl Argv + ?Sized)) -> Effect<'a> {
     let touch =
         |db: u32, key: &'a [u8], class: Class, part: Part| Touch { db, key, hash: arbiter.hash(db, key), class, part };
-    let Some(spec) = command::lookup(argv) else {
+    let Some(spec) = spec else {
         // A module's command that we don't know: nearly all name their key first.
         return match argv.argc() {
             0 | 1 => Effect::Pass,
@@ -115,10 +120,10 @@ pub fn classify<'a>(arbiter: &Arbiter, db: u32, argv: &'a (impl Argv + ?Sized)) 
     }
 }
 
-/// Which reply tells that the target held something else than the source, where no error does.
-pub fn reveals(argv: &(impl Argv + ?Sized)) -> Option<Reveals> {
-    match command::lookup(argv)?.name {
-        "del" | "unlink" => Some(Reveals::Fewer(argv.argc() as u32 - 1)),
+/// Which reply tells that the target held something else than the source, where no error does. `argc`: of the command.
+pub fn reveals(spec: &Spec, argc: usize) -> Option<Reveals> {
+    match spec.name {
+        "del" | "unlink" => Some(Reveals::Fewer(argc as u32 - 1)),
         "pexpireat" | "expireat" | "expire" | "pexpire" | "persist" | "smove" | "move" | "renamenx" | "lpushx"
         | "rpushx" | "linsert" | "copy" | "msetnx" | "setnx" | "hsetnx" => Some(Reveals::Zero),
         "lpop" | "rpop" | "lmove" | "rpoplpush" | "spop" | "getset" | "lmpop" | "zmpop" => Some(Reveals::Nil),

@@ -13,8 +13,8 @@ use crate::engine::arbiter::episode::Cause;
 use crate::engine::conflicts::ConflictLog;
 use crate::engine::core::{Core, Shared, SiteFacts, own_prefix};
 use crate::engine::fence;
+use crate::engine::gauge::Gauge;
 use crate::engine::link::decide::{Decider, DeciderSetup};
-use crate::engine::link::gauge::Gauge;
 use crate::engine::link::loader::Loader;
 use crate::engine::link::peer::Peer;
 use crate::engine::link::rebuild::Span;
@@ -35,12 +35,23 @@ pub const UNKNOWN_DB: &str = "the stream does not say which database it is in";
 /// The streams' names as they are now, by site.
 pub type ReplIds = Arc<[RwLock<Option<ReplId>>; 2]>;
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AttachOptions {
-    /// Take a new forward snapshot, whatever the control keys say.
-    pub resnapshot: bool,
+    /// Directions whose position is lost, whatever the control keys say: they begin with a new copy. The reverse one
+    /// brings only what the source has no key for: the source's word stands.
+    pub lost: [bool; 2],
     /// Take the reverse stream up with a full sync, whose snapshot is thrown away.
     pub reverse_full: bool,
+}
+
+impl AttachOptions {
+    /// The same with one more direction lost.
+    pub fn without(mut self, direction: Option<Direction>) -> Self {
+        if let Some(d) = direction {
+            self.lost[d as usize] = true;
+        }
+        self
+    }
 }
 
 /// One site, dialled.
@@ -192,23 +203,23 @@ impl Plan {
         let forward = sites[Side::Target.index()].found;
         let reverse = sites[Side::Source.index()].found.filter(|_| two_way);
         let epoch = [forward, reverse].iter().flatten().map(|k| k.epoch).max().unwrap_or(0) + 1;
-        let loading = forward.is_some_and(|k| k.phase == LoadPhase::Loading);
         let merge = context.job.policy.existing_keys == ExistingKeys::Merge;
         let streaming = |k: &ControlKey| k.phase == LoadPhase::Streaming && k.replid.is_some();
-        if forward.is_some_and(|k| streaming(&k)) && reverse.is_none() && two_way && !options.resnapshot {
-            return Err(gone(&sites[Side::Source.index()].address));
+        if forward.is_some_and(|k| streaming(&k)) && reverse.is_none() && two_way && !options.lost[1] {
+            return Err(gone(Direction::Reverse, &sites[Side::Source.index()].address));
         }
-        if forward.is_none() && reverse.is_some() && !options.resnapshot {
-            return Err(gone(&sites[Side::Target.index()].address));
+        if forward.is_none() && reverse.is_some() && !options.lost[0] {
+            return Err(gone(Direction::Forward, &sites[Side::Target.index()].address));
         }
-        let fresh = options.resnapshot || forward.is_none() || loading;
+        let from = [forward, reverse].map(|k| k.filter(streaming));
+        let from = [from[0].filter(|_| !options.lost[0]), from[1].filter(|_| !options.lost[1])];
         Ok(Plan {
             epoch,
-            from: [forward.filter(|k| !fresh && streaming(k)), reverse.filter(streaming)],
-            resume: !fresh,
+            from,
+            resume: from[0].is_some() && (from[1].is_some() || !two_way),
             two_way,
             reverse_full: options.reverse_full,
-            merge,
+            merge: merge || options.lost[1],
         })
     }
 
@@ -255,8 +266,9 @@ enum Begin {
     Position(ReplId, Position),
 }
 
-fn gone(address: &str) -> JobError {
+fn gone(direction: Direction, address: &str) -> JobError {
     JobError::needs_copy(
+        direction,
         format!(
             "{address} holds no control key of this job any more: it was flushed, replaced, or restored from a copy"
         ),
@@ -391,6 +403,7 @@ async fn wait_attached(replica: &ReplicaHandle, direction: Direction) -> Result<
 /// The error that says that the source has not kept the stream.
 pub fn position_lost(direction: Direction, asked: Offset) -> JobError {
     JobError::needs_copy(
+        direction,
         format!(
             "{direction} link: the {} no longer has its stream from offset {asked} on: the backlog was too small for \
              the time away",

@@ -11,7 +11,7 @@ use crate::engine::arbiter::Touch;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::Shared;
-use crate::engine::link::gauge::Gauge;
+use crate::engine::gauge::Gauge;
 use crate::engine::link::{Link, LinkError};
 use crate::engine::replica::{ReplicaHandle, ReplicaState};
 use crate::engine::spool::SpoolReleaser;
@@ -218,6 +218,7 @@ async fn write(writer: Writer, direction: Direction, tell: mpsc::UnboundedSender
             "the links start again from what it still has",
         )),
         End::Gone => RunEnd::Failed(JobError::needs_copy(
+            direction,
             format!("the {to} holds no control key of this job any more: it was flushed or replaced"),
             "compare both sides, then start with a new copy: duplex start --discard-previous",
         )),
@@ -232,9 +233,10 @@ async fn settle(shared: Arc<Shared>) {
             let mut core = shared.lock();
             core.set_now(shared.now_ms());
             let next = core.settle();
-            next.map(|at| at.saturating_sub(core.now_ms()).max(1))
+            let next = next.map(|at| at.saturating_sub(core.now_ms()).max(1));
+            shared.ring(core);
+            next
         };
-        shared.wake_writers();
         let wait = Duration::from_millis(next.unwrap_or(3_600_000));
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

@@ -6,7 +6,7 @@ use super::run::{LinkRun, Run};
 use crate::engine::apply::control_key::LoadPhase;
 use crate::engine::conflicts::shown;
 use crate::engine::core::given_up::GivenUp;
-use crate::engine::link::gauge::Condition;
+use crate::engine::gauge::Condition;
 use crate::engine::replica::ReplicaState;
 use crate::model::status::Alert;
 use crate::model::{Direction, JobStatus, LinkState, LinkStatus, Severity, ShardStatus, SnapshotStatus};

@@ -5,25 +5,23 @@
 //! changes of the same call; the position moves on only when an entry's changes have been pushed; a run of changes
 //! never ends inside a source's transaction without being glued to the next.
 
+use super::run::Run;
 use crate::engine::apply::control_key::{ControlKey, Position};
 use crate::engine::apply::outbox::{ItemKind, Telltale};
 use crate::engine::arbiter::class::{Class, Part};
-use crate::engine::arbiter::classify::{self, Effect, classify};
+use crate::engine::arbiter::classify::{self, Effect, Reveals, classify, classify_as};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::{Core, NewItem};
 use crate::model::{Databases, Side};
-use crate::wire::command::Argv;
+use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
-use crate::wire::rewrite::{Line, Rewrite, encode_line, rewrite};
+use crate::wire::rewrite::{Line, Rewrite, encode_line, rewrite_as};
 use crate::wire::stream::{Args, Batch, Command, Entry};
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
-/// Changes in a run: what a transaction takes at most, so that a run never forces a larger one.
-const RUN_COMMANDS: u32 = 256;
-const RUN_BYTES: usize = 64 << 10;
 /// A command above this size is a run of its own and is not copied.
 const BIG_COMMAND: usize = 32 << 10;
 
@@ -39,6 +37,13 @@ pub struct Read {
     pub swaps_refused: u64,
     /// SWAPDB while writes of the other site were on their way: those may have landed in the wrong database.
     pub swaps_crossed: u64,
+}
+
+impl Read {
+    /// How many whole-database commands there were of each kind.
+    pub fn whole_database(&self) -> [u64; 3] {
+        [self.flushes, self.swaps_refused, self.swaps_crossed]
+    }
 }
 
 /// What happened in a turn.
@@ -69,16 +74,6 @@ pub struct Decider {
     pub read: Read,
 }
 
-/// Changes that go into the outbox as one item.
-struct Run {
-    data: BytesMut,
-    commands: u32,
-    changes: u32,
-    db: u32,
-    serial: u64,
-    telltales: SmallVec<[Telltale; 2]>,
-}
-
 /// Every key of this product, whatever the job.
 const KEY_PREFIX: &[u8] = b"duplex:";
 
@@ -105,7 +100,7 @@ impl Decider {
             target: s.target,
             forward_flush: s.forward_flush,
             two_way: s.two_way,
-            run: Run { data: BytesMut::new(), commands: 0, changes: 0, db: 0, serial: 0, telltales: SmallVec::new() },
+            run: Run::default(),
             entry_end: Position::default(),
             inside: false,
             read: Read::default(),
@@ -129,7 +124,6 @@ impl Decider {
     /// they were read, in the arbiter's clock, 0 where that is unknown; `unix_ms`: the same on the wall clock.
     pub fn turn(&mut self, core: &mut Core, batch: &Batch, from: usize, base: u64, at: u32, unix_ms: u64) -> Turn {
         let here = self.here.index();
-        let peer = self.here.other().index();
         for (i, entry) in batch.entries.iter().enumerate().skip(from) {
             self.place_due(core);
             self.entry_end = Position::new(base + entry.end, entry.db);
@@ -147,10 +141,8 @@ impl Decider {
             }
             let begin = base + i.checked_sub(1).map_or(0, |p| batch.entries[p].end);
             core.decided[here] = self.entry_end;
-            let unsaved = &mut core.unsaved[peer];
-            unsaved.0 += base + entry.end - begin;
-            unsaved.1 |= real;
-            if self.run.commands >= RUN_COMMANDS || self.run.data.len() >= RUN_BYTES {
+            core.decided_bytes(self.here.other(), base + entry.end - begin, real);
+            if self.run.is_full() {
                 self.flush(core);
             }
         }
@@ -196,6 +188,7 @@ impl Decider {
         if own {
             core.arbiter.echo(self.here, serial, core.now_ms());
             core.forget_deletions(self.here, marker.number);
+            core.swaps_done(self.here, serial);
             let loading = self.here.other().index();
             if let Some(end) = &mut core.snapshot_end[loading]
                 && end.echoed_at.is_none()
@@ -215,7 +208,9 @@ impl Decider {
     /// reached it, so the site has lost what the other still has. `number`: the transaction's, `None` if an earlier
     /// engine sent it.
     fn hidden_deletes(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, number: Option<u64>, serial: u64) {
-        let mut seen: SmallVec<[(u32, &[u8], u64, usize); 4]> = SmallVec::new();
+        // Database, key, hash, and how often it was deleted.
+        type Deleted<'a> = (u32, &'a [u8], u64, usize);
+        let mut seen: SmallVec<[Deleted<'_>; 4]> = SmallVec::new();
         for c in batch.commands(entry) {
             let args = batch.args(c);
             let name = args.get(0).unwrap_or_default();
@@ -268,8 +263,13 @@ impl Decider {
     }
 
     fn single(&mut self, core: &mut Core, batch: &Batch, command: &Command, at: u32, unix_ms: u64) {
+        let command = &Command { db: core.db_at_peer(self.here, command.db), ..*command };
         let args = batch.args(command);
-        let effect = classify(&core.arbiter, command.db, &args);
+        let spec = command::lookup(&args);
+        if let Some(pair) = plain_set(spec, batch, command) {
+            return self.plain_set(core, command.db, args.arg(1), pair, at);
+        }
+        let effect = classify_as(spec, &core.arbiter, command.db, &args);
         match effect {
             Effect::Nothing => {}
             Effect::Keys(touches) => {
@@ -277,11 +277,11 @@ impl Decider {
                     return self.partly_wanted(core, &touches, at);
                 }
                 self.read.changes += 1;
-                self.keys(core, batch, command, &touches, at, unix_ms);
+                self.keys(core, batch, command, spec, &touches, at, unix_ms);
             }
             Effect::Apart(touches) => {
                 self.read.changes += 1;
-                self.apart(core, batch, command, &touches, at);
+                self.apart(core, batch, command, spec, &touches, at);
             }
             Effect::Flush(db) => self.whole_database(core, db),
             Effect::Swap(a, b) => self.swap(core, batch, command, a, b),
@@ -289,27 +289,44 @@ impl Decider {
                 self.read.changes += 1;
                 let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { return };
                 self.begin(core, command.db);
-                self.forward(core, batch, command, serial);
+                self.forward(core, batch, command, spec, serial);
             }
         }
     }
 
+    /// The most frequent change by far.
+    fn plain_set(&mut self, core: &mut Core, db: u32, key: &[u8], pair: &[u8], at: u32) {
+        if key.starts_with(KEY_PREFIX) || !self.databases.contains(db) {
+            return;
+        }
+        self.read.changes += 1;
+        let touch = Touch { db, key, hash: core.arbiter.hash(db, key), class: Class::Write, part: Part::WHOLE };
+        let verdict = core.arbiter.change(self.here, &touch, at);
+        self.effects(core);
+        let Verdict::Forward(serial) = verdict else { return };
+        self.begin(core, db);
+        self.run.set(pair, serial);
+    }
+
     /// A command whose keys go together.
+    #[allow(clippy::too_many_arguments)]
     fn keys(
         &mut self,
         core: &mut Core,
         batch: &Batch,
         command: &Command,
+        spec: Option<&Spec>,
         touches: &[Touch<'_>],
         at: u32,
         unix_ms: u64,
     ) {
         let args = batch.args(command);
-        let words = rewrite(&args, unix_ms, self.target);
         let end = self.entry_end.offset.0;
         if core.keep_back(self.here, touches, at, end) {
             return;
         }
+        // What we do not know we do not touch: a module of the user's.
+        let words = spec.map_or(Rewrite::AsIs, |spec| rewrite_as(spec, &args, unix_ms, self.target));
         match words {
             Rewrite::Drop => return,
             Rewrite::AsIs if !core.is_unknown(self.here.other(), &args) => {}
@@ -328,12 +345,20 @@ impl Decider {
         self.begin(core, command.db);
         match words {
             Rewrite::Commands(list) => self.rewritten(&list, &args, serial),
-            _ => self.forward(core, batch, command, serial),
+            _ => self.forward(core, batch, command, spec, serial),
         }
     }
 
     /// DEL of several keys, MSET: each key stands for itself, the others are not held up by one in conflict.
-    fn apart(&mut self, core: &mut Core, batch: &Batch, command: &Command, touches: &[Touch<'_>], at: u32) {
+    fn apart(
+        &mut self,
+        core: &mut Core,
+        batch: &Batch,
+        command: &Command,
+        spec: Option<&Spec>,
+        touches: &[Touch<'_>],
+        at: u32,
+    ) {
         let args = batch.args(command);
         let per_key = if touches.first().is_some_and(|t| t.class == Class::Delete) { 1 } else { 2 };
         let mut wanted: SmallVec<[(usize, u64); 8]> = SmallVec::new();
@@ -353,13 +378,14 @@ impl Decider {
         let Some(&(_, serial)) = wanted.last() else { return };
         self.begin(core, command.db);
         if wanted.len() == touches.len() {
-            return self.forward(core, batch, command, serial);
+            return self.forward(core, batch, command, spec, serial);
         }
-        encode_header(&mut self.run.data, 1 + per_key * wanted.len());
-        encode_part(&mut self.run.data, args.get(0).unwrap_or_default());
+        let data = self.run.data();
+        encode_header(data, 1 + per_key * wanted.len());
+        encode_part(data, args.arg(0));
         for (n, _) in wanted {
             for k in 0..per_key {
-                encode_part(&mut self.run.data, args.get(1 + n * per_key + k).unwrap_or_default());
+                encode_part(data, args.arg(1 + n * per_key + k));
             }
         }
         self.run.added(1, serial);
@@ -370,7 +396,7 @@ impl Decider {
     /// and without a conflict all of them go in one transaction.
     fn transaction(&mut self, core: &mut Core, batch: &Batch, commands: &[Command], at: u32, unix_ms: u64) {
         // What was gathered before keeps the position before this entry.
-        if self.run.commands >= RUN_COMMANDS / 2 {
+        if self.run.is_half_full() {
             self.flush(core);
         }
         core.glue = Some(self.here.other());
@@ -380,7 +406,7 @@ impl Decider {
         }
         self.inside = false;
         core.glue = None;
-        if self.run.commands == 0 {
+        if self.run.is_empty() {
             core.out[self.here.other().index()].seal(self.entry_end);
         }
     }
@@ -434,6 +460,7 @@ impl Decider {
             core.carry_swapped(a, b, self.entry_end.offset.0);
         }
         let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { return };
+        core.swap_sent(self.here.other(), serial, a, b);
         self.sweeping(core, batch.frame(command), None, serial);
         if moved_to.is_some() {
             core.rewrite_notes(self.here.other(), moved_to);
@@ -491,32 +518,31 @@ impl Decider {
     /// A change for this database follows. Inside a source's transaction a run ends only where the database changes,
     /// and is glued to the next.
     fn begin(&mut self, core: &mut Core, db: u32) {
-        let full = self.run.commands >= RUN_COMMANDS || self.run.data.len() >= RUN_BYTES;
-        if self.run.db != db || (full && !self.inside) {
+        if self.run.db() != db || (self.run.is_full() && !self.inside) {
             self.flush(core);
-            self.run.db = db;
+            self.run.set_db(db);
         }
     }
 
-    fn forward(&mut self, core: &mut Core, batch: &Batch, command: &Command, serial: u64) {
-        let size = (command.frame.1 - command.frame.0) as usize;
-        if size < BIG_COMMAND {
-            if let Some(t) = telltale(&batch.args(command), self.run.commands) {
-                self.run.telltales.push(t);
+    fn forward(&mut self, core: &mut Core, batch: &Batch, command: &Command, spec: Option<&Spec>, serial: u64) {
+        let argc = (command.args.1 - command.args.0) as usize;
+        let reveals = spec.and_then(|spec| classify::reveals(spec, argc));
+        if !is_big(command) {
+            if let Some(reveals) = reveals {
+                self.tell(reveals);
             }
-            self.run.data.put_slice(&batch.buf[command.frame.0 as usize..command.frame.1 as usize]);
+            self.run.data().put_slice(&batch.buf[command.frame.0 as usize..command.frame.1 as usize]);
             return self.run.added(1, serial);
         }
         // Not copied: the outbox holds on to the bytes as they were read.
         self.flush(core);
         core.decided[self.here.index()] = self.entry_end;
-        let telltales = telltale(&batch.args(command), 0).into_iter().collect();
         core.push(
             self.here.other(),
             NewItem {
                 db: Some(command.db),
                 changes: 1,
-                telltales,
+                telltales: reveals.map(|reveals| Telltale { index: 0, reveals }).into_iter().collect(),
                 ..NewItem::new(batch.frame(command), 1, ItemKind::Changes, serial)
             },
         );
@@ -524,45 +550,35 @@ impl Decider {
 
     fn rewritten(&mut self, list: &[Line], original: &Args<'_>, serial: u64) {
         for line in list {
-            let words: SmallVec<[&[u8]; 8]> = line.iter().map(|w| w.bytes(original)).collect();
-            if let Some(t) = telltale(&words[..], self.run.commands) {
-                self.run.telltales.push(t);
+            let name = line.first().map_or(&[][..], |w| w.bytes(original));
+            if let Some(reveals) = command::lookup_name(name).and_then(|spec| classify::reveals(spec, line.len())) {
+                self.tell(reveals);
             }
-            encode_line(&mut self.run.data, line, original);
-            self.run.commands += 1;
+            encode_line(self.run.data(), line, original);
+            self.run.added_command();
         }
-        self.run.serial = serial;
-        self.run.changes += 1;
+        self.run.added(0, serial);
+    }
+
+    /// The next command of the run has a reply that would reveal a difference.
+    fn tell(&mut self, reveals: Reveals) {
+        let index = self.run.next_index();
+        self.run.tell(Telltale { index, reveals });
     }
 
     /// Puts what was gathered into the outbox.
     pub fn flush(&mut self, core: &mut Core) {
-        if self.run.commands == 0 {
-            return;
-        }
-        let run = &mut self.run;
-        let item = NewItem {
-            data: run.data.split().freeze(),
-            commands: std::mem::take(&mut run.commands),
-            db: Some(run.db),
-            kind: ItemKind::Changes,
-            serial: run.serial,
-            changes: std::mem::take(&mut run.changes),
-            telltales: std::mem::take(&mut run.telltales),
-        };
-        core.push(self.here.other(), item);
+        self.run.flush(core, self.here.other(), ItemKind::Changes);
     }
 }
 
-impl Run {
-    fn added(&mut self, commands: u32, serial: u64) {
-        self.commands += commands;
-        self.changes += 1;
-        self.serial = serial;
-    }
+fn is_big(command: &Command) -> bool {
+    (command.frame.1 - command.frame.0) as usize >= BIG_COMMAND
 }
 
-fn telltale(args: &(impl crate::wire::command::Argv + ?Sized), index: u32) -> Option<Telltale> {
-    let reveals = classify::reveals(args)?;
-    Some(Telltale { index, reveals })
+/// Key and value of a `SET key value` as RESP.
+#[inline]
+fn plain_set<'a>(spec: Option<&Spec>, batch: &'a Batch, command: &Command) -> Option<&'a [u8]> {
+    let plain = command.args.1 - command.args.0 == 3 && spec?.name == "set" && !is_big(command);
+    plain.then(|| batch.behind_name(command))?
 }

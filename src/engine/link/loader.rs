@@ -4,10 +4,11 @@
 //! RESTORE goes as the commands of its type, in parts; if a change at the other site meets it half-way, the rest is
 //! left to the state transfer.
 
+use super::run::Run;
 use crate::engine::apply::outbox::ItemKind;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::{Touch, Verdict};
-use crate::engine::core::{Core, NewItem};
+use crate::engine::core::Core;
 use crate::engine::transfer::{BIG, write_entry};
 use crate::model::{Databases, Side};
 use crate::wire::dialect::Dialect;
@@ -15,13 +16,15 @@ use crate::wire::rdb::commands::{Command, Lost, Rebuild};
 use crate::wire::rdb::decode::Decoder;
 use crate::wire::rdb::{Item, KeyEntry, Limits, RdbError, Reader};
 use crate::wire::resp::encode;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 /// What is gathered for one turn under the lock.
 const KEYS: usize = 256;
 const BYTES: usize = 128 << 10;
 /// The longest element, or string: what a server takes with `proto-max-bulk-len` raised. Only what comes is held.
 const LONGEST: usize = 4 << 30;
+/// Strings below this are written by SET: those above are not worth a thought.
+const SMALL: usize = 16 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -230,15 +233,28 @@ impl Loader {
                 }
                 Piece::Function(code) => {
                     let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { continue };
-                    run.begin(core, self.here, self.merge, 0);
-                    encode(&mut run.data, &[&b"FUNCTION"[..], b"LOAD", b"REPLACE", &code]);
+                    self.begin(core, &mut run, 0);
+                    encode(run.data(), &[&b"FUNCTION"[..], b"LOAD", b"REPLACE", &code]);
                     run.added(1, serial);
                 }
             }
         }
-        run.flush(core, self.here, self.merge);
+        self.flush(core, &mut run);
         core.settle();
         Ok(keys)
+    }
+
+    fn flush(&self, core: &mut Core, run: &mut Run) {
+        let kind = if self.merge { ItemKind::Merge } else { ItemKind::Changes };
+        run.flush(core, self.here.other(), kind);
+    }
+
+    /// Commands for this database follow.
+    fn begin(&self, core: &mut Core, run: &mut Run, db: u32) {
+        if run.db() != db || run.is_full() {
+            self.flush(core, run);
+            run.set_db(db);
+        }
     }
 
     fn key(&mut self, core: &mut Core, run: &mut Run, entry: &KeyEntry) {
@@ -247,16 +263,22 @@ impl Loader {
             return;
         }
         let Some(serial) = self.verdict(core, run, entry.db, &entry.key) else { return };
-        run.begin(core, self.here, self.merge, entry.db);
-        let before = run.data.len();
-        match write_entry(&mut run.data, entry, self.target, !self.merge) {
+        self.begin(core, run, entry.db);
+        // What a plain SET says just as well costs the target less than a RESTORE.
+        let bare = !self.merge && entry.expire_ms.or(entry.idle).is_none() && entry.freq.is_none();
+        if bare && let Some(text) = entry.text(SMALL) {
+            return run.set_parts(&entry.key, &text, serial);
+        }
+        let data = run.data_beside_sets();
+        let before = data.len();
+        match write_entry(data, entry, self.target, !self.merge) {
             Ok((commands, lost)) => {
                 core.count_lost(self.here.other(), &lost);
                 run.added(commands, serial);
             }
             // One value that the target can't be told of is no reason to copy none.
             Err(e) => {
-                run.data.truncate(before);
+                data.truncate(before);
                 core.impossible(self.here.other(), entry.db, &entry.key, &e.to_string());
             }
         }
@@ -272,10 +294,10 @@ impl Loader {
             self.abandoned = Some((db, key.clone()));
             return;
         };
-        run.begin(core, self.here, self.merge, db);
+        self.begin(core, run, db);
         let serial = if first { self.own_delete(core, db, key).unwrap_or(serial) } else { serial };
         for command in commands {
-            encode(&mut run.data, command);
+            encode(run.data_beside_sets(), command);
         }
         run.added(commands.len() as u32, serial);
     }
@@ -284,7 +306,7 @@ impl Loader {
         let touch = Touch { db, key, hash: core.arbiter.hash(db, key), class: Class::Write, part: Part::WHOLE };
         let verdict = core.arbiter.snapshot_key(self.here, &touch, self.merge);
         if core.arbiter.has_effects() {
-            run.flush(core, self.here, self.merge);
+            self.flush(core, run);
             core.carry_out();
         }
         match verdict {
@@ -305,43 +327,5 @@ impl Loader {
     /// The file has ended: was it whole?
     pub fn finish(&mut self) -> Result<(), LoadError> {
         if self.ended { Ok(()) } else { Err(LoadError::Short) }
-    }
-}
-
-/// Commands of keys of one database that become one item.
-#[derive(Default)]
-struct Run {
-    data: BytesMut,
-    commands: u32,
-    changes: u32,
-    db: u32,
-    serial: u64,
-}
-
-impl Run {
-    fn begin(&mut self, core: &mut Core, here: Side, merge: bool, db: u32) {
-        if self.db != db || self.commands >= 256 || self.data.len() >= 64 << 10 {
-            self.flush(core, here, merge);
-            self.db = db;
-        }
-    }
-
-    fn added(&mut self, commands: u32, serial: u64) {
-        self.commands += commands;
-        self.changes += 1;
-        self.serial = serial;
-    }
-
-    fn flush(&mut self, core: &mut Core, here: Side, merge: bool) {
-        if self.commands == 0 {
-            return;
-        }
-        let kind = if merge { ItemKind::Merge } else { ItemKind::Changes };
-        let item = NewItem {
-            db: Some(self.db),
-            changes: std::mem::take(&mut self.changes),
-            ..NewItem::new(self.data.split().freeze(), std::mem::take(&mut self.commands), kind, self.serial)
-        };
-        core.push(here.other(), item);
     }
 }

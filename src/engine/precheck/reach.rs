@@ -3,7 +3,7 @@
 use super::{Context, Finding, SideContext, rights};
 use crate::{
     engine::{
-        net::{Dialer, NetError},
+        net::{Dialer, NetError, knock},
         probe::server::{Refusal, Server, text},
     },
     model::AccountSource,
@@ -145,7 +145,7 @@ async fn tls_answer(dialer: &Dialer, address: &str) -> Answer {
 }
 
 async fn accept(address: &str) -> Result<TcpStream, (String, String)> {
-    match timeout(PATIENCE, TcpStream::connect(address)).await {
+    match timeout(PATIENCE, knock(address)).await {
         Ok(Ok(stream)) => {
             let _ = stream.set_nodelay(true);
             Ok(stream)

@@ -90,6 +90,13 @@ pub struct Elements<'a> {
     rest: &'a [u8],
 }
 
+impl<'a> Elements<'a> {
+    /// The elements that are left, as they came.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
 impl<'a> Iterator for Elements<'a> {
     type Item = Reply<'a>;
 
@@ -117,6 +124,16 @@ impl<'a> Iterator for Pairs<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         Some((self.0.next()?, self.0.next()?))
     }
+}
+
+/// The same for a frame whose end is known: an array's elements need not be walked to find it.
+fn parse_whole(frame: &[u8]) -> Option<Reply<'_>> {
+    if frame.first() == Some(&b'*')
+        && let Some((left @ 0.., body)) = count(frame, 1).ok()?
+    {
+        return Some(Reply::Array(Elements { left: usize::try_from(left).ok()?, rest: frame.get(body..)? }));
+    }
+    Reply::parse(frame)
 }
 
 /// One reply and its length.
@@ -294,7 +311,7 @@ impl ReplyReader {
             Ok(len) => {
                 self.given = len;
                 self.needed = 0;
-                match Reply::parse(&self.buf[..len]) {
+                match parse_whole(&self.buf[..len]) {
                     Some(reply) => Ok(Some(reply)),
                     None => Err(RespError::Number { at: 0 }),
                 }
@@ -304,6 +321,17 @@ impl ReplyReader {
                 Ok(None)
             }
         }
+    }
+
+    /// Skips replies at the front that are exactly these bytes, at most so many; gives how many they were.
+    pub fn skip(&mut self, same: &[u8], most: usize) -> usize {
+        self.discard();
+        if self.scan.begun {
+            return 0;
+        }
+        let n = self.buf.chunks_exact(same.len()).take(most).take_while(|reply| *reply == same).count();
+        self.buf.advance(n * same.len());
+        n
     }
 
     /// At least how many more bytes have to come before there can be a reply.

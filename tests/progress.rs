@@ -1,0 +1,92 @@
+//! How far a first copy is and how long it takes, under a limit that is changed while it runs.
+
+mod support;
+
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use support::{load::fill, versions::Slot, wait::until, *};
+
+const KEYS: u64 = 20_000;
+
+fn snapshot(status: &duplex::Status) -> Option<(u64, u64, u64, Option<u64>)> {
+    let s = &status.link("forward")?["snapshot"];
+    Some((s["keys_done"].as_u64()?, s["keys_total"].as_u64()?, s["bytes_done"].as_u64()?, s["seconds_left"].as_u64()))
+}
+
+#[test]
+fn keys_and_time_left_are_right_within_a_fifth() {
+    for slot in [Slot::Oldest, Slot::Usual] {
+        let (a, b) = (Server::start(slot.server(), &[]), Server::start(slot.server(), &[]));
+        fill(&a, KEYS, true);
+        let mut duplex = Duplex::new(&JobSpec::between(a.addr(), b.addr()).limits("max_ops_per_second = 2000"));
+        duplex.start();
+        let mut told: Vec<(Instant, u64, u64)> = Vec::new();
+        let begun = Instant::now();
+        let ended = loop {
+            let status = duplex.status();
+            if status.state() == "synchronizing" {
+                break Instant::now();
+            }
+            if let Some((done, total, _, left)) = snapshot(&status) {
+                let here = support::compare::key_count(&b);
+                // The control key and what was answered meanwhile are in one of the two numbers only.
+                assert!(done <= here + 1, "{done} keys are told, {here} are there");
+                assert!(total == KEYS, "{total} keys in all: {:#}", status.0);
+                told.extend(
+                    left.filter(|_| done * 10 > KEYS && done * 10 < KEYS * 8).map(|l| (Instant::now(), done, l)),
+                );
+            }
+            assert!(begun.elapsed() < secs(60), "{:#}", status.0);
+            until(Instant::now() + Duration::from_millis(200));
+        };
+        assert!(told.len() > 5, "only {} estimates in {:?}", told.len(), begun.elapsed());
+        for (at, done, left) in &told {
+            let truth = ended.duration_since(*at).as_secs_f64();
+            let off = (*left as f64 - truth).abs();
+            // A second is as exact as it is told.
+            assert!(off <= truth * 0.2 + 1.0, "{}: at {done} keys: told {left} s, it took {truth:.1} s", a.name);
+        }
+        let status = duplex.status();
+        let (done, total, bytes, _) = snapshot(&status).expect("the snapshot's numbers stay");
+        assert_eq!((done, total), (KEYS, KEYS), "{:#}", status.0);
+        let s = &status.link("forward").expect("it is there")["snapshot"];
+        assert_eq!(s["bytes_total"].as_u64(), Some(bytes), "{s:#}");
+        assert!(bytes > KEYS * 100, "{bytes} bytes");
+    }
+}
+
+#[test]
+fn limits_are_changed_while_the_job_runs() {
+    let (a, b) = (Server::start(Slot::Usual.server(), &[]), Server::start(Slot::Usual.server(), &[]));
+    fill(&a, KEYS, false);
+    let mut duplex = Duplex::new(&JobSpec::between(a.addr(), b.addr()).limits("max_ops_per_second = 500"));
+    duplex.start();
+    let begun = Instant::now();
+    wait_for("some keys are there", secs(20), || match support::compare::key_count(&b) {
+        n if n > 1_000 => Ok(()),
+        n => Err(n.to_string()),
+    });
+    assert!(begun.elapsed() > Duration::from_secs(1), "the limit of the job file does not hold");
+    // 19,000 keys would take 38 s more.
+    let answer = duplex.run(&["limit", &duplex.name, "--ops", "0", "--json"]).code(0);
+    let answer: Value = serde_json::from_str(&answer.stdout).expect("JSON");
+    assert_eq!((&answer["max_ops_per_second"], &answer["version"]), (&Value::from(0), &Value::from(1)));
+    let raised = Instant::now();
+    duplex.wait_state("synchronizing", secs(15));
+    eprintln!("the rest took {:?}", raised.elapsed());
+    assert_equal_within(&a, &b, secs(10));
+    // By bytes, in the stream; and it is kept over a crash of the engine.
+    duplex.run(&["limit", &duplex.name, "--bytes", "50kb"]).code(0).says(&["51200 bytes"]);
+    duplex.crash();
+    duplex.revive();
+    duplex.wait_state("synchronizing", secs(20));
+    let begun = Instant::now();
+    let mut c = a.client();
+    for i in 0..200 {
+        c.call(&[b"SET".to_vec(), format!("big:{i}").into_bytes(), vec![b'x'; 1_000]]);
+    }
+    assert_equal_within(&a, &b, secs(30));
+    assert!(begun.elapsed() > Duration::from_secs(2), "200 kB at 50 kB a second took {:?}", begun.elapsed());
+    duplex.run(&["limit", &duplex.name]).code(2).says(&["--ops"]);
+    duplex.run(&["limit", "nobody", "--ops", "1"]).code(2);
+}

@@ -62,11 +62,17 @@ impl Observer {
         self.seen.lock().expect("what was seen").clone()
     }
 
-    /// How many commands the engine brought from the other side so far.
-    pub fn brought_commands(&self) -> usize {
+    /// How many changes the engine brought from the other side so far: its commands, with a MSET counted by its keys,
+    /// since plain SETs in a row come as one.
+    pub fn brought_changes(&self) -> usize {
+        let weight = |c: &Argv| if c[0].eq_ignore_ascii_case(b"MSET") { c.len() / 2 } else { 1 };
         let control = |c: &Argv| c.get(1).is_some_and(|k| k.starts_with(b"duplex:"));
         let units = self.seen.lock().expect("what was seen");
-        units.iter().filter(|u| u.iter().any(control)).map(|u| u.iter().filter(|c| !control(c)).count()).sum()
+        units
+            .iter()
+            .filter(|u| u.iter().any(control))
+            .map(|u| u.iter().filter(|c| !control(c)).map(weight).sum::<usize>())
+            .sum()
     }
 
     /// The units that the engine wrote (one of their commands names a control key) and that hold anything else too:

@@ -123,10 +123,12 @@ impl Outbox {
                 break;
             }
             let free = last.is_some_and(|l| !l.glued);
-            if free && (n + item.commands as usize > commands || size + item.data.len() > bytes) {
+            // A MSET is many changes: a rate limit counts those.
+            let weight = item.commands.max(item.changes) as usize;
+            if free && (n + weight > commands || size + item.data.len() > bytes) {
                 break;
             }
-            n += item.commands as usize;
+            n += weight;
             size += item.data.len();
             if let Some(item) = self.items.pop_front() {
                 taken.push(item);

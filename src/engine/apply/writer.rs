@@ -39,7 +39,7 @@ use tokio::sync::watch;
 const WINDOW: usize = 128;
 const WINDOW_BYTES: usize = 8 << 20;
 /// What a transaction takes at most, if its items are small: a target executes that in well under a millisecond.
-const COMMANDS: usize = 256;
+const COMMANDS: usize = 512;
 const BYTES: usize = 64 << 10;
 /// A connection on which something is due and nothing comes for so long is dead.
 const REPLY_DEADLINE: Duration = Duration::from_secs(30);

@@ -123,10 +123,12 @@ impl Outbox {
                 break;
             }
             let free = last.is_some_and(|l| !l.glued);
-            if free && (n + item.commands as usize > commands || size + item.data.len() > bytes) {
+            // One command may set many keys.
+            let work = item.commands.max(item.changes) as usize;
+            if free && (n + work > commands || size + item.data.len() > bytes) {
                 break;
             }
-            n += item.commands as usize;
+            n += work;
             size += item.data.len();
             if let Some(item) = self.items.pop_front() {
                 taken.push(item);

@@ -232,10 +232,10 @@ impl Loader {
         // What a plain SET says just as well costs the target less than a RESTORE.
         let bare = !self.merge && entry.expire_ms.or(entry.idle).is_none() && entry.freq.is_none();
         if bare && let Some(text) = entry.text(SMALL) {
-            run.set_parts(&entry.key, &text, serial);
+            run.set(&entry.key, &text, serial);
             return Ok(());
         }
-        let (commands, lost) = write_entry(run.data_beside_sets(), entry, self.target, !self.merge)?;
+        let (commands, lost) = write_entry(run.data(), entry, self.target, !self.merge)?;
         for l in lost {
             count_lost(&mut self.lost, l);
         }
@@ -255,7 +255,7 @@ impl Loader {
         };
         self.begin(core, run, db);
         for command in commands {
-            encode(run.data_beside_sets(), command);
+            encode(run.data(), command);
         }
         run.added(commands.len() as u32, serial);
     }

@@ -82,11 +82,9 @@ impl Batch {
         self.buf.slice(command.frame.0 as usize..command.frame.1 as usize)
     }
 
-    /// The RESP of a command's arguments but its name; `None` for one that did not come as an array.
-    pub fn behind_name(&self, command: &Command) -> Option<&[u8]> {
-        let (frame, name) = (command.frame, *self.args.get(command.args.0 as usize)?);
-        let is_array = self.buf.get(frame.0 as usize) == Some(&b'*');
-        self.buf.get(name.1 as usize + 2..frame.1 as usize).filter(|_| is_array)
+    /// The same, borrowed.
+    pub fn frame_bytes(&self, command: &Command) -> &[u8] {
+        &self.buf[command.frame.0 as usize..command.frame.1 as usize]
     }
 
     /// Stream bytes that the batch's entries take.

@@ -124,11 +124,11 @@ impl Outbox {
             }
             let free = last.is_some_and(|l| !l.glued);
             // A MSET is many changes: a rate limit counts those.
-            let weight = item.commands.max(item.changes) as usize;
-            if free && (n + weight > commands || size + item.data.len() > bytes) {
+            let work = item.commands.max(item.changes) as usize;
+            if free && (n + work > commands || size + item.data.len() > bytes) {
                 break;
             }
-            n += weight;
+            n += work;
             size += item.data.len();
             if let Some(item) = self.items.pop_front() {
                 taken.push(item);

@@ -9,7 +9,7 @@ use super::run::Run;
 use crate::engine::apply::control_key::{ControlKey, Position};
 use crate::engine::apply::outbox::{ItemKind, Telltale};
 use crate::engine::arbiter::class::{Class, Part};
-use crate::engine::arbiter::classify::{self, Effect, Reveals, classify, classify_as};
+use crate::engine::arbiter::classify::{self, Effect, classify, classify_as};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::{Core, NewItem};
@@ -266,8 +266,8 @@ impl Decider {
         let command = &Command { db: core.db_at_peer(self.here, command.db), ..*command };
         let args = batch.args(command);
         let spec = command::lookup(&args);
-        if let Some(pair) = plain_set(spec, batch, command) {
-            return self.plain_set(core, command.db, args.arg(1), pair, at);
+        if spec.is_some_and(|s| s.name == "set") && args.argc() == 3 && !is_big(command) {
+            return self.plain_set(core, command.db, args.arg(1), batch.frame_bytes(command), at);
         }
         let effect = classify_as(spec, &core.arbiter, command.db, &args);
         match effect {
@@ -295,7 +295,7 @@ impl Decider {
     }
 
     /// The most frequent change by far.
-    fn plain_set(&mut self, core: &mut Core, db: u32, key: &[u8], pair: &[u8], at: u32) {
+    fn plain_set(&mut self, core: &mut Core, db: u32, key: &[u8], frame: &[u8], at: u32) {
         if key.starts_with(KEY_PREFIX) || !self.databases.contains(db) {
             return;
         }
@@ -305,7 +305,8 @@ impl Decider {
         self.effects(core);
         let Verdict::Forward(serial) = verdict else { return };
         self.begin(core, db);
-        self.run.set(pair, serial);
+        self.run.data().put_slice(frame);
+        self.run.added(1, serial);
     }
 
     /// A command whose keys go together.
@@ -539,9 +540,9 @@ impl Decider {
         let reveals = spec.and_then(|spec| classify::reveals(spec, argc));
         if !is_big(command) {
             if let Some(reveals) = reveals {
-                self.tell(reveals);
+                self.run.tell(reveals);
             }
-            self.run.data().put_slice(&batch.buf[command.frame.0 as usize..command.frame.1 as usize]);
+            self.run.data().put_slice(batch.frame_bytes(command));
             return self.run.added(1, serial);
         }
         // Not copied: the outbox holds on to the bytes as they were read.
@@ -562,18 +563,12 @@ impl Decider {
         for line in list {
             let name = line.first().map_or(&[][..], |w| w.bytes(original));
             if let Some(reveals) = command::lookup_name(name).and_then(|spec| classify::reveals(spec, line.len())) {
-                self.tell(reveals);
+                self.run.tell(reveals);
             }
             encode_line(self.run.data(), line, original);
             self.run.added_command();
         }
         self.run.added(0, serial);
-    }
-
-    /// The next command of the run has a reply that would reveal a difference.
-    fn tell(&mut self, reveals: Reveals) {
-        let index = self.run.next_index();
-        self.run.tell(Telltale { index, reveals });
     }
 
     /// Puts what was gathered into the outbox.
@@ -584,11 +579,4 @@ impl Decider {
 
 fn is_big(command: &Command) -> bool {
     (command.frame.1 - command.frame.0) as usize >= BIG_COMMAND
-}
-
-/// Key and value of a `SET key value` as RESP.
-#[inline]
-fn plain_set<'a>(spec: Option<&Spec>, batch: &'a Batch, command: &Command) -> Option<&'a [u8]> {
-    let plain = command.args.1 - command.args.0 == 3 && spec?.name == "set" && !is_big(command);
-    plain.then(|| batch.behind_name(command))?
 }

@@ -267,9 +267,9 @@ impl Loader {
         // What a plain SET says just as well costs the target less than a RESTORE.
         let bare = !self.merge && entry.expire_ms.or(entry.idle).is_none() && entry.freq.is_none();
         if bare && let Some(text) = entry.text(SMALL) {
-            return run.set_parts(&entry.key, &text, serial);
+            return run.set(&entry.key, &text, serial);
         }
-        let data = run.data_beside_sets();
+        let data = run.data();
         let before = data.len();
         match write_entry(data, entry, self.target, !self.merge) {
             Ok((commands, lost)) => {
@@ -297,7 +297,7 @@ impl Loader {
         self.begin(core, run, db);
         let serial = if first { self.own_delete(core, db, key).unwrap_or(serial) } else { serial };
         for command in commands {
-            encode(run.data_beside_sets(), command);
+            encode(run.data(), command);
         }
         run.added(commands.len() as u32, serial);
     }

@@ -1,10 +1,11 @@
 //! Changes in a row that go into the outbox as one item.
 //!
-//! Most streams are mostly plain SETs, and so are most snapshots: those that follow each other become one MSET, which
-//! does the same (it too drops an expiry, replaces any type and fires a keyspace event for each key) for a third of what
-//! single SETs cost the target. Invariants: the order of the changes stands; commands of one run are for one database.
+//! What a client said goes as it was said, command by command. The strings of a snapshot, which nobody has said, go as
+//! MSETs, which cost a target a third of what as many RESTOREs do. Invariants: the order of the changes to a key stands;
+//! the commands of one run are for one database.
 
 use crate::engine::apply::outbox::{ItemKind, Telltale};
+use crate::engine::arbiter::classify::Reveals;
 use crate::engine::core::{Core, NewItem};
 use crate::model::Side;
 use crate::wire::resp::{encode_header, encode_part};
@@ -12,7 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
 /// Changes and bytes in a run: what a transaction takes at most, so that a run never forces a larger one.
-const CHANGES: u32 = 512;
+const CHANGES: u32 = 256;
 const BYTES: usize = 64 << 10;
 /// A run's buffer: its bytes, and room for the change that fills it.
 const ROOM: usize = BYTES + (4 << 10);
@@ -27,7 +28,7 @@ pub struct Run {
     db: u32,
     serial: u64,
     telltales: SmallVec<[Telltale; 2]>,
-    /// Keys and values, as RESP, of the SETs that are not in `data` yet, and how many of them.
+    /// Keys and values, as RESP, that are set but not in `data` yet, and how many of them.
     pairs: BytesMut,
     sets: u32,
 }
@@ -55,22 +56,10 @@ impl Run {
         self.db = db;
     }
 
-    /// A plain `SET key value`: `pair` is the two of them as RESP.
-    #[inline]
-    pub fn set(&mut self, pair: &[u8], serial: u64) {
-        self.pairs.put_slice(pair);
-        self.added_set(serial);
-    }
-
-    /// The same, from a key and a value.
-    pub fn set_parts(&mut self, key: &[u8], value: &[u8], serial: u64) {
+    /// Sets a key that nothing else in the run is about.
+    pub fn set(&mut self, key: &[u8], value: &[u8], serial: u64) {
         encode_part(&mut self.pairs, key);
         encode_part(&mut self.pairs, value);
-        self.added_set(serial);
-    }
-
-    #[inline]
-    fn added_set(&mut self, serial: u64) {
         self.sets += 1;
         self.changes += 1;
         self.serial = serial;
@@ -79,29 +68,18 @@ impl Run {
         }
     }
 
-    /// Where other commands are to be written; tell of them with [`Run::added`].
+    /// Where commands are to be written; tell of them with [`Run::added`].
+    #[inline]
     pub fn data(&mut self) -> &mut BytesMut {
-        self.close();
-        self.data_beside_sets()
-    }
-
-    /// The same where the order against the SETs does not matter, since all keys are different: they need not be cut
-    /// short.
-    pub fn data_beside_sets(&mut self) -> &mut BytesMut {
         if self.data.capacity() == 0 {
             self.data.reserve(ROOM);
         }
         &mut self.data
     }
 
-    /// The number of the next command in the run, to which a telltale would belong.
-    pub fn next_index(&mut self) -> u32 {
-        self.close();
-        self.commands
-    }
-
-    pub fn tell(&mut self, telltale: Telltale) {
-        self.telltales.push(telltale);
+    /// The next command that is written has a reply which would reveal a difference.
+    pub fn tell(&mut self, reveals: Reveals) {
+        self.telltales.push(Telltale { index: self.commands, reveals });
     }
 
     /// A command was written, of a change that takes several.
@@ -116,7 +94,7 @@ impl Run {
         self.serial = serial;
     }
 
-    /// Puts the gathered SETs where the other commands are.
+    /// Puts the keys that are set where the commands are.
     fn close(&mut self) {
         if self.sets == 0 {
             return;
@@ -143,7 +121,7 @@ impl Run {
             return;
         }
         // A small item must not keep a large buffer: an outbox may hold thousands of them.
-        let data = if self.data.len() < BYTES / 4 {
+        let data = if self.data.len() < BYTES / 2 {
             let data = Bytes::copy_from_slice(&self.data);
             self.data.clear();
             data

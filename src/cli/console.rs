@@ -16,6 +16,16 @@ pub struct Options {
     /// Watch only: nothing can be changed from this console
     #[arg(long)]
     readonly: bool,
+    #[command(flatten)]
+    look: Look,
+    /// Open this job at once
+    #[arg(long, value_name = "NAME")]
+    job: Option<String>,
+}
+
+/// How a console looks.
+#[derive(Debug, clap::Args)]
+pub struct Look {
     /// Language of the screen: en or zh-CN; otherwise as it was left, else the locale's
     #[arg(long, value_parser = language)]
     lang: Option<Lang>,
@@ -28,9 +38,16 @@ pub struct Options {
     /// Scroll with the mouse
     #[arg(long)]
     mouse: bool,
-    /// Open this job at once
-    #[arg(long, value_name = "NAME")]
-    job: Option<String>,
+}
+
+impl Look {
+    /// Hands what was asked for to a console.
+    pub fn apply(&self, console: &mut tui::Options) {
+        console.lang = self.lang;
+        console.theme = self.theme;
+        console.ascii = self.ascii;
+        console.mouse = self.mouse;
+    }
 }
 
 fn language(text: &str) -> Result<Lang, String> {
@@ -56,19 +73,17 @@ pub fn run(places: &Places, options: Options, runtime: &tokio::runtime::Runtime)
             }
         })
     }));
-    console.lang = options.lang;
-    console.theme = options.theme;
-    console.ascii = options.ascii;
-    console.mouse = options.mouse;
+    options.look.apply(&mut console);
     console.open = options.job;
-    match runtime.block_on(tui::run(console)) {
-        Ok(()) => Ok(ExitCode::Fine),
-        Err(error) => {
-            let code = match &error {
-                tui::TerminalError::None | tui::TerminalError::Dumb(_) => ExitCode::Usage,
-                _ => ExitCode::Failed,
-            };
-            Err(problem(code, error.to_string(), error.remedy()))
-        }
-    }
+    runtime.block_on(tui::run(console)).map_err(no_screen)?;
+    Ok(ExitCode::Fine)
+}
+
+/// Why there is no console, or no longer.
+pub fn no_screen(error: tui::TerminalError) -> Ending {
+    let code = match &error {
+        tui::TerminalError::None | tui::TerminalError::Dumb(_) => ExitCode::Usage,
+        _ => ExitCode::Failed,
+    };
+    problem(code, error.to_string(), error.remedy())
 }

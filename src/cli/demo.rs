@@ -1,10 +1,12 @@
 //! `duplex demo`: two throwaway local servers with data and traffic, and a job between them, all of it in a folder that
-//! goes when the demo ends.
+//! goes when the demo ends. In a terminal the console shows the job and leaving it ends the demo; elsewhere the demo
+//! says a line a second and compares the two sides at its end.
 
 mod servers;
 mod traffic;
 
 use super::{
+    console::{self, Look},
     host::{EndedBy, Host},
     output::{self, Ending, Outcome, note, problem},
     places::Places,
@@ -13,9 +15,10 @@ use super::{
 use crate::{
     engine::supervisor::AtOpen,
     model::{CheckReport, ExitCode, job::file},
+    tui::{self, terminal::Abilities},
 };
 use servers::{Folder, Server};
-use std::time::Duration;
+use std::{io::IsTerminal, time::Duration};
 use tokio::time::{Instant, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +27,7 @@ const SETTLE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// End after this many seconds; otherwise at Ctrl-C
+    /// End after this many seconds; otherwise when the console is left, or at Ctrl-C
     #[arg(long)]
     seconds: Option<u64>,
     /// Writes a second at each side
@@ -33,6 +36,19 @@ pub struct Options {
     /// Keys to begin with
     #[arg(long, default_value_t = 20_000)]
     keys: u64,
+    /// Lines instead of the console, also in a terminal
+    #[arg(long)]
+    no_console: bool,
+    #[command(flatten)]
+    look: Look,
+}
+
+impl Options {
+    /// Whether somebody looks who can be shown a screen.
+    fn with_console(&self) -> bool {
+        let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        !self.no_console && terminal && Abilities::from_environment(|name| std::env::var(name).ok()).is_ok()
+    }
 }
 
 pub async fn run(options: Options) -> Outcome {
@@ -68,9 +84,15 @@ async fn play(options: &Options, folder: &Folder, left: &Server, right: &Server)
             precheck::complaints(report);
         }
         started?;
-        let traffic =
-            [left, right].map(|s| tokio::spawn(traffic::write(s.address(), options.rate, stop_traffic.clone())));
+        let mut writers: Vec<_> =
+            [left, right].map(|s| tokio::spawn(traffic::write(s.address(), options.rate, stop_traffic.clone()))).into();
+        writers.push(tokio::spawn(traffic::clash([left.address(), right.address()], stop_traffic.clone())));
         let end = options.seconds.map(|s| Instant::now() + Duration::from_secs(s));
+        if options.with_console() {
+            show(options, &places, &host, end).await?;
+            note("the demo has ended; its servers and its folder are gone");
+            return Ok(ExitCode::Fine);
+        }
         let mut tick = interval(Duration::from_secs(1));
         loop {
             tokio::select! {
@@ -82,7 +104,7 @@ async fn play(options: &Options, folder: &Folder, left: &Server, right: &Server)
             }
         }
         stop_traffic.cancel();
-        for writer in traffic {
+        for writer in writers {
             _ = writer.await;
         }
         note("the writers have stopped; comparing the two sides");
@@ -105,4 +127,17 @@ async fn play(options: &Options, folder: &Folder, left: &Server, right: &Server)
     stop_traffic.cancel();
     host.close().await;
     outcome
+}
+
+/// The console on the running job, until it is left or the time is over.
+async fn show(options: &Options, places: &Places, host: &Host, end: Option<Instant>) -> Result<(), Ending> {
+    let mut console = tui::Options::new(places.socket(), places.config.clone(), places.state.clone(), false);
+    console.connect = host.connector();
+    console.open = Some("demo".into());
+    console.ends_with_console = true;
+    options.look.apply(&mut console);
+    tokio::select! {
+        left = tui::run(console) => left.map_err(console::no_screen),
+        _ = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => Ok(()),
+    }
 }

@@ -8,6 +8,7 @@ use crate::{
         server,
     },
     engine::supervisor::{AtOpen, Engine, EnginePaths},
+    tui::Connect,
 };
 use std::sync::Arc;
 use tokio::{
@@ -63,9 +64,17 @@ impl Host {
 
     /// A client of this engine, over a pipe.
     pub async fn client(&self) -> Result<Client, Ending> {
-        let (ours, theirs) = tokio::io::duplex(PIPE);
-        tokio::spawn(server::connection(theirs, self.service.clone(), self.stop.clone()));
-        Ok(Client::over(ours, false).await?)
+        Ok(self.connector()().await?)
+    }
+
+    /// Makes clients of this engine, for a console in the same process.
+    pub fn connector(&self) -> Connect {
+        let (service, stop) = (self.service.clone(), self.stop.clone());
+        Arc::new(move || {
+            let (ours, theirs) = tokio::io::duplex(PIPE);
+            tokio::spawn(server::connection(theirs, service.clone(), stop.clone()));
+            Box::pin(Client::over(ours, false))
+        })
     }
 
     /// Waits until something ends this engine.

@@ -59,6 +59,8 @@ pub struct Options {
     pub mouse: bool,
     /// Open the dashboard of this job.
     pub open: Option<String>,
+    /// The engine lives in this process and ends with it: no word at parting that the sync goes on.
+    pub ends_with_console: bool,
 }
 
 impl Options {
@@ -78,6 +80,7 @@ impl Options {
             ascii: false,
             mouse: false,
             open: None,
+            ends_with_console: false,
         }
     }
 }
@@ -99,7 +102,7 @@ pub async fn run(options: Options) -> Result<(), TerminalError> {
         return Err(TerminalError::Panicked);
     }
     result?;
-    if let Some(words) = parting(&app) {
+    if let Some(words) = parting(&app).filter(|_| !options.ends_with_console) {
         println!("{words}");
     }
     Ok(())

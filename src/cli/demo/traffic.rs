@@ -14,6 +14,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const BATCH: u64 = 500;
 /// Pauses of the writers, so that a rate is a few commands each time.
 const BEAT: Duration = Duration::from_millis(20);
+/// Between two writes of one key at both sides.
+const CLASH: Duration = Duration::from_millis(400);
 
 fn failed(address: &str, error: impl std::fmt::Display) -> Ending {
     problem(ExitCode::Failed, format!("the demo's server {address} did not do its part: {error}"), "try again")
@@ -96,6 +98,30 @@ pub async fn write(address: String, rate: u64, stop: CancellationToken) {
         }
         due %= 1_000;
         if send(&address, &mut connection, &pipe).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Writes the same keys at both sides at the same moment, now and then, so that there are conflicts to be watched.
+pub async fn clash(sides: [String; 2], stop: CancellationToken) {
+    let (Ok(mut left), Ok(mut right)) = (connect(&sides[0]).await, connect(&sides[1]).await) else { return };
+    let mut tick = interval(CLASH);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            _ = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let key = fastrand::u64(0..8);
+        let write = |from: &str| {
+            let mut pipe = redis::pipe();
+            pipe.add_command(words(format!("SET contested:{key} {from}-{}", fastrand::u32(..)))).ignore();
+            pipe
+        };
+        let (at_left, at_right) = (write("source"), write("target"));
+        let both = tokio::join!(send(&sides[0], &mut left, &at_left), send(&sides[1], &mut right, &at_right));
+        if both.0.is_err() || both.1.is_err() {
             return;
         }
     }

@@ -357,11 +357,12 @@ impl Reader {
                     skip = after;
                     Stage::BigString { left }
                 }
-                Err(_) => {
-                    let head = walk::packed(self.window.view(), &mut skip)?;
-                    let (left, size) = head.ok_or_else(|| bad(begin, "a string", 0))?;
-                    Stage::BigPacked { left, unpacker: lzf::Unpacker::new(size) }
-                }
+                Err(_) => match walk::packed(self.window.view(), &mut skip) {
+                    Ok(Some((left, size))) => Stage::BigPacked { left, unpacker: lzf::Unpacker::new(size) },
+                    // A number: it has no parts, however low the threshold.
+                    Ok(None) => return self.number(key, begin),
+                    Err(stop) => return Err(self.wait_for_string(key, begin, stop)),
+                },
             }
         } else {
             let ops = grammar::value(kind).unwrap_or_default();
@@ -370,6 +371,27 @@ impl Reader {
         let record = self.window.take(skip);
         let key = own(&record, key)?;
         Ok(Some(Item::BigBegin(self.entry(kind, key, Bytes::new()))))
+    }
+
+    /// A string that is written as a number.
+    fn number(&mut self, key: Text, begin: usize) -> Result<Option<Item>, Stop> {
+        let mut at = begin;
+        match walk::text(self.window.view(), &mut at, self.limits.value) {
+            Ok(_) => {
+                let whole = self.window.take(at);
+                let key = own(&whole, key)?;
+                self.stage = Stage::Record;
+                Ok(Some(Item::Key(self.entry(kind::STRING, key, whole.slice(begin..)))))
+            }
+            Err(stop) => Err(self.wait_for_string(key, begin, stop)),
+        }
+    }
+
+    /// More bytes of a string's head have to come: it is looked at again from its beginning.
+    fn wait_for_string(&mut self, key: Text, begin: usize, stop: Stop) -> Stop {
+        let walker = Walker::new(grammar::value(kind::STRING).unwrap_or_default(), self.limits.value);
+        self.stage = Stage::Value { kind: kind::STRING, key, begin, at: begin, walker };
+        stop
     }
 
     fn big_string(&mut self, left: u64) -> Result<Option<Item>, Stop> {

@@ -381,8 +381,7 @@ impl Decider {
         if per_key == 1 && touches.len() > 1 {
             // One by one, so that each reply tells whether its key was there: see `hidden_deletes`.
             for (n, _) in wanted {
-                let telltale = Telltale { index: self.run.next_index(), reveals: Reveals::Fewer(1) };
-                self.run.tell(telltale);
+                self.run.tell(classify::Reveals::Fewer(1));
                 encode(self.run.data(), &[args.arg(0), args.arg(1 + n)]);
                 self.run.added_command();
             }

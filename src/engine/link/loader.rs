@@ -75,6 +75,8 @@ pub struct Loader {
     ended: bool,
     lost: HashMap<&'static str, u64>,
     unix_ms: u64,
+    /// For texts that are not as they stand.
+    room: Vec<u8>,
 }
 
 impl Loader {
@@ -95,6 +97,7 @@ impl Loader {
             ended: false,
             lost: HashMap::new(),
             unix_ms: 0,
+            room: Vec::new(),
         }
     }
 
@@ -231,8 +234,8 @@ impl Loader {
         self.begin(core, run, entry.db);
         // What a plain SET says just as well costs the target less than a RESTORE.
         let bare = !self.merge && entry.expire_ms.or(entry.idle).is_none() && entry.freq.is_none();
-        if bare && let Some(text) = entry.text(SMALL) {
-            run.set(&entry.key, &text, serial);
+        if bare && let Some(text) = entry.text(SMALL, &mut self.room) {
+            run.set(&entry.key, text, serial);
             return Ok(());
         }
         let (commands, lost) = write_entry(run.data(), entry, self.target, !self.merge)?;

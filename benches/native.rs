@@ -31,7 +31,7 @@ use support::{
     duplex::{Duplex, JobSpec},
     load::fill,
     resp::{Client, Reply, encode},
-    server::Server,
+    server::{Server, field},
     wait::{until, wait_for},
 };
 
@@ -73,6 +73,17 @@ fn peak(pid: u32) -> f64 {
     line.trim().trim_end_matches("kB").trim().parse::<f64>().expect("kilobytes") / 1024.0
 }
 
+/// What a first copy took, in seconds.
+struct Copied {
+    /// From the command until the source was asked for its snapshot.
+    before: f64,
+    /// From then on until all keys were there.
+    took: f64,
+    /// Of both servers; the source's child is not in it.
+    cpu: f64,
+    engine_cpu: Option<f64>,
+}
+
 /// Two servers, connected one way or the other.
 struct Site {
     a: Server,
@@ -81,9 +92,21 @@ struct Site {
 }
 
 impl Site {
-    /// Connects two servers and waits until all that `a` holds is at `b`; also how many seconds that took.
-    fn connect(way: Way, a: Server, b: Server, two_way: bool) -> (Site, f64) {
+    /// Connects two servers and waits until all that `a` holds is at `b`; also what that took.
+    fn connect(way: Way, a: Server, b: Server, two_way: bool) -> (Site, Copied) {
         let keys = key_count(&a);
+        let before: Vec<f64> = [&a, &b].map(|s| cpu(s.pid())).to_vec();
+        // Before the source is asked for the snapshot, ours looks at both servers.
+        let asked = thread::spawn({
+            let mut client = a.client();
+            move || loop {
+                let info = client.run("INFO stats").text();
+                if field(&info, "sync_full").is_some_and(|n| n != "0") {
+                    return Instant::now();
+                }
+                until(Instant::now() + Duration::from_millis(2));
+            }
+        });
         let began;
         let duplex = match way {
             Way::Native => {
@@ -106,14 +129,22 @@ impl Site {
             Reply::Int(n) if n as u64 >= keys => Ok(()),
             other => Err(format!("{other:?} of {keys}")),
         });
-        let took = began.elapsed().as_secs_f64();
+        let ended = Instant::now();
+        let asked = asked.join().expect("the source was asked");
+        let used: Vec<f64> = [&a, &b].map(|s| cpu(s.pid())).into_iter().zip(before).map(|(n, b)| n - b).collect();
+        let copied = Copied {
+            before: (asked - began).as_secs_f64(),
+            took: (ended - asked).as_secs_f64(),
+            cpu: used.iter().sum::<f64>(),
+            engine_cpu: duplex.as_ref().map(|d| cpu(d.engine_pid())),
+        };
         if let Some(duplex) = &duplex {
             duplex.wait_state("synchronizing", LIMIT);
         }
         // A replica's stream may start late; what follows measures it, not its start.
         a.client().run("SET warm:last done");
         arrived(&b, "warm");
-        (Site { a, b, duplex }, took)
+        (Site { a, b, duplex }, copied)
     }
 
     fn pids(&self) -> Vec<u32> {
@@ -209,10 +240,17 @@ fn snapshots(way: Way, results: &mut Results) {
         let (a, b) = (server(), server());
         let keys = scaled(1_000_000);
         fill(&a, keys, mixed);
-        let (site, took) = Site::connect(way, a, b, false);
-        results.add(place, name, "keys/s", way, keys as f64 / took);
-        if let (Some(duplex), false) = (&site.duplex, mixed) {
-            results.add(12, "peak memory of the engine, first copy", "MiB", way, peak(duplex.engine_pid()));
+        let (site, copied) = Site::connect(way, a, b, false);
+        results.add(place, name, "keys/s", way, keys as f64 / copied.took);
+        if mixed {
+            continue;
+        }
+        let million = keys as f64 / 1e6;
+        results.add(2, "first copy, what comes before it", "s", way, copied.before);
+        results.add(8, "CPU of both servers, first copy", "s per million", way, copied.cpu / million);
+        if let (Some(duplex), Some(cpu)) = (&site.duplex, copied.engine_cpu) {
+            results.add(9, "CPU of the engine, first copy", "s per million", way, cpu / million);
+            results.add(15, "peak memory of the engine, first copy", "MiB", way, peak(duplex.engine_pid()));
         }
     }
 }
@@ -227,13 +265,13 @@ fn one_way(way: Way, results: &mut Results) {
     let rate = n as f64 / began.elapsed().as_secs_f64();
     let used: Vec<f64> = site.pids().into_iter().map(cpu).zip(before).map(|(now, then)| now - then).collect();
     let million = n as f64 / 1e6;
-    results.add(2, "stream, one way", "changes/s", way, rate);
-    results.add(8, "CPU of both servers, one way", "s per million", way, (used[0] + used[1]) / million);
+    results.add(3, "stream, one way", "changes/s", way, rate);
+    results.add(10, "CPU of both servers, one way", "s per million", way, (used[0] + used[1]) / million);
     if let Some(engine) = used.get(2) {
-        results.add(9, "CPU of the engine, one way", "s per million", way, engine / million);
+        results.add(11, "CPU of the engine, one way", "s per million", way, engine / million);
     }
     if let Some(duplex) = &site.duplex {
-        results.add(14, "peak memory of the engine, one way", "MiB", way, peak(duplex.engine_pid()));
+        results.add(16, "peak memory of the engine, one way", "MiB", way, peak(duplex.engine_pid()));
     }
 }
 
@@ -253,7 +291,7 @@ fn two_way(way: Way, results: &mut Results) {
                     });
                 }
             });
-            results.add(3, "stream, both ways together", "changes/s", way, total / began.elapsed().as_secs_f64());
+            results.add(4, "stream, both ways together", "changes/s", way, total / began.elapsed().as_secs_f64());
         }
         Way::Ours => {
             let (site, _) = Site::connect(way, server(), server(), true);
@@ -267,9 +305,9 @@ fn two_way(way: Way, results: &mut Results) {
                     });
                 }
             });
-            results.add(3, "stream, both ways together", "changes/s", way, total / began.elapsed().as_secs_f64());
-            results.add(10, "CPU of the engine, both ways", "s per million", way, (cpu(pid) - before) / total * 1e6);
-            results.add(13, "peak memory of the engine, both ways", "MiB", way, peak(pid));
+            results.add(4, "stream, both ways together", "changes/s", way, total / began.elapsed().as_secs_f64());
+            results.add(12, "CPU of the engine, both ways", "s per million", way, (cpu(pid) - before) / total * 1e6);
+            results.add(17, "peak memory of the engine, both ways", "MiB", way, peak(pid));
         }
     }
 }
@@ -304,14 +342,14 @@ fn latency(way: Way, results: &mut Results) {
         }
     });
     seen.sort_by(f64::total_cmp);
-    for (place, name, part) in [(4, "write to visible, p50", 0.5), (5, "write to visible, p99", 0.99)] {
+    for (place, name, part) in [(5, "write to visible, p50", 0.5), (6, "write to visible, p99", 0.99)] {
         results.add(place, name, "ms", way, seen[((seen.len() - 1) as f64 * part) as usize]);
     }
     if let Some(duplex) = &site.duplex {
         let (before, began) = (cpu(duplex.engine_pid()), Instant::now());
         until(began + Duration::from_secs(20));
         let share = (cpu(duplex.engine_pid()) - before) / began.elapsed().as_secs_f64() * 100.0;
-        results.add(11, "CPU of the engine, idle", "% of a core", way, share);
+        results.add(13, "CPU of the engine, idle", "% of a core", way, share);
     }
 }
 

@@ -32,7 +32,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes and items that may wait in an outbox before its link stops deciding.
-const OUTBOX_BYTES: usize = 4 << 20;
+const OUTBOX_BYTES: usize = 2 << 20;
 const OUTBOX_ITEMS: usize = 4096;
 
 /// The database is not known: a stream that was taken up in its middle has not named one yet.

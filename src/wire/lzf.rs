@@ -22,10 +22,18 @@ pub enum LzfError {
 /// Unpacks `input` to exactly `size` bytes. Allocates `size`, but only after it was found to be possible for an
 /// input of this length, so a lying header costs nothing.
 pub fn decompress(input: &[u8], size: usize) -> Result<Vec<u8>, LzfError> {
+    let mut out = Vec::new();
+    decompress_into(input, size, &mut out)?;
+    Ok(out)
+}
+
+/// The same into a buffer that may be used again; what it held goes.
+pub fn decompress_into(input: &[u8], size: usize, out: &mut Vec<u8>) -> Result<(), LzfError> {
     if size > input.len().saturating_mul(BEST_RATIO) {
         return Err(LzfError::Size(input.len().saturating_mul(BEST_RATIO), size));
     }
-    let mut out = Vec::with_capacity(size);
+    out.clear();
+    out.reserve(size);
     let mut at = 0;
     while at < input.len() {
         let begin = at;
@@ -53,19 +61,17 @@ pub fn decompress(input: &[u8], size: usize) -> Result<Vec<u8>, LzfError> {
         if out.len() + length > size {
             return Err(LzfError::Size(out.len() + length, size));
         }
-        if distance >= length {
-            out.extend_from_within(from..from + length);
-        } else {
-            // The copy reads what it has just written: a repeated pattern.
-            for i in from..from + length {
-                out.push(out[i]);
-            }
+        // The copy may read what it has just written, a repeated pattern: it doubles with each turn.
+        while length > 0 {
+            let n = length.min(out.len() - from);
+            out.extend_from_within(from..from + n);
+            length -= n;
         }
     }
     if out.len() != size {
         return Err(LzfError::Size(out.len(), size));
     }
-    Ok(out)
+    Ok(())
 }
 
 /// How far back a copy can reach: 13 bits, and one.

@@ -23,7 +23,6 @@ mod ziplist;
 
 use crate::wire::lzf;
 use bytes::Bytes;
-use std::borrow::Cow;
 use thiserror::Error;
 
 pub use reader::Reader;
@@ -77,17 +76,21 @@ pub struct KeyEntry {
 }
 
 impl KeyEntry {
-    /// The text of a string of at most so many bytes: as it stands, from a number, or unpacked. `None` for any other
-    /// value, and where the text can't be had.
-    pub fn text(&self, most: usize) -> Option<Cow<'_, [u8]>> {
+    /// The text of a string of at most so many bytes, as it stands, or from a number or unpacked into `room`. `None` for
+    /// any other value, and where the text can't be had.
+    pub fn text<'a>(&'a self, most: usize, room: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         if self.kind != kind::STRING {
             return None;
         }
         match walk::text(&self.value, &mut 0, most).ok()? {
-            walk::Text::Plain(range) => self.value.get(range).map(Cow::Borrowed),
-            walk::Text::Int(n) => Some(Cow::Owned(n.to_string().into_bytes())),
-            walk::Text::Lzf(range, size) => lzf::decompress(self.value.get(range)?, size).ok().map(Cow::Owned),
+            walk::Text::Plain(range) => return self.value.get(range),
+            walk::Text::Int(n) => {
+                room.clear();
+                room.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+            }
+            walk::Text::Lzf(range, size) => lzf::decompress_into(self.value.get(range)?, size, room).ok()?,
         }
+        Some(room)
     }
 }
 

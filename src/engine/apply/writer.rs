@@ -35,9 +35,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 /// Transactions and bytes in flight to a site. A window of 128 transactions of up to 256 changes covers a link of
-/// 200 ms round trip at 160,000 changes a second; 8 MiB keeps a stalled site from eating memory.
+/// 200 ms round trip at 160,000 changes a second; 4 MiB keeps a stalled site from eating memory.
 const WINDOW: usize = 128;
-const WINDOW_BYTES: usize = 8 << 20;
+const WINDOW_BYTES: usize = 4 << 20;
 /// What a transaction takes at most, if its items are small: a target executes that in well under a millisecond.
 const COMMANDS: usize = 512;
 const BYTES: usize = 64 << 10;

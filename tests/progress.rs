@@ -31,7 +31,7 @@ fn keys_and_time_left_are_right_within_a_fifth() {
                 let here = support::compare::key_count(&b);
                 // The control key and what was answered meanwhile are in one of the two numbers only.
                 assert!(done <= here + 1, "{done} keys are told, {here} are there");
-                assert!(total == KEYS, "{total} keys in all: {:#}", status.0);
+                assert!((KEYS..=KEYS + 1).contains(&total), "{total} keys in all: {:#}", status.0);
                 told.extend(
                     left.filter(|_| done * 10 > KEYS && done * 10 < KEYS * 8).map(|l| (Instant::now(), done, l)),
                 );
@@ -51,7 +51,7 @@ fn keys_and_time_left_are_right_within_a_fifth() {
         assert_eq!((done, total), (KEYS, KEYS), "{:#}", status.0);
         let s = &status.link("forward").expect("it is there")["snapshot"];
         assert_eq!(s["bytes_total"].as_u64(), Some(bytes), "{s:#}");
-        assert!(bytes > KEYS * 100, "{bytes} bytes");
+        assert!(bytes > 300_000, "{bytes} bytes");
     }
 }
 

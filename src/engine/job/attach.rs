@@ -185,6 +185,11 @@ pub fn episodes_key(id: &JobId, side: Side) -> String {
     format!("{}:open", id.control_key(side.incoming()))
 }
 
+/// Where a merge gathers the parts of a value at a site.
+fn part_key(id: &JobId, side: Side) -> Bytes {
+    Bytes::from(format!("{}:part", id.control_key(side.incoming())))
+}
+
 /// What the control keys of an engine before us mean.
 struct Plan {
     epoch: u64,
@@ -351,7 +356,7 @@ async fn one(
         replica: replica.clone(),
         spool: reader,
         decider,
-        loader: Loader::new(from, target, databases, merge, false),
+        loader: Loader::new(from, target, databases, merge, false, part_key(&context.id, to)),
         peer: Peer::new(ready.sites[to.index()].dialer.clone(), ready.sites[to.index()].address.clone()),
         replids: ready.replids.clone(),
         from: position,
@@ -511,7 +516,8 @@ pub async fn remove_control_keys(job: &Job, id: &JobId) -> Result<(), JobError> 
             fence::kill_clients(&mut control, &client_name(id, "replica")).await?;
             let key = id.control_key(side.incoming());
             let notes = episodes_key(id, side);
-            fence::delete_keys(&mut control, db, &[key.as_bytes(), notes.as_bytes()]).await?;
+            let part = part_key(id, side);
+            fence::delete_keys(&mut control, db, &[key.as_bytes(), notes.as_bytes(), &part]).await?;
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use super::run::Run;
 use crate::engine::apply::outbox::ItemKind;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::{Touch, Verdict};
-use crate::engine::core::Core;
+use crate::engine::core::{Core, NewItem};
 use crate::engine::transfer::{BIG, write_entry};
 use crate::model::{Databases, Side};
 use crate::wire::dialect::Dialect;
@@ -70,7 +70,11 @@ pub struct Loader {
     big: Option<Big>,
     /// A big key whose rest is left to the state transfer.
     abandoned: Option<(u32, Bytes)>,
+    /// Where parts of a value are gathered in a merge.
+    part_key: Bytes,
     keys_total: u64,
+    /// The database that is being read.
+    db: u32,
     ended: bool,
     /// Of big values, until there is a turn to tell of it.
     lost: Vec<Lost>,
@@ -80,7 +84,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    pub fn new(here: Side, target: Dialect, databases: Databases, merge: bool, discard: bool) -> Self {
+    pub fn new(here: Side, target: Dialect, databases: Databases, merge: bool, discard: bool, part_key: Bytes) -> Self {
         let limits = Limits { big: BIG, value: LONGEST, ..Limits::default() };
         Loader {
             here,
@@ -92,7 +96,9 @@ impl Loader {
             pieces: Vec::new(),
             big: None,
             abandoned: None,
+            part_key,
             keys_total: 0,
+            db: 0,
             ended: false,
             lost: Vec::new(),
             unix_ms: 0,
@@ -118,24 +124,25 @@ impl Loader {
     /// Parses up to a turn's worth. False: nothing is ready and more bytes are needed.
     pub fn gather(&mut self) -> Result<bool, LoadError> {
         let mut bytes = 0;
-        let mut db = 0;
         while self.pieces.len() < KEYS && bytes < BYTES {
-            let Some(item) = self.reader.next()? else { break };
+            let Some(item) = self.reader.next()? else { return Ok(!self.pieces.is_empty()) };
             match item {
-                Item::Db(n) => db = n,
-                Item::Resize { keys, .. } if self.databases.contains(db) => self.keys_total += keys,
+                Item::Db(n) => self.db = n,
+                Item::Resize { keys, .. } if self.databases.contains(self.db) => self.keys_total += keys,
                 Item::Function(code) if !self.discard => self.pieces.push(Piece::Function(code)),
                 Item::Key(entry) if self.wanted(&entry) => {
                     bytes += entry.value.len() + entry.key.len();
                     self.pieces.push(Piece::Key(entry));
                 }
                 Item::BigBegin(entry) if self.wanted(&entry) => {
+                    // In a merge it is made under a name of ours: what is there must stay, and a part is no value.
+                    let name = if self.merge { self.part_key.clone() } else { entry.key.clone() };
                     self.big = Some(Big {
                         decoder: Decoder::big(entry.kind)?,
-                        rebuild: Some(Rebuild::new(entry.key.clone(), self.target)),
+                        rebuild: Some(Rebuild::new(name.clone(), self.target)),
                         entry: entry.clone(),
                     });
-                    let delete = vec![Bytes::from_static(b"UNLINK"), entry.key.clone()];
+                    let delete = vec![Bytes::from_static(b"UNLINK"), name];
                     self.pieces.push(Piece::Part { db: entry.db, key: entry.key, commands: vec![delete], first: true });
                 }
                 Item::BigPart(part) => {
@@ -152,7 +159,8 @@ impl Loader {
                 _ => {}
             }
         }
-        Ok(!self.pieces.is_empty())
+        // Perhaps of parts that nobody wants: there may be more all the same.
+        Ok(true)
     }
 
     fn wanted(&self, entry: &KeyEntry) -> bool {
@@ -177,7 +185,14 @@ impl Loader {
         let Some(rebuild) = big.rebuild.take() else { return Ok(()) };
         let mut commands = Vec::new();
         self.lost.extend(rebuild.finish(big.entry.expire_ms, &mut commands));
-        self.pieces.push(Piece::Part { db: big.entry.db, key: big.entry.key, commands, first: false });
+        if self.merge {
+            commands.push(vec![Bytes::from_static(b"RENAMENX"), self.part_key.clone(), big.entry.key.clone()]);
+            commands.push(vec![Bytes::from_static(b"UNLINK"), self.part_key.clone()]);
+        }
+        // Nothing is entered as in flight that is not sent: nothing would ever clear it.
+        if !commands.is_empty() {
+            self.pieces.push(Piece::Part { db: big.entry.db, key: big.entry.key, commands, first: false });
+        }
         Ok(())
     }
 
@@ -189,7 +204,6 @@ impl Loader {
         }
         let asks = |p: &Piece| match p {
             Piece::Key(entry) if !self.target.knows_type(entry.kind) => Some((entry.db, entry.key.clone())),
-            Piece::Part { db, key, first: true, .. } => Some((*db, key.clone())),
             _ => None,
         };
         self.pieces.iter().filter_map(asks).collect()
@@ -200,18 +214,9 @@ impl Loader {
         if held.is_empty() {
             return;
         }
-        for (db, key) in held {
-            if self.big.as_ref().is_some_and(|b| b.entry.db == *db && b.entry.key == *key) {
-                // The rest of it is read and dropped.
-                if let Some(big) = &mut self.big {
-                    big.rebuild = None;
-                }
-            }
-        }
         self.pieces.retain(|p| match p {
             Piece::Key(e) => !held.contains(&(e.db, e.key.clone())),
-            Piece::Part { db, key, .. } => !held.contains(&(*db, key.clone())),
-            Piece::Function(_) => true,
+            Piece::Part { .. } | Piece::Function(_) => true,
         });
     }
 
@@ -282,7 +287,11 @@ impl Loader {
             // One value that the target can't be told of is no reason to copy none.
             Err(e) => {
                 data.truncate(before);
-                core.impossible(self.here.other(), entry.db, &entry.key, &e.to_string());
+                let to = self.here.other();
+                core.impossible(to, entry.db, &entry.key, &e.to_string());
+                // It was entered as in flight: an echo has to say that it is not.
+                self.flush(core, run);
+                core.push(to, NewItem::new(Bytes::new(), 0, ItemKind::Changes, serial));
             }
         }
     }
@@ -298,7 +307,8 @@ impl Loader {
             return;
         };
         self.begin(core, run, db);
-        let serial = if first { self.own_delete(core, db, key).unwrap_or(serial) } else { serial };
+        let own = first && !self.merge;
+        let serial = if own { self.own_delete(core, db, key).unwrap_or(serial) } else { serial };
         for command in commands {
             encode(run.data(), command);
         }

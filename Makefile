@@ -24,8 +24,9 @@ else
 	$(CARGO) test --locked --lib --bins --tests --no-fail-fast -- --test-threads=2
 endif
 
-demo: build redis ## two throwaway servers with data and traffic, and the console on them
-	target/release/duplex demo
+demo: build redis ## two throwaway servers with data and traffic on both sides, and a job between them
+	@DUPLEX_REDIS_SERVER="$${DUPLEX_REDIS_SERVER:-$$(command -v redis-server || command -v valkey-server \
+		|| ls $(DUPLEX_SERVERS)/*/bin/redis-server 2>/dev/null | tail -n 1)}" target/release/duplex demo
 
 bench: servers ## throughput and latency beside native replication (minutes; a quiet machine)
 	$(CARGO) bench --locked --bench native
@@ -40,7 +41,7 @@ servers: ## the servers that the tests run against
 
 # One redis-server, for those who only want to look.
 redis:
-	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || ls $(DUPLEX_SERVERS)/*/bin/redis-server >/dev/null 2>&1 || { \
+	@[ -n "$$DUPLEX_REDIS_SERVER" ] || command -v redis-server >/dev/null || command -v valkey-server >/dev/null || ls $(DUPLEX_SERVERS)/*/bin/redis-server >/dev/null 2>&1 || { \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get install -y -q redis-server; \
 		else echo "redis-server is not on PATH: install it with your package manager (Debian: apt-get install redis-server)"; exit 1; fi; }
 

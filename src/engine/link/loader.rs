@@ -7,6 +7,7 @@
 use super::run::Run;
 use crate::engine::apply::outbox::ItemKind;
 use crate::engine::arbiter::class::{Class, Part};
+use crate::engine::arbiter::episode::Cause;
 use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::{Core, NewItem};
 use crate::engine::transfer::{BIG, write_entry};
@@ -21,6 +22,11 @@ use bytes::Bytes;
 /// What is gathered for one turn under the lock.
 const KEYS: usize = 256;
 const BYTES: usize = 128 << 10;
+/// A key that has so little time left, in milliseconds, may expire at the target before the stream that renews it is
+/// reached: it is carried as state then.
+const SOON_MS: u64 = 10_000;
+/// Keys that may wait for their state at the same time: each takes half a kilobyte.
+const SETTLED_AT_ONCE: usize = 20_000;
 /// The longest element, or string: what a server takes with `proto-max-bulk-len` raised. Only what comes is held.
 const LONGEST: usize = 4 << 30;
 /// Strings below this are written by SET: those above are not worth a thought.
@@ -266,9 +272,21 @@ impl Loader {
     }
 
     fn key(&mut self, core: &mut Core, run: &mut Run, entry: &KeyEntry) {
-        // A key that has expired on the way is deleted in the stream that follows; until then nobody may see it.
-        if entry.expire_ms.is_some_and(|t| t <= self.unix_ms) {
-            return;
+        // A key that has expired on the way is deleted in the stream that follows, or was renewed there; until then
+        // nobody may see it. What the stream does to it must not run on nothing, so its state is asked for.
+        if let Some(at) = entry.expire_ms
+            && at <= self.unix_ms + SOON_MS
+        {
+            if core.open() < SETTLED_AT_ONCE {
+                self.flush(core, run);
+                let hash = core.arbiter.hash(entry.db, &entry.key);
+                let touch = Touch { db: entry.db, key: &entry.key, hash, class: Class::Write, part: Part::WHOLE };
+                core.differs(&touch, self.here, Cause::Snapshot);
+                return core.carry_out();
+            }
+            if at <= self.unix_ms {
+                return;
+            }
         }
         let Some(serial) = self.verdict(core, run, entry.db, &entry.key) else { return };
         self.begin(core, run, entry.db);

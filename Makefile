@@ -35,6 +35,7 @@ soak: ## every server, all pairs, many seeds, a million keys (hours)
 	tests/servers.sh all
 	DUPLEX_SOAK=1 DUPLEX_TEST_SERVERS=all DUPLEX_TEST_PATIENCE=3 \
 		$(CARGO) $(if $(NEXTEST),nextest run --profile soak,test --no-fail-fast) --locked --release
+	$(CARGO) test --locked --release --test tui_terminal over_ssh -- --ignored --nocapture
 
 servers: ## the servers that the tests run against
 	@tests/servers.sh

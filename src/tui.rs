@@ -18,6 +18,7 @@ pub mod keymap;
 pub mod msg;
 pub mod overlay;
 mod runtime;
+pub mod spoken;
 pub mod store;
 pub mod terminal;
 pub mod text;

@@ -9,8 +9,10 @@ use nix::{
 };
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 use std::{
+    ffi::OsStr,
     io::{Read, Write},
     num::NonZeroU16,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
@@ -35,9 +37,14 @@ struct Console {
 
 impl Console {
     fn open(home: &tempfile::TempDir, args: &[&str], env: &[(&str, &str)]) -> Console {
+        Console::program(env!("CARGO_BIN_EXE_duplex").as_ref(), home, args, env)
+    }
+
+    /// The same with another program that opens a console.
+    fn program(program: &OsStr, home: &tempfile::TempDir, args: &[&str], env: &[(&str, &str)]) -> Console {
         let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).expect("a pseudo-terminal");
-        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_duplex"));
+        let mut command = CommandBuilder::new(program);
         command.args(args);
         command.env_clear();
         for (name, value) in
@@ -373,4 +380,254 @@ fn an_engine_that_goes_is_said_and_comes_back() {
     assert_ne!(home.engine_pid().expect("an engine"), old);
     c.type_("q");
     assert_eq!(c.ends(), 0);
+}
+
+#[test]
+fn the_demo_shows_the_console_and_leaves_nothing() {
+    let home = tempfile::tempdir().expect("a home");
+    let tmp = tempfile::tempdir().expect("a place for the demo");
+    let program = support::versions::home("redis-7.0").join("bin/redis-server");
+    let mut c = Console::open(
+        &home,
+        &["demo", "--keys", "500", "--rate", "100", "--lang", "en"],
+        &[("DUPLEX_REDIS_SERVER", program.to_str().expect("a path")), ("TMPDIR", tmp.path().to_str().expect("a path"))],
+    );
+    c.shows(&["synchronizing both ways"]);
+    let folder = std::fs::read_dir(&tmp).expect("the folder").next().expect("the demo's").expect("entry").path();
+    let ports: Vec<u16> = ["source", "target"]
+        .map(|side| {
+            let log = std::fs::read_to_string(folder.join(side).join("log")).expect("a log");
+            let port = log.split("port=").nth(1).and_then(|rest| rest.split([',', '.']).next()).expect("a port");
+            port.trim().parse().expect("a number")
+        })
+        .into();
+    // keys that both sides write at the same time are settled while one looks
+    c.type_("k");
+    c.shows(&["contested:"]);
+    c.type_("q");
+    assert_eq!(c.ends(), 0);
+    c.is_sane();
+    c.shows(&["the demo has ended"]);
+    assert!(!c.text().contains("goes on"), "{}", c.text());
+    assert!(!folder.exists());
+    for port in ports {
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "the server on {port} still runs");
+    }
+}
+
+#[test]
+fn a_panic_on_another_thread_leaves_a_sane_terminal() {
+    let home = tempfile::tempdir().expect("a home");
+    let this = std::env::current_exe().expect("this test");
+    let mut c = Console::program(
+        this.as_os_str(),
+        &home,
+        &["--exact", "a_console_whose_connection_breaks_down", "--ignored", "--nocapture", "--test-threads=1"],
+        &[("DUPLEX_TEST_TERMINAL", "1")],
+    );
+    c.until("panic", |text| text.contains("broken on purpose"));
+    assert_eq!(c.ends(), 0);
+    c.is_sane();
+    c.shows(&["the console broke down; the engine and its jobs go on"]);
+}
+
+/// The other half of the test above: it needs a terminal of its own.
+#[test]
+#[ignore = "run by another test, in a terminal"]
+fn a_console_whose_connection_breaks_down() {
+    if std::env::var_os("DUPLEX_TEST_TERMINAL").is_none() {
+        return;
+    }
+    let folder = PathBuf::from(std::env::var_os("DUPLEX_HOME").expect("a home"));
+    let mut options = redis_duplex::tui::Options::new(folder.join("socket"), folder.clone(), folder, false);
+    // a task on a worker thread, some frames after the terminal was taken over
+    options.connect = Arc::new(|| {
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            panic!("broken on purpose")
+        })
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
+    let error = runtime.block_on(redis_duplex::tui::run(options)).expect_err("it broke down");
+    println!("{error}");
+}
+
+#[test]
+fn keys_are_answered_at_once_while_links_run_at_full_load() {
+    let home = tempfile::tempdir().expect("a home");
+    let program = support::versions::home("redis-7.0").join("bin/redis-server");
+    let mut c = Console::open(
+        &home,
+        &["demo", "--keys", "2000", "--rate", "3000", "--lang", "en"],
+        &[("DUPLEX_REDIS_SERVER", program.to_str().expect("a path"))],
+    );
+    c.until("running links", |text| text.contains("synchronizing") || text.contains("lagging"));
+    let mut took: Vec<Duration> = Vec::new();
+    for _ in 0..20 {
+        for (key, open) in [("?", true), ("?", false)] {
+            let start = Instant::now();
+            c.type_(key);
+            c.until("answered key", |text| text.contains("next theme") == open);
+            took.push(start.elapsed());
+        }
+    }
+    took.sort();
+    let (median, late) = (took[took.len() / 2], took[took.len() * 95 / 100]);
+    println!("keystroke to frame: median {median:?}, 95 % within {late:?}");
+    // this machine runs the servers, the engine, its debug build and other tests at the same time
+    assert!(median < Duration::from_millis(100), "median {median:?}; all: {took:?}");
+    assert!(late < Duration::from_millis(400), "95 % within {late:?}; all: {took:?}");
+    c.type_("q");
+    assert_eq!(c.ends(), 0);
+}
+
+/// A tmux server of its own, ended with the test.
+struct Tmux {
+    socket: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Tmux {
+    fn open() -> Option<Tmux> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tmux = Tmux { socket: folder.path().join("socket"), _folder: folder };
+        let home = tmux._folder.path().to_str().expect("a path").to_owned();
+        let open = ["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", "-e"];
+        let shell = ["env", "PS1=ready> ", "bash", "--norc", "--noprofile", "-i"];
+        let mut args: Vec<&str> = open.to_vec();
+        let home = format!("DUPLEX_HOME={home}");
+        args.push(&home);
+        args.extend(shell);
+        tmux.run(&args).map(|_| tmux)
+    }
+
+    fn run(&self, args: &[&str]) -> Option<String> {
+        let done = std::process::Command::new("tmux")
+            .arg("-S")
+            .arg(&self.socket)
+            .args(args)
+            .env("LC_ALL", "C.UTF-8")
+            .env_remove("TMUX")
+            .output()
+            .ok()?;
+        assert!(done.status.success(), "tmux {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+        Some(String::from_utf8_lossy(&done.stdout).into_owned())
+    }
+
+    fn keys(&self, keys: &[&str]) {
+        self.run(&[&["send-keys"], keys].concat()).expect("tmux");
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, good: impl Fn(&str) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let text = self.run(&["capture-pane", "-p"]).expect("tmux");
+            if good(&text) {
+                return;
+            }
+            assert!(Instant::now() < end, "no {what} within {PATIENCE:?}; the pane:\n{text}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("tmux").arg("-S").arg(&self.socket).arg("kill-server").output();
+    }
+}
+
+#[test]
+fn job_control_in_tmux() {
+    let Some(tmux) = Tmux::open() else {
+        eprintln!("tmux is not installed: job control was not tried");
+        return;
+    };
+    tmux.until("shell", |text| text.contains("ready>"));
+    tmux.keys(&[&format!("{} --readonly --lang en", env!("CARGO_BIN_EXE_duplex")), "Enter"]);
+    tmux.until("console", |text| text.contains("quit") && text.contains("help"));
+    for _ in 0..2 {
+        tmux.keys(&["C-z"]);
+        tmux.until("shell again", |text| text.contains("Stopped") && !text.contains("help"));
+        // the shell has a cooked terminal: what is typed is echoed and run
+        tmux.keys(&["clear; echo $((40 + 2))", "Enter"]);
+        tmux.until("answer", |text| text.lines().any(|line| line.trim() == "42"));
+        tmux.keys(&["clear; fg", "Enter"]);
+        tmux.until("console again", |text| text.contains("quit") && text.contains("help") && !text.contains("ready>"));
+    }
+    tmux.keys(&["?"]);
+    tmux.until("help", |text| text.contains("next theme"));
+    tmux.keys(&["Escape"]);
+    tmux.until("no help", |text| !text.contains("next theme"));
+    tmux.keys(&["q"]);
+    tmux.until("end", |text| text.contains("ready>"));
+}
+
+/// Over a real `ssh` into a server of its own on this machine: `make soak` runs it.
+#[test]
+#[ignore = "needs sshd; part of the soak"]
+fn over_ssh_to_this_machine() {
+    let Some(sshd) =
+        ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd"].into_iter().find(|p| Path::new(p).exists())
+    else {
+        eprintln!("sshd is not installed: nothing was tried over ssh");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("a path").to_owned();
+    for key in ["host", "user"] {
+        let made = std::process::Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f", &path(key)])
+            .status()
+            .expect("ssh-keygen");
+        assert!(made.success());
+    }
+    let port = support::server::free_port().to_string();
+    let mut server = Ended(
+        std::process::Command::new(sshd)
+            .args(["-D", "-e", "-f", "/dev/null", "-p", &port, "-h", &path("host")])
+            .args(["-o", "ListenAddress=127.0.0.1", "-o", "StrictModes=no", "-o", "UsePAM=no", "-o", "PidFile=none"])
+            .args(["-o", &format!("AuthorizedKeysFile={}", path("user.pub")), "-o", "PermitRootLogin=yes"])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("sshd"),
+    );
+    support::wait_for("sshd", secs(20), || {
+        std::net::TcpStream::connect(format!("127.0.0.1:{port}")).map_err(|e| e.to_string())
+    });
+    assert!(server.0.try_wait().expect("sshd").is_none(), "sshd ended");
+    let home = Home::new();
+    let there = format!("DUPLEX_HOME={}", home.0.path().display());
+    let identity = path("user");
+    let mut args = vec!["-tt", "-p", &port, "-i", &identity, "-F", "/dev/null", "-o", "BatchMode=yes"];
+    args.extend(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]);
+    args.extend(["127.0.0.1", "env", "LANG=C.UTF-8", &there, env!("CARGO_BIN_EXE_duplex"), "--lang", "zh-CN"]);
+    let mut c = Console::program("ssh".as_ref(), &home.0, &args, &[]);
+    c.shows(&["还没有同步作业"]);
+    c.resize(100, 30);
+    c.type_("n");
+    c.shows(&["[ sync-"]);
+    c.type_("<esc>");
+    c.shows(&["还没有同步作业"]);
+    c.type_("q");
+    assert_eq!(c.ends(), 0);
+    // the engine outlives the session
+    assert!(home.engine_pid().is_some());
+    // and a session that is cut off
+    let mut cut = Console::program("ssh".as_ref(), &home.0, &args, &[]);
+    cut.shows(&["还没有同步作业"]);
+    cut.child.kill().expect("cut off");
+    cut.ends();
+    assert!(home.engine_pid().is_some());
+}
+
+/// A process that is ended with the test.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

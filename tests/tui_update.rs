@@ -45,7 +45,7 @@ fn authorize_dials_both_sides_and_goes_on_when_both_answer() {
     let dialled = requests(&effects);
     assert_eq!(dialled.len(), 2);
     for request in dialled {
-        let Request::Probe { instance } = request else { panic!("{request:?}") };
+        let Request::Probe { instance, .. } = request else { panic!("{request:?}") };
         assert!(matches!(instance.account, AccountSource::Inline(_)));
     }
     let run = probes(&effects)[0].1;

@@ -73,7 +73,9 @@ impl EngineService {
             Request::Stop { name } => engine.stop(&name).await.map(done)?,
             Request::Forget { name } => engine.forget(&name).await.map(done)?,
             Request::Verify { name, repair } => self.verify(&name, repair, to).await?,
-            Request::Probe { instance } => Reply::Probed { probe: probe(engine.probe(&instance).await?) },
+            Request::Probe { instance, of } => {
+                Reply::Probed { probe: probe(engine.probe(&instance, of.as_deref()).await?) }
+            }
             Request::Conflicts { name, limit } => {
                 let (open, settled, hottest) = engine.conflicts(&name, limit)?;
                 Reply::Conflicts { open, settled, hottest }

@@ -55,8 +55,13 @@ pub enum Request {
     Forget { name: String },
     /// Compares the two sides. → `Progress`… `Verified`
     Verify { name: String, repair: bool },
-    /// Dials an instance and tells what is there (step 1 of the wizard). → `Probed` | `Error`
-    Probe { instance: Box<Instance> },
+    /// Dials an instance and tells what is there (step 1 of the wizard). An account that it lacks is the one that the
+    /// known job `of` holds for it. → `Probed` | `Error`
+    Probe {
+        instance: Box<Instance>,
+        #[serde(default)]
+        of: Option<String>,
+    },
     /// Open and settled conflicts, newest first. → `Conflicts`
     Conflicts { name: String, limit: usize },
     /// The samples of both links. → `History`

@@ -178,6 +178,9 @@ impl Engine {
         only: Option<&[CheckId]>,
         progress: Option<mpsc::Sender<Check>>,
     ) -> CheckReport {
+        let mut job = job.clone();
+        self.fill_accounts(&mut job);
+        let job = &job;
         let id = self.job(&job.name).ok().and_then(|known| known.begun_id());
         let options = PrecheckOptions { spool_dir: Some(self.inner.paths.state.join("spool")) };
         precheck::run(job, id.as_ref(), only, options, progress).await
@@ -187,13 +190,14 @@ impl Engine {
     /// work goes on when the future is dropped: a client that goes away has started the job all the same.
     pub async fn start(
         &self,
-        job: Job,
+        mut job: Job,
         discard_previous: bool,
         progress: mpsc::Sender<Check>,
     ) -> Result<(Option<CheckReport>, JobStatus), EngineError> {
         if let Some(fault) = file::name_fault(&job.name) {
             return Err(EngineError::Usage { what: fault, remedy: "choose another name".into() });
         }
+        self.fill_accounts(&mut job);
         let managed = {
             let mut jobs = lock(&self.inner.jobs);
             let made = || Arc::new(Managed::known(Record::new(job.clone()), self.inner.clone()));
@@ -249,9 +253,14 @@ impl Engine {
         self.job(name)?.verify(repair, progress).await
     }
 
-    /// Dials an instance and tells what is there.
-    pub async fn probe(&self, instance: &Instance) -> Result<Probed, EngineError> {
-        probe::probe(instance).await.map_err(|error| EngineError::from_words(&error.to_string()))
+    /// Dials an instance and tells what is there. Without an account it is dialled with the one that the job `of` holds
+    /// for it, where it does.
+    pub async fn probe(&self, instance: &Instance, of: Option<&str>) -> Result<Probed, EngineError> {
+        let mut instance = instance.clone();
+        if let Some(held) = of.and_then(|name| self.job(name).ok()) {
+            fill_account(&mut instance, &held.definition());
+        }
+        probe::probe(&instance).await.map_err(|error| EngineError::from_words(&error.to_string()))
     }
 
     /// Open conflicts, settled ones (newest first, at most `limit`), and the keys that conflict most.
@@ -262,6 +271,15 @@ impl Engine {
     /// The samples of the job's links.
     pub fn history(&self, name: &str) -> Result<Vec<(Direction, LinkSamples)>, EngineError> {
         Ok(self.job(name)?.history())
+    }
+
+    /// Job files leave out the accounts that were typed: what a known job holds fills them in.
+    fn fill_accounts(&self, job: &mut Job) {
+        if let Ok(known) = self.job(&job.name) {
+            let held = known.definition();
+            fill_account(&mut job.source, &held);
+            fill_account(&mut job.target, &held);
+        }
     }
 
     /// The job as it was started, without the accounts that stand in it.
@@ -300,6 +318,20 @@ impl Engine {
                 remedy: "read the engine's log, then try again".into(),
             })
         })
+    }
+}
+
+/// Gives an instance without an account the one that `held` has for the very same place; a password goes nowhere else,
+/// nor to the same place by other means.
+fn fill_account(instance: &mut Instance, held: &Job) {
+    let place = |i: &Instance| (i.addresses.clone(), i.master_name.clone(), i.tls.clone());
+    let Some(same) = [&held.source, &held.target].into_iter().find(|i| place(i) == place(instance)) else { return };
+    for (missing, held) in
+        [(&mut instance.account, &same.account), (&mut instance.sentinel_account, &same.sentinel_account)]
+    {
+        if matches!((&missing, held), (AccountSource::None, AccountSource::Inline(_))) {
+            *missing = held.clone();
+        }
     }
 }
 

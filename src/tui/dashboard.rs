@@ -10,6 +10,7 @@ use super::{
     app::App,
     jobs::{direction_label, state_label},
     keymap::Context,
+    spoken,
     text::{self, Row},
     theme::{Tone, severity_mark},
     view::{Cx, Page},
@@ -311,13 +312,10 @@ fn alert_lines(job: &JobStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
         let (glyph, tone) = severity_mark(alert.severity);
         let style = cx.theme.tone(if tone == Tone::Dim { Tone::Plain } else { tone });
         let whose = alert.direction.map(|d| format!("{} · ", cx.lang.t(direction_label(d)))).unwrap_or_default();
-        let mut row = Row::new()
-            .gap(2)
-            .text(format!("{glyph} "), style)
-            .text(whose, cx.theme.dim)
-            .text(text::clean(&alert.text), style);
-        if !alert.remedy.is_empty() {
-            row = row.text(": ", cx.theme.dim).text(text::clean(&alert.remedy), cx.theme.text);
+        let (what, remedy) = spoken::alert(alert, job, cx.lang);
+        let mut row = Row::new().gap(2).text(format!("{glyph} "), style).text(whose, cx.theme.dim).text(what, style);
+        if !remedy.is_empty() {
+            row = row.text(": ", cx.theme.dim).text(remedy, cx.theme.text);
         }
         out.push(row.ending(Row::new(), columns.saturating_sub(1)));
     }

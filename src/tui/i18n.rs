@@ -13,6 +13,9 @@ pub enum Lang {
 const TABLES: [&str; 2] =
     [include_str!("../../assets/locales/en.toml"), include_str!("../../assets/locales/zh-CN.toml")];
 
+/// What the engine says in English, for the languages that have words of their own for it.
+const ENGINE: &str = include_str!("../../assets/locales/zh-CN.engine.toml");
+
 impl Lang {
     pub const ALL: [Lang; 2] = [Lang::En, Lang::ZhCn];
 
@@ -56,6 +59,15 @@ impl Lang {
         match table(self).get_key_value(key) {
             Some((_, text)) => text,
             None => leak(key),
+        }
+    }
+
+    /// What stands in this language for something that the engine says; `None` where its own words do.
+    pub fn engine(self, key: &str) -> Option<&'static str> {
+        static PARSED: OnceLock<HashMap<String, String>> = OnceLock::new();
+        match self {
+            Lang::En => None,
+            Lang::ZhCn => PARSED.get_or_init(|| parse(ENGINE)).get(key).map(String::as_str),
         }
     }
 

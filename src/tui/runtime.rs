@@ -17,7 +17,14 @@ use crate::control::client::{Client, ClientError};
 use crossterm::event::{Event, EventStream, KeyEventKind};
 use engine::{Heard, Requests};
 use futures::StreamExt;
-use std::{future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io::{self, IsTerminal},
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -87,6 +94,9 @@ impl Options {
 
 /// Runs the console until it is left. The terminal is as it was found when this returns, and the sync goes on.
 pub async fn run(options: Options) -> Result<(), TerminalError> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return Err(TerminalError::None);
+    }
     let abilities = Abilities::from_environment(|name| std::env::var(name).ok())?;
     let store = Store { config: options.config.clone(), state: options.state.clone() };
     let stored = store.load();

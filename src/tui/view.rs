@@ -18,6 +18,7 @@ use super::{
     widget::list,
     wizard::{self, Slot, Step},
 };
+use crate::model::LinkState;
 use ratatui::{
     buffer::Buffer,
     layout::{Position, Rect},
@@ -305,7 +306,7 @@ fn footer(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
             }
             let Some(key) = usable(binding, typing) else { continue };
             seen.push(binding.action);
-            let next = hint(key, binding.label);
+            let next = hint(key, label_now(binding, app));
             if row.width() + next.width() + 2 > room {
                 continue;
             }
@@ -313,6 +314,27 @@ fn footer(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
         }
     }
     row.ending(last.gap(2), columns)
+}
+
+/// The words of a binding as the job stands.
+fn label_now(binding: &keymap::Binding, app: &App) -> &'static str {
+    let job = match &app.screen {
+        Screen::Dashboard(d) => app.job(&d.job),
+        _ => match app.selected_entry() {
+            Some(jobs::Entry::Known(job)) => Some(job),
+            _ => None,
+        },
+    };
+    match binding.action {
+        keymap::Action::PauseResume
+            if job.is_some_and(|j| {
+                matches!(j.state, LinkState::Paused | LinkState::Failed | LinkState::PrecheckFailed)
+            }) =>
+        {
+            "action.resume"
+        }
+        _ => binding.label,
+    }
 }
 
 /// The key of a binding that works while a field has, or has not, the focus.

@@ -194,6 +194,16 @@ impl Wizard {
         wizard
     }
 
+    /// The answers of a job that the engine knows, to be changed: the accounts that it holds need not be typed again.
+    pub fn of_known(job: &Job, name: String) -> Wizard {
+        let mut wizard = Wizard::from_job(job, name);
+        for side in &mut wizard.sides {
+            side.held = side.slots(false).contains(&FormSlot::Account);
+        }
+        wizard.slot = wizard.first_open();
+        wizard
+    }
+
     /// The first answer of step 1 that is missing: after a resume mostly a password.
     fn first_open(&self) -> Slot {
         for side in Side::BOTH {
@@ -201,16 +211,11 @@ impl Wizard {
             if let Some((slot, _)) = form.check() {
                 return Slot::Form(side, slot);
             }
-            if form.slots(false).contains(&FormSlot::Account) && form.account.is_empty() {
+            if form.slots(false).contains(&FormSlot::Account) && form.account.is_empty() && !form.held {
                 return Slot::Form(side, FormSlot::Account);
             }
         }
         Slot::Continue
-    }
-
-    /// Whether an account that is typed is empty: it was not kept, or the server asks for none.
-    pub fn lacks_accounts(&self) -> bool {
-        self.sides.iter().any(|s| s.slots(false).contains(&FormSlot::Account) && s.account.is_empty())
     }
 
     /// Everything but the secrets.

@@ -161,7 +161,7 @@ impl Client {
 
     /// Dials an instance and tells what is there.
     pub async fn probe(&self, instance: Instance) -> Result<Probe, ClientError> {
-        match self.ask(Request::Probe { instance: Box::new(instance) }, SLOW).await? {
+        match self.ask(Request::Probe { instance: Box::new(instance), of: None }, SLOW).await? {
             Reply::Probed { probe } => Ok(probe),
             other => odd(other),
         }

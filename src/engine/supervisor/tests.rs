@@ -113,3 +113,40 @@ async fn the_job_file_comes_without_its_secrets() {
     assert_eq!(engine.job_file("orders").unwrap().limits.max_ops_per_second, 7);
     engine.close().await;
 }
+
+#[tokio::test]
+async fn an_account_that_a_known_job_holds_is_filled_in_for_the_same_place_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(&dir).await;
+    _ = start(&engine, job("orders")).await;
+    let stripped = engine.job_file("orders").unwrap();
+    assert_eq!(stripped.source.account, AccountSource::None);
+
+    let mut known = stripped.clone();
+    engine.fill_accounts(&mut known);
+    assert_eq!(known, job("orders"));
+
+    let mut unknown = Job { name: "others".into(), ..stripped.clone() };
+    engine.fill_accounts(&mut unknown);
+    assert_eq!(unknown.source.account, AccountSource::None);
+
+    let mut elsewhere = stripped.clone();
+    elsewhere.source.addresses = vec!["127.0.0.1:2".into()];
+    engine.fill_accounts(&mut elsewhere);
+    assert_eq!(elsewhere.source.account, AccountSource::None, "a password goes to no other place");
+
+    let mut secured = stripped.clone();
+    secured.source.tls = Some(Default::default());
+    engine.fill_accounts(&mut secured);
+    assert_eq!(secured.source.account, AccountSource::None);
+
+    let mut named = stripped;
+    named.source.account = AccountSource::Env("PASSWORD".into());
+    engine.fill_accounts(&mut named);
+    assert_eq!(named.source.account, AccountSource::Env("PASSWORD".into()), "what was given stays");
+
+    // started again without its accounts, the job keeps them
+    _ = start(&engine, engine.job_file("orders").unwrap()).await;
+    assert_eq!(engine.job("orders").unwrap().definition(), job("orders"));
+    engine.close().await;
+}

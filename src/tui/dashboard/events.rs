@@ -5,6 +5,7 @@ use crate::{
     model::{Direction, Event, Severity},
     tui::{
         jobs::direction_label,
+        spoken,
         text::{self, Row},
         theme::{Tone, severity_mark},
         view::{Cx, Page},
@@ -48,8 +49,22 @@ pub fn row(event: &Event, columns: usize, here: bool, cx: &Cx) -> Line<'static> 
         Some(Direction::Reverse) if columns < 100 => row.text("← ", cx.theme.dim),
         whose => row.cell(whose.map_or("", |d| cx.lang.t(direction_label(d))), 9, cx.theme.dim),
     };
-    let line = row.text(text::clean(&event.text), cx.theme.text).ending(Row::new(), columns.saturating_sub(1));
+    let words = spoken::event(event, cx.lang).unwrap_or_else(|| text::clean(&event.text));
+    let line = row.text(words, cx.theme.text).ending(Row::new(), columns.saturating_sub(1));
     if here { text::selected(line, columns, cx.theme.selected) } else { line }
+}
+
+/// The words of an event over several lines; the engine's own follow where the screen's are others.
+fn in_full(event: &Event, columns: usize, cx: &Cx) -> Vec<String> {
+    let own = text::clean(&event.text);
+    match (spoken::event(event, cx.lang), cx.lang.engine("original")) {
+        (Some(words), Some(original)) => {
+            let mut lines = text::wrap(&words, columns);
+            lines.extend(text::wrap(&format!("{original}: {own}"), columns));
+            lines
+        }
+        _ => text::wrap(&own, columns),
+    }
 }
 
 /// ```text
@@ -85,8 +100,7 @@ pub fn page(d: &Dashboard, cx: &Cx, columns: usize, rows: usize) -> Page {
     );
     page.lines.push(Line::default());
     let at = d.cursor.of(shown_events.len());
-    let full: Vec<String> =
-        at.map(|at| text::wrap(&text::clean(&shown_events[at].text), columns.saturating_sub(4))).unwrap_or_default();
+    let full = at.map(|at| in_full(shown_events[at], columns.saturating_sub(4), cx)).unwrap_or_default();
     let detail_rows = (full.len() + 1).min(rows / 3).max(2);
     let room = rows.saturating_sub(2 + detail_rows).max(1);
     let first = list::first_row(at.unwrap_or(0), shown_events.len(), room);

@@ -204,21 +204,15 @@ fn job_file(app: &mut App, name: String, wanted: Wanted, job: Job) -> Vec<Effect
             app.screen = Screen::Wizard(Box::new(Wizard::from_job(&job, name)));
         }
         Wanted::Configure(direction) => {
-            let mut wizard = Wizard::from_job(&job, name);
+            let mut wizard = Wizard::of_known(&job, name);
             wizard.for_reverse = direction == Direction::Reverse;
             wizard.two_way = wizard.two_way || wizard.for_reverse;
             app.screen = Screen::Wizard(Box::new(wizard));
         }
         Wanted::Precheck => {
-            let mut wizard = Wizard::from_job(&job, name);
+            let mut wizard = Wizard::of_known(&job, name);
             wizard.for_reverse = true;
             let mut effects = vec![Effect::Cancel(Tag::Events)];
-            if wizard.lacks_accounts() {
-                // the engine gives no passwords back
-                app.screen = Screen::Wizard(Box::new(wizard));
-                app.say(app.lang.t("endpoints.password_again"), Tone::Plain);
-                return effects;
-            }
             wizard.show(Step::Precheck);
             app.screen = Screen::Wizard(Box::new(wizard));
             effects.extend(super::wizard::precheck(app, None));

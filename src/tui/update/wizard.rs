@@ -348,7 +348,8 @@ fn authorize(app: &mut App) -> Vec<Effect> {
         if form.probe().is_none() {
             form.dialled = Dialled::Now;
             let instance = Box::new(form.instance());
-            effects.push(Effect::send(Tag::Probe { side, run }, Request::Probe { instance }));
+            let of = form.held.then(|| name.clone());
+            effects.push(Effect::send(Tag::Probe { side, run }, Request::Probe { instance, of }));
         }
     }
     effects.extend(keep(app));

@@ -116,8 +116,10 @@ fn dialled(form: &Form, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
     let (lang, theme) = (cx.lang, cx.theme);
     match &form.dialled {
         Dialled::No => {
-            let resumed =
-                form.slots(false).contains(&FormSlot::Account) && form.account.is_empty() && form.chosen.is_some();
+            let resumed = form.slots(false).contains(&FormSlot::Account)
+                && form.account.is_empty()
+                && form.chosen.is_some()
+                && !form.held;
             if resumed { vec![Line::styled(lang.t("endpoints.password_again"), theme.dim)] } else { Vec::new() }
         }
         Dialled::Now => vec![Row::new().text("◌ ", theme.busy).text(lang.t("endpoints.dialling"), theme.dim).line()],

@@ -61,6 +61,7 @@ impl FormSlot {
             FormSlot::Region => "form.region_hint",
             FormSlot::Address => "form.address_hint",
             FormSlot::Master => "form.master_hint",
+            FormSlot::Account if form.held => "form.account_held",
             FormSlot::Account => "form.account_hint",
             FormSlot::Ca => "form.ca_hint",
             FormSlot::Place => match form.account_from {
@@ -95,6 +96,8 @@ pub struct Form {
     pub place: Field,
     pub tls: TlsChoice,
     pub ca: Field,
+    /// The engine may hold the account that was typed before: an empty answer leaves it.
+    pub held: bool,
     /// The id of the saved instance that was chosen.
     pub chosen: Option<String>,
     pub dialled: Dialled,
@@ -115,6 +118,7 @@ impl Default for Form {
             place: Field::default(),
             tls: TlsChoice::Off,
             ca: Field::default(),
+            held: false,
             chosen: None,
             dialled: Dialled::No,
             fault: None,

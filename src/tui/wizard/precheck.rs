@@ -4,6 +4,7 @@ use super::{Slot, Wizard};
 use crate::{
     model::{Check, CheckId, CheckReport, CheckState, Job, Side},
     tui::{
+        spoken,
         text::{self, Row},
         theme::{Tone, check_mark},
         view::{Cx, Page},
@@ -243,7 +244,7 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
         let seen = match check.state {
             CheckState::Running => lang.t("precheck.measuring").to_owned(),
             CheckState::Pending => String::new(),
-            _ => text::clean(&check.seen),
+            _ => spoken::check(check, lang).map_or_else(|| text::clean(&check.seen), |(words, _)| words.to_owned()),
         };
         let seen_style = match check.state {
             CheckState::Failed => theme.bad,
@@ -296,17 +297,28 @@ fn detail(check: &Check, accepted: bool, columns: usize, cx: &Cx) -> Vec<Line<'s
     ];
     let label =
         ["precheck.seen", "precheck.why", "precheck.do"].iter().map(|k| text::width(lang.t(k))).max().unwrap_or(4) + 3;
-    let parts = [("precheck.seen", &check.seen), ("precheck.why", &check.why), ("precheck.do", &check.remedy)];
-    for (key, value) in parts {
-        if value.is_empty() {
-            continue;
+    let part = |key: &str, value: &str| {
+        let rows = text::wrap(&text::clean(value), inner.saturating_sub(label + 2));
+        let style = if key == "precheck.do" { theme.strong } else { theme.text };
+        let line = |(i, row)| {
+            Row::new().gap(4).cell(if i == 0 { lang.t(key) } else { "" }, label, theme.dim).text(row, style).line()
+        };
+        rows.into_iter().enumerate().map(line).collect::<Vec<_>>()
+    };
+    let own = [("precheck.seen", &check.seen), ("precheck.why", &check.why), ("precheck.do", &check.remedy)];
+    let own = own.into_iter().filter(|(_, value)| !value.is_empty());
+    match (spoken::check(check, lang), lang.engine("original")) {
+        (Some((seen, advice)), Some(original)) => {
+            out.extend(part("precheck.seen", seen));
+            out.extend(advice.iter().flat_map(|advice| part("precheck.do", advice)));
+            out.push(Row::new().gap(4).text(original, theme.dim).line());
+            for (_, value) in own {
+                for row in text::wrap(&text::clean(value), inner.saturating_sub(4)) {
+                    out.push(Row::new().gap(6).text(row, theme.dim).line());
+                }
+            }
         }
-        for (i, row) in text::wrap(&text::clean(value), inner.saturating_sub(label + 2)).into_iter().enumerate() {
-            let style = if key == "precheck.do" { theme.strong } else { theme.text };
-            out.push(
-                Row::new().gap(4).cell(if i == 0 { lang.t(key) } else { "" }, label, theme.dim).text(row, style).line(),
-            );
-        }
+        _ => out.extend(own.flat_map(|(key, value)| part(key, value))),
     }
     if check.state == CheckState::Warning {
         let key = if accepted { "precheck.is_accepted" } else { "precheck.accept_hint" };

@@ -24,7 +24,7 @@ else
 	$(CARGO) test --locked --lib --bins --tests --no-fail-fast -- --test-threads=2
 endif
 
-demo: build redis ## two throwaway servers with data and traffic on both sides, and a job between them
+demo: build redis ## two throwaway servers with traffic on both sides, and the console on the job between them
 	@DUPLEX_REDIS_SERVER="$${DUPLEX_REDIS_SERVER:-$$(command -v redis-server || command -v valkey-server \
 		|| ls $(DUPLEX_SERVERS)/*/bin/redis-server 2>/dev/null | tail -n 1)}" target/release/duplex demo
 

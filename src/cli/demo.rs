@@ -84,8 +84,9 @@ async fn play(options: &Options, folder: &Folder, left: &Server, right: &Server)
             precheck::complaints(report);
         }
         started?;
-        let mut writers: Vec<_> =
-            [left, right].map(|s| tokio::spawn(traffic::write(s.address(), options.rate, stop_traffic.clone()))).into();
+        let mut writers: Vec<_> = [(left, "source"), (right, "target")]
+            .map(|(s, site)| tokio::spawn(traffic::write(s.address(), site, options.rate, stop_traffic.clone())))
+            .into();
         writers.push(tokio::spawn(traffic::clash([left.address(), right.address()], stop_traffic.clone())));
         let end = options.seconds.map(|s| Instant::now() + Duration::from_secs(s));
         if options.with_console() {

@@ -78,7 +78,9 @@ fn first(n: u64) -> Cmd {
 }
 
 /// Writes to a server until told to stop, `rate` commands a second; a few keys are written at both sides.
-pub async fn write(address: String, rate: u64, stop: CancellationToken) {
+///
+/// Each side appends to streams of its own (`site`): one server's entry ids would be refused by the other.
+pub async fn write(address: String, site: &'static str, rate: u64, stop: CancellationToken) {
     let Ok(mut connection) = connect(&address).await else { return };
     let mut tick = interval(BEAT);
     tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -94,7 +96,7 @@ pub async fn write(address: String, rate: u64, stop: CancellationToken) {
         }
         let mut pipe = redis::pipe();
         for _ in 0..due / 1_000 {
-            pipe.add_command(next()).ignore();
+            pipe.add_command(next(site)).ignore();
         }
         due %= 1_000;
         if send(&address, &mut connection, &pipe).await.is_err() {
@@ -127,7 +129,7 @@ pub async fn clash(sides: [String; 2], stop: CancellationToken) {
     }
 }
 
-fn next() -> Cmd {
+fn next(site: &str) -> Cmd {
     let n = fastrand::u64(0..2_000);
     let hot = fastrand::u64(0..20);
     words(match fastrand::u64(0..12) {
@@ -140,7 +142,7 @@ fn next() -> Cmd {
         6 => format!("LTRIM inbox:{n} 0 99"),
         7 => format!("SADD tags:{} {hot}", n * 9 + 3),
         8 => format!("ZINCRBY board:today 1 player{n}"),
-        9 => format!("XADD events:{hot} MAXLEN ~ 1000 * n {n}"),
+        9 => format!("XADD events:{site}:{hot} MAXLEN ~ 1000 * n {n}"),
         10 => format!("SETEX session:{n} 60 {}", fastrand::u64(..)),
         _ => format!("DEL session:{n}"),
     })

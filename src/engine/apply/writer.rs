@@ -613,6 +613,8 @@ impl Writer {
                 _ => self.overtaken(&t),
             }
         }
+        // Their echoes may be waiting for that.
+        self.tell_answered();
         let Some(Outcome::Refused(text)) = self.window.front().map(|t| t.outcome.clone()) else {
             self.holding = None;
             self.s.gauge.set_condition(Condition::Fine);

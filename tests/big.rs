@@ -133,7 +133,7 @@ fn big_snapshot(slot: Slot, members: u64, string: usize) {
 
 #[test]
 fn big_values_are_copied_in_bounded_memory_on_the_usual() {
-    big_snapshot(Slot::Usual, sized(1_000_000, 10_000_000), sized(100, 600) << 20);
+    big_snapshot(Slot::Usual, sized(400_000, 10_000_000), sized(100, 600) << 20);
 }
 
 #[test]

@@ -52,7 +52,9 @@ pub fn as_of_8_0(value: &[u8]) -> Option<Bytes> {
                     out.put_slice(&value[strings..fields.at]);
                     return (changed && fields.at == value.len()).then(|| out.freeze());
                 }
-                STRING => drop(text(value, &mut fields.at, CAP).ok()?),
+                STRING => {
+                    text(value, &mut fields.at, CAP).ok()?;
+                }
                 NUMBER => {
                     out.put_slice(&value[strings..here]);
                     break len(value, &mut fields.at).ok()?;

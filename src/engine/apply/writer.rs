@@ -507,6 +507,7 @@ impl Writer {
                     failed = Some(*token);
                     self.restore_failed(&mut core, &t.items[*item], *token, reply);
                 }
+                Finding::Expiries(at) => core.expiries_came(self.site, Some(at)),
                 Finding::NoteFailed { reply } => {
                     tracing::warn!(direction = %self.s.direction, reply, "a note of an open conflict could not be written");
                 }
@@ -531,6 +532,7 @@ impl Writer {
                     let now = core.now_ms();
                     core.arbiter.token_lost(token, now);
                 }
+                ItemKind::Expiries => core.expiries_came(self.site, None),
                 ItemKind::Notes => {}
                 _ => {
                     self.differs(&mut core, item, None, self.site.other(), Cause::Recovery);
@@ -671,6 +673,7 @@ impl Writer {
                     let now = core.now_ms();
                     core.arbiter.token_lost(token, now);
                 }
+                ItemKind::Expiries => core.expiries_came(self.site, None),
                 ItemKind::Notes => notes = true,
                 _ => self.send_again(&mut core, item),
             }
@@ -697,6 +700,7 @@ impl Writer {
             match &touches[..] {
                 [one] if item.kind == ItemKind::Changes && self.s.two_way => {
                     if let Verdict::Forward(serial) = core.arbiter.overtaken(self.site, one) {
+                        core.touched(self.site, one.hash);
                         again.push((batch.frame(command), command.db, serial));
                     }
                 }

@@ -329,6 +329,10 @@ async fn one(
         if let Some(own) = plan.from[direction as usize] {
             core.echoed[from.index()] = own.echoed;
         }
+        if with_snapshot {
+            // A copy that did not end has left keys whose expiry it had put off.
+            core.expiries[to.index()].begin(ready.sites[to.index()].keys > 0);
+        }
         if with_snapshot && direction == Direction::Forward && job.policy.two_way {
             core.arbiter.loading(Some(from));
         }

@@ -2,7 +2,9 @@
 //! cut: once it is quiet, both hold the same, and nothing that adds up is missing.
 //!
 //! Everything random comes from a seed. A failing one is printed; `DUPLEX_SEED=n cargo test --test conflicts` plays
-//! it again (the schedule of the threads is not part of it: several tries may be needed).
+//! it again (the schedule of the threads is not part of it: several tries may be needed). `DUPLEX_SEEDS=n` runs n
+//! seeds on each server, a quarter of them at each delay, to the end even if some fail; with `DUPLEX_STORM_RESULTS=file`
+//! each leaves a line there. `make storms` is both.
 
 mod support;
 
@@ -24,12 +26,39 @@ use support::{
     *,
 };
 
-/// The seeds of a run: `DUPLEX_SEED` alone, or as many as the form of the run asks for.
+/// The seeds of a run: `DUPLEX_SEED` alone, `DUPLEX_SEEDS` of them, or as many as the form of the run asks for.
 fn seeds(first: u64, ci: u64, soak: u64) -> Vec<u64> {
-    match std::env::var("DUPLEX_SEED") {
-        Ok(seed) => vec![seed.parse().expect("DUPLEX_SEED is a number")],
-        Err(_) => (first..first + sized(ci, soak)).collect(),
+    let number = |name: &str| std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name}={v}?")));
+    match number("DUPLEX_SEED") {
+        Some(seed) => vec![seed],
+        None => (first..first + number("DUPLEX_SEEDS").unwrap_or(sized(ci, soak))).collect(),
     }
+}
+
+/// Storms between two servers of a kind, all of them even if some fail; what each came to goes to
+/// `DUPLEX_STORM_RESULTS`.
+#[track_caller]
+fn storms(server: &str, seeds: &[u64]) {
+    let mut failed = Vec::new();
+    for &seed in seeds {
+        let storm = Storm::of(seed);
+        let outcome = std::panic::catch_unwind(|| storm.blow(seed, server, server));
+        let told = match &outcome {
+            Ok(told) => told.clone(),
+            Err(why) => {
+                failed.push(seed);
+                let why = why.downcast_ref::<String>().map_or("it panicked", |s| s.lines().next().unwrap_or_default());
+                format!("FAILED: {why}")
+            }
+        };
+        let line = format!("{server} seed {seed} delay {:?} breaks {}: {told}\n", storm.delay, storm.breaks);
+        eprint!("{line}");
+        if let Some(file) = std::env::var_os("DUPLEX_STORM_RESULTS") {
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("the results' file");
+            std::io::Write::write_all(&mut file, line.as_bytes()).expect("write the results");
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} storms failed on {server}: seeds {failed:?}", failed.len(), seeds.len());
 }
 
 /// A storm at both sides, with what the seed says goes wrong meanwhile.
@@ -47,7 +76,8 @@ impl Storm {
         Storm { delay, breaks: ((seed / 4 + seed) % 4) as u32, seconds: sized(4, 8), per_second: sized(400.0, 800.0) }
     }
 
-    fn blow(&self, seed: u64, source: &str, target: &str) {
+    /// What it came to, in a line.
+    fn blow(&self, seed: u64, source: &str, target: &str) -> String {
         eprintln!(
             "seed {seed}: {source} and {target}, {:?} each way, {} breaks; replay: DUPLEX_SEED={seed}",
             self.delay, self.breaks
@@ -95,9 +125,18 @@ impl Storm {
         let quiet = Instant::now();
         let status = duplex.wait_state("synchronizing", secs(60));
         let settling = Instant::now();
+        if quiet.elapsed() > secs(10) {
+            let events = duplex.run(&["events", "--json"]).stdout;
+            let lines: Vec<&str> = events.lines().filter(|l| !l.contains("conflict_settled")).collect();
+            eprintln!(
+                "slow: {:.1} s\n{}",
+                quiet.elapsed().as_secs_f64(),
+                lines[lines.len().saturating_sub(40)..].join("\n")
+            );
+        }
         let equal = assert_equal_within(&a, &b, secs(5) + 10 * self.delay);
-        eprintln!(
-            "seed {seed}: {} writes, {} conflicts, {} keys equal {:.1} s after the last write ({:.1} s after the links were well)",
+        let told = format!(
+            "{} writes, {} conflicts, {} keys equal {:.1} s after the last write ({:.1} s after the links were well)",
             certain.iter().map(|c| c.writes).sum::<u64>(),
             status.total("conflicts_settled"),
             equal.len(),
@@ -110,6 +149,7 @@ impl Storm {
         // It stays so: nothing is still on its way.
         assert_equal_within(&a, &b, secs(5));
         duplex.wait_status("no conflict is open", secs(10), |s| s.0["conflicts_open"] == 0);
+        told
     }
 }
 
@@ -152,9 +192,7 @@ macro_rules! each_slot {
     ($($test:ident $slot:ident $first:literal $ci:literal),*) => { $(
         #[test]
         fn $test() {
-            for seed in seeds($first, $ci, 50) {
-                Storm::of(seed).blow(seed, Slot::$slot.server(), Slot::$slot.server());
-            }
+            storms(Slot::$slot.server(), &seeds($first, $ci, 50));
         }
     )* };
 }
@@ -171,7 +209,7 @@ each_slot!(
 fn sites_converge_between_neighbouring_versions() {
     for (n, (source, target)) in (5000..).zip(neighbours()) {
         let quiet = Storm { seconds: 2, breaks: 1, ..Storm::of(n) };
-        quiet.blow(n, &source, &target);
+        eprintln!("{}", quiet.blow(n, &source, &target));
     }
 }
 

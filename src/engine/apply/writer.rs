@@ -239,8 +239,10 @@ impl Writer {
     }
 
     async fn reconcile(&mut self) -> Result<Result<(), End>, NetError> {
-        let mut control = self.s.dialer.control(&self.s.address).await?;
-        crate::engine::fence::kill_clients(&mut control, self.s.dialer.client_name()).await?;
+        let apply = self.s.dialer.client_name();
+        let asking = self.s.dialer.named(&format!("{}:control", apply.trim_end_matches(":apply")));
+        let mut control = asking.control(&self.s.address).await?;
+        crate::engine::fence::kill_clients(&mut control, &[apply]).await?;
         let key =
             crate::engine::fence::read_control_key(&mut control, self.s.envelope.db, &self.s.envelope.key).await?;
         let Some(key) = key else {

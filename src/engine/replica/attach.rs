@@ -83,14 +83,12 @@ pub(super) async fn attach(
         Some((replid, offset)) => (replid.to_string(), offset.plus(1).to_string()),
         None => ("?".to_owned(), "-1".to_owned()),
     };
-    let psync: &[&[u8]] = &[b"PSYNC", id.as_bytes(), from.as_bytes()];
-    match info.and_then(|i| i.dialect).and_then(version_to_announce) {
-        Some(version) => {
-            talk.send_all(&[&[b"REPLCONF", b"version", version.as_bytes()], psync], wait).await?;
-            read_replconf(&mut talk, wait).await?;
-        }
-        None => talk.send(psync, wait).await?,
+    if let Some(version) = info.and_then(|i| i.dialect).and_then(version_to_announce) {
+        talk.send(&[b"REPLCONF", b"version", version.as_bytes()], wait).await?;
+        read_replconf(&mut talk, wait).await?;
     }
+    // By itself: a server refuses PSYNC while an answer to something before it has not been sent.
+    talk.send(&[b"PSYNC", id.as_bytes(), from.as_bytes()], wait).await?;
     // It may wait for other replicas (repl-diskless-sync-delay), with a newline each second.
     let line = talk.line(silence.max(wait)).await?;
     let answer = read_answer(address, &line, position)?;

@@ -13,6 +13,7 @@
 
 mod attach;
 mod carry;
+mod expiries;
 mod progress;
 mod run;
 mod status;

@@ -75,6 +75,11 @@ impl Dialer {
         &self.client_name
     }
 
+    /// The same instance, for connections of another name.
+    pub fn named(&self, client_name: &str) -> Dialer {
+        Dialer { client_name: client_name.into(), ..self.clone() }
+    }
+
     /// The instance's account, read now.
     pub async fn account(&self) -> Result<Account, NetError> {
         account::resolve(&self.instance.account).await

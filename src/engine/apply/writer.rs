@@ -239,8 +239,10 @@ impl Writer {
     }
 
     async fn reconcile(&mut self) -> Result<Result<(), End>, NetError> {
-        let mut control = self.s.dialer.control(&self.s.address).await?;
-        crate::engine::fence::kill_clients(&mut control, self.s.dialer.client_name()).await?;
+        let apply = self.s.dialer.client_name();
+        let asking = self.s.dialer.named(&format!("{}:control", apply.trim_end_matches(":apply")));
+        let mut control = asking.control(&self.s.address).await?;
+        crate::engine::fence::kill_clients(&mut control, &[apply]).await?;
         let key =
             crate::engine::fence::read_control_key(&mut control, self.s.envelope.db, &self.s.envelope.key).await?;
         let Some(key) = key else {
@@ -507,6 +509,7 @@ impl Writer {
                     failed = Some(*token);
                     self.restore_failed(&mut core, &t.items[*item], *token, reply);
                 }
+                Finding::Expiries(at) => core.expiries_came(self.site, Some(at)),
                 Finding::NoteFailed { reply } => {
                     tracing::warn!(direction = %self.s.direction, reply, "a note of an open conflict could not be written");
                 }
@@ -531,6 +534,7 @@ impl Writer {
                     let now = core.now_ms();
                     core.arbiter.token_lost(token, now);
                 }
+                ItemKind::Expiries => core.expiries_came(self.site, None),
                 ItemKind::Notes => {}
                 _ => {
                     self.differs(&mut core, item, None, self.site.other(), Cause::Recovery);
@@ -671,6 +675,7 @@ impl Writer {
                     let now = core.now_ms();
                     core.arbiter.token_lost(token, now);
                 }
+                ItemKind::Expiries => core.expiries_came(self.site, None),
                 ItemKind::Notes => notes = true,
                 _ => self.send_again(&mut core, item),
             }
@@ -697,6 +702,7 @@ impl Writer {
             match &touches[..] {
                 [one] if item.kind == ItemKind::Changes && self.s.two_way => {
                     if let Verdict::Forward(serial) = core.arbiter.overtaken(self.site, one) {
+                        core.touched(self.site, one.hash);
                         again.push((batch.frame(command), command.db, serial));
                     }
                 }

@@ -127,10 +127,23 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Site, JobError> {
         let asked = Instant::now();
         let _: String = control.ask(&redis::cmd("PING")).await?;
         best = best.min(asked.elapsed());
+        // Over a line as long as this, one more question costs more than the jitter that it would find.
+        if best > Duration::from_millis(20) {
+            break;
+        }
     }
     let dialer = Dialer::new(instance, &client_name(id, "apply"));
     let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
     Ok(Site { control, dialer, address, dialect, keys, found: None, way_ms: best.as_millis() as u64 / 2 })
+}
+
+/// Kills the connections of an engine before us at a site, then reads what it left there.
+async fn take_over(site: &mut Site, id: &JobId, side: Side, control_db: u32) -> Result<(), JobError> {
+    let (apply, replica) = (client_name(id, "apply"), client_name(id, "replica"));
+    fence::kill_clients(&mut site.control, &[&apply, &replica]).await?;
+    let key = id.control_key(side.incoming());
+    site.found = fence::read_control_key(&mut site.control, control_db, key.as_bytes()).await?;
+    Ok(())
 }
 
 /// Dials both sites, shuts out whoever was there, and gets both links ready.
@@ -140,14 +153,11 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     let (source, target) =
         tokio::try_join!(dial(job, &context.id, Side::Source), dial(job, &context.id, Side::Target))?;
     let mut sites = [source, target];
-    for side in Side::BOTH {
-        let site = &mut sites[side.index()];
-        for role in ["apply", "replica"] {
-            fence::kill_clients(&mut site.control, &client_name(&context.id, role)).await?;
-        }
-        let key = context.id.control_key(side.incoming());
-        site.found = fence::read_control_key(&mut site.control, control_db, key.as_bytes()).await?;
-    }
+    let [source, target] = &mut sites;
+    tokio::try_join!(
+        take_over(source, &context.id, Side::Source, control_db),
+        take_over(target, &context.id, Side::Target, control_db)
+    )?;
     let plan = Plan::make(context, &sites, options)?;
     let facts = Side::BOTH.map(|side| SiteFacts {
         dialect: sites[side.index()].dialect,
@@ -161,17 +171,33 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     let replids: ReplIds = Arc::new([RwLock::new(None), RwLock::new(None)]);
     let mut ready = Ready { shared, sites, links: Vec::new(), epoch: plan.epoch, replids, control_db };
 
-    // The reverse stream first: what is written at the target while the forward copy runs must not be lost.
     let mut begins = [Position::default(); 2];
-    for direction in [Direction::Reverse, Direction::Forward] {
-        if direction == Direction::Reverse && !job.policy.two_way {
-            continue;
+    let starts = [Direction::Reverse, Direction::Forward].map(|d| (d, plan.start(d)));
+    if let [(_, reverse @ Begin::Position(..)), (_, forward @ Begin::Position(..))] = starts {
+        // Both go on from where they were, so neither has to wait for the other.
+        let (reverse, forward) = tokio::try_join!(
+            one(context, &ready, &facts, Direction::Reverse, reverse, limits, &plan),
+            one(context, &ready, &facts, Direction::Forward, forward, limits, &plan)
+        )?;
+        for (attached, begin) in [reverse, forward] {
+            begins[attached.direction.from().index()] = begin;
+            ready.links.push(attached);
         }
-        let start = plan.start(direction);
-        let (attached, begin) = one(context, &ready, &facts, direction, start, limits, &plan).await?;
-        begins[direction.from().index()] = begin;
-        ready.links.push(attached);
-        raise_epoch(&mut ready, context, direction, start, begin, &begins, &plan).await?;
+        for (direction, start) in starts {
+            let begin = begins[direction.from().index()];
+            raise_epoch(&mut ready, context, direction, start, begin, &begins, &plan).await?;
+        }
+    } else {
+        // The reverse stream first: what is written at the target while the forward copy runs must not be lost.
+        for (direction, start) in starts {
+            if direction == Direction::Reverse && !job.policy.two_way {
+                continue;
+            }
+            let (attached, begin) = one(context, &ready, &facts, direction, start, limits, &plan).await?;
+            begins[direction.from().index()] = begin;
+            ready.links.push(attached);
+            raise_epoch(&mut ready, context, direction, start, begin, &begins, &plan).await?;
+        }
     }
     ready.links.sort_by_key(|l| l.direction);
     if plan.resume {
@@ -328,6 +354,10 @@ async fn one(
         core.phase[from.index()] = if with_snapshot { LoadPhase::Loading } else { LoadPhase::Streaming };
         if let Some(own) = plan.from[direction as usize] {
             core.echoed[from.index()] = own.echoed;
+        }
+        if with_snapshot {
+            // A copy that did not end has left keys whose expiry it had put off.
+            core.expiries[to.index()].begin(ready.sites[to.index()].keys > 0);
         }
         if with_snapshot && direction == Direction::Forward && job.policy.two_way {
             core.arbiter.loading(Some(from));
@@ -512,8 +542,7 @@ pub async fn remove_control_keys(job: &Job, id: &JobId) -> Result<(), JobError> 
         let masters = named.masters().await?;
         for master in masters {
             let mut control = named.control(&master.address).await?;
-            fence::kill_clients(&mut control, &client_name(id, "apply")).await?;
-            fence::kill_clients(&mut control, &client_name(id, "replica")).await?;
+            fence::kill_clients(&mut control, &[&client_name(id, "apply"), &client_name(id, "replica")]).await?;
             let key = id.control_key(side.incoming());
             let notes = episodes_key(id, side);
             let part = part_key(id, side);

@@ -88,6 +88,19 @@ impl Run {
                 order: orders,
                 replids: replids.clone(),
             });
+            readers.push(tokio::spawn(super::expiries::see_to(super::expiries::Setup {
+                shared: shared.clone(),
+                direction: a.direction,
+                replica: a.replica.clone(),
+                dialer: site.dialer.clone(),
+                address: site.address.clone(),
+                source: {
+                    let from = &sites[a.direction.from().index()];
+                    (!from.dialect.speaks_redis(7, 0)).then(|| (from.dialer.clone(), from.address.clone()))
+                },
+                source_control: None,
+                databases: context.job.policy.databases.clone(),
+            })));
             writers.push(tokio::spawn(write(writer, a.direction, tell.clone())));
             readers.push(tokio::spawn(read(a.link, a.direction, a.replica.clone(), tell.clone())));
             links.push(LinkRun {

@@ -12,12 +12,13 @@ use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::classify::{self, Effect, classify, classify_as};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::arbiter::{Touch, Verdict};
-use crate::engine::core::{Core, NewItem};
+use crate::engine::core::expiries::{Expiries, put_off};
+use crate::engine::core::{Core, NewItem, unix_ms};
 use crate::model::{Databases, Side};
 use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
-use crate::wire::rewrite::{Line, Rewrite, encode_line, rewrite_as};
+use crate::wire::rewrite::{Line, Rewrite, encode_line, postpone, rewrite_as};
 use crate::wire::stream::{Args, Batch, Command, Entry};
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
@@ -72,6 +73,8 @@ pub struct Decider {
     /// A source's transaction is being decided.
     inside: bool,
     pub read: Read,
+    /// When which of the bytes that are being decided were read: their end, milliseconds since 1970.
+    read_times: Vec<(u64, u64)>,
 }
 
 /// Every key of this product, whatever the job.
@@ -104,7 +107,13 @@ impl Decider {
             entry_end: Position::default(),
             inside: false,
             read: Read::default(),
+            read_times: Vec::new(),
         }
+    }
+
+    /// To be filled before a turn: (end of bytes, when they were read), in order.
+    pub fn read_times(&mut self) -> &mut Vec<(u64, u64)> {
+        &mut self.read_times
     }
 
     pub fn forwards_flush(&self) -> bool {
@@ -301,6 +310,7 @@ impl Decider {
         }
         self.read.changes += 1;
         let touch = Touch { db, key, hash: core.arbiter.hash(db, key), class: Class::Write, part: Part::WHOLE };
+        core.touched(self.here.other(), touch.hash);
         let verdict = core.arbiter.change(self.here, &touch, at);
         self.effects(core);
         let Verdict::Forward(serial) = verdict else { return };
@@ -326,8 +336,17 @@ impl Decider {
         if core.keep_back(self.here, touches, at, end) {
             return;
         }
+        touches.iter().for_each(|t| core.touched(self.here.other(), t.hash));
+        // A time that is relative counts from when it was read, which may be long ago.
+        let unix_ms = self
+            .read_times
+            .get(self.read_times.partition_point(|(upto, _)| *upto < end))
+            .map_or(unix_ms, |(_, at)| *at);
         // What we do not know we do not touch: a module of the user's.
-        let words = spec.map_or(Rewrite::AsIs, |spec| rewrite_as(spec, &args, unix_ms, self.target));
+        let mut words = spec.map_or(Rewrite::AsIs, |spec| rewrite_as(spec, &args, unix_ms, self.target));
+        if !core.expiries.iter().all(Expiries::are_true) {
+            self.put_off(core, spec, &args, touches, &mut words);
+        }
         match words {
             Rewrite::Drop => return,
             Rewrite::AsIs if !core.is_unknown(self.here.other(), &args) => {}
@@ -350,6 +369,39 @@ impl Decider {
         }
     }
 
+    /// One of the sites still has expiries that a copy has put off: those that this change sets are put off as well,
+    /// and where it takes such a key to another name, that one has to be found.
+    #[cold]
+    fn put_off(
+        &self,
+        core: &mut Core,
+        spec: Option<&Spec>,
+        args: &Args<'_>,
+        touches: &[Touch<'_>],
+        words: &mut Rewrite,
+    ) {
+        let (here, peer) = (self.here.index(), self.here.other().index());
+        if spec.is_none_or(|s| matches!(s.name, "rename" | "renamenx" | "copy" | "move")) {
+            core.expiries[here].moved();
+            if core.expiries[peer].put_off() {
+                core.expiries[peer].moved();
+            } else if !core.expiries[peer].are_true() && spec.is_some() {
+                // It is being looked for: its state tells what is true.
+                *words = Rewrite::State;
+            }
+        }
+        if !core.expiries[peer].put_off() {
+            return;
+        }
+        let now = unix_ms();
+        if let Some(later) = postpone(args, words, |at| put_off(at, now)) {
+            *words = later;
+            for t in touches.iter().filter(|t| t.class != Class::Read) {
+                core.expiries[peer].note(t.db, t.key);
+            }
+        }
+    }
+
     /// DEL of several keys, MSET: each key stands for itself, the others are not held up by one in conflict.
     fn apart(
         &mut self,
@@ -367,6 +419,7 @@ impl Decider {
             if touch.key.starts_with(KEY_PREFIX) || !self.databases.contains(touch.db) {
                 continue;
             }
+            core.touched(self.here.other(), touch.hash);
             if core.keep_back(self.here, std::slice::from_ref(touch), at, self.entry_end.offset.0) {
                 continue;
             }
@@ -423,6 +476,7 @@ impl Decider {
 
     fn whole_database(&mut self, core: &mut Core, db: Option<u32>) {
         self.read.flushes += 1;
+        core.touched_all(self.here.other());
         let control_db = core.facts[self.here.index()].control_db;
         if db.is_none_or(|d| d == control_db) {
             // Our own keys at this site went with it.
@@ -457,6 +511,8 @@ impl Decider {
             return;
         }
         self.read.changes += 1;
+        core.touched_all(self.here.other());
+        core.expiries.iter_mut().for_each(Expiries::moved);
         let control_db = core.facts[self.here.index()].control_db;
         let moved_to = [(a, b), (b, a)].into_iter().find(|(from, _)| *from == control_db).map(|(_, to)| to);
         if moved_to.is_some() {

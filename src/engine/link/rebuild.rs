@@ -7,9 +7,10 @@ use crate::engine::arbiter::class::Class;
 use crate::engine::arbiter::classify::{Effect, classify};
 use crate::engine::spool::{Item, SpoolError};
 use crate::model::Offset;
-use crate::wire::stream::Entry;
+use crate::wire::stream::{Batch, Decoder, Entry};
 use bytes::Buf;
 use smallvec::SmallVec;
+use std::collections::HashSet;
 
 /// From where to where an earlier engine's work is looked at again, in one site's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,17 @@ pub struct Span {
     pub applied: Offset,
 }
 
+/// How far [`Link::lost_ahead`] reads: the pipeline's window and a replica's usual lag are far less.
+const AHEAD: usize = 64 << 20;
+
+/// What this site has from a master of the other that is no more, and nobody else has.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Each once, in the order of the stream.
+    pub keys: Vec<Doubtful>,
+    pub changes: u64,
+}
+
 /// A key that may have come out differently.
 pub type Doubtful = (u32, Vec<u8>);
 
@@ -32,7 +44,7 @@ impl Link {
         while self.offset < span.applied.0 {
             match self.s.spool.next().await {
                 Ok(Item::Stream { bytes, .. }) => self.take(bytes),
-                Ok(Item::NewReplid { replid, .. }) => self.set_replid(replid),
+                Ok(Item::NewReplid { replid, .. }) => self.goes_on(replid)?,
                 Ok(Item::Lost { why }) => return Err(LinkError::Cut(why)),
                 Ok(_) => return Err(LinkError::Cut("a snapshot came where the stream was asked for".into())),
                 Err(SpoolError::Closed) => return Err(LinkError::Cut("the source's stream ended".into())),
@@ -69,6 +81,53 @@ impl Link {
         let mut core = self.s.shared.lock();
         core.decided[self.here.index()] = super::Position { offset: Offset(self.offset), db: self.decoder.db() };
         Ok(doubtful)
+    }
+
+    /// Looks ahead, up to `end`, for what was lost with a master of the other site: the keys of which only this site
+    /// has the latest. What is read is kept for the run; so it is no more than [`AHEAD`] bytes, and what lies behind
+    /// them is found when its turn comes.
+    pub async fn lost_ahead(&mut self, end: Offset) -> Result<Lost, LinkError> {
+        while self.offset + (self.rest.len() as u64) < end.0 && self.rest.len() < AHEAD {
+            match self.s.spool.next().await {
+                Ok(Item::Stream { bytes, .. }) => self.take(bytes),
+                Ok(Item::NewReplid { replid, .. }) => self.goes_on(replid)?,
+                Ok(_) => return Err(LinkError::Cut("the stream broke off".into())),
+                Err(SpoolError::Closed) => return Err(LinkError::Cut("the source's stream ended".into())),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let mut lost = Lost::default();
+        let db = self.decoder.db();
+        let (mut decoder, mut batch) = (Decoder::new(db), Batch::default());
+        let (mut rest, mut seen) = (self.rest.clone(), HashSet::new());
+        while !rest.is_empty() {
+            let used = decoder.decode(&rest, &mut batch);
+            let used = used.map_err(|e| LinkError::Stream { address: self.s.replica.address(), why: e.to_string() })?;
+            if used == 0 {
+                break;
+            }
+            let core = self.s.shared.lock();
+            for entry in &batch.entries {
+                let Some(Some(marker)) = self.s.decider.marker_of(&batch, entry) else { continue };
+                if !self.s.decider.is_lost(&marker) {
+                    continue;
+                }
+                for c in batch.commands(entry) {
+                    let args = batch.args(c);
+                    if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, c.db, &args) {
+                        for t in touches.iter().filter(|t| t.class != Class::Read && !t.key.starts_with(b"duplex:")) {
+                            lost.changes += 1;
+                            if seen.insert((t.db, t.key.to_vec())) {
+                                lost.keys.push((t.db, t.key.to_vec()));
+                            }
+                        }
+                    }
+                }
+            }
+            drop(core);
+            rest.advance(used);
+        }
+        Ok(lost)
     }
 
     fn look_again(&self, entry: &Entry, end: u64, span: Span, doubtful: &mut Vec<Doubtful>) {

@@ -53,6 +53,8 @@ impl Sentinel {
         let password = lines.lines().find_map(|l| l.strip_prefix("requirepass ")).map(str::to_owned);
         let sentinel = Sentinel { port, child, dir, password };
         wait_for("the sentinel answers", secs(20), || sentinel.try_client().map(drop).map_err(|e| e.to_string()));
+        // Since 7.0: it looks at the servers more often than each ten seconds.
+        sentinel.client().call(&["SENTINEL", "DEBUG", "info-period", "300"]);
         sentinel
     }
 
@@ -112,8 +114,7 @@ impl Group {
         servers[1].client().run(&format!("REPLICAOF 127.0.0.1 {}", servers[0].port));
         in_step(&servers[0], &servers[1]);
         let quorum = sentinels / 2 + 1;
-        let sentinels =
-            (0..sentinels).map(|_| Sentinel::watching(server, &servers[0], quorum, "")).collect::<Vec<_>>();
+        let sentinels = (0..sentinels).map(|_| Sentinel::watching(server, &servers[0], quorum, "")).collect::<Vec<_>>();
         let group = Group { servers, sentinels };
         group.knows_its_replica();
         group
@@ -192,8 +193,10 @@ impl Group {
         for s in self.servers.iter_mut().filter(|s| !s.runs()) {
             s.restart();
         }
+        let (master, replica) = (self.master(), self.replica());
+        // A sentinel takes ten seconds or so to tell an old master, if it lives.
+        replica.client().run(&format!("REPLICAOF 127.0.0.1 {}", master.port));
         wait_for("the old master is a replica in step", secs(60), || {
-            let (master, replica) = (self.master(), self.replica());
             match (replica.info("replication", "role"), replica.info("replication", "master_link_status")) {
                 (Some(role), Some(link)) if role == "slave" && link == "up" => {
                     let port = replica.info("replication", "master_port");
@@ -331,10 +334,19 @@ pub fn assert_faithful(server: &Server, prefix: &str, kept: &[u64]) -> usize {
     let reply = client.run(&format!("LRANGE {prefix}:list 0 -1"));
     let list: Vec<u64> = reply.items().iter().map(|r| r.int() as u64).collect();
     if let Some(i) = list.windows(2).position(|w| w[0] >= w[1]) {
-        panic!("{at}: the list of {} goes wrong at {i}: {:?}", list.len(), &list[i.saturating_sub(3)..(i + 5).min(list.len())]);
+        panic!(
+            "{at}: the list of {} goes wrong at {i}: {:?}",
+            list.len(),
+            &list[i.saturating_sub(3)..(i + 5).min(list.len())]
+        );
     }
     let lost: Vec<u64> = kept.iter().filter(|k| list.binary_search(k).is_err()).copied().collect();
-    assert!(lost.is_empty(), "{at}: {} acknowledged steps are gone, such as {:?}", lost.len(), &lost[..lost.len().min(9)]);
+    assert!(
+        lost.is_empty(),
+        "{at}: {} acknowledged steps are gone, such as {:?}",
+        lost.len(),
+        &lost[..lost.len().min(9)]
+    );
     assert_eq!(client.run(&format!("GET {prefix}:count")).text(), list.len().to_string(), "{at}: counter and list");
     list.len()
 }

@@ -250,7 +250,8 @@ impl Plan {
             let (severity, tail) = if self.two_way {
                 (Severity::Warning, format!("what the {other} got of it is carried back"))
             } else {
-                let tail = format!("the {other} holds writes that the {side} has lost: compare them with duplex verify");
+                let tail =
+                    format!("the {other} holds writes that the {side} has lost: compare them with duplex verify");
                 (Severity::Error, tail)
             };
             context.events.emit(Some(side.outgoing()), severity, EventKind::Failover, format!("{head}; {tail}"));
@@ -522,7 +523,8 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
         }
         // The connections of the engine before us are dead: nothing of it comes behind this.
         let end = ready.sites[here.index()].control.info().await?.master_repl_offset.unwrap_or_default();
-        let lost = attached.link.lost_ahead(end).await.map_err(|e| JobError::passing(e.to_string(), "it is tried again"))?;
+        let lost =
+            attached.link.lost_ahead(end).await.map_err(|e| JobError::passing(e.to_string(), "it is tried again"))?;
         tell_carried_back(context, here, &lost);
         carried_back.extend(lost.keys.into_iter().map(|(db, key)| (db, key, here)));
     }
@@ -548,7 +550,10 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
             core.carry_again(db, &key);
         }
     }
-    for (db, key, source) in carried_back.into_iter().chain(doubtful) {
+    for (db, key, holder) in carried_back {
+        core.arbiter.recover_episode(db, &key, holder);
+    }
+    for (db, key, source) in doubtful {
         let hash = core.arbiter.hash(db, &key);
         let touch = Touch { db, key: &key, hash, class: Class::Write, part: Part::WHOLE };
         core.differs(&touch, source, Cause::Recovery);

@@ -102,8 +102,10 @@ mod tests {
         // Given a target that failed over at 500, with the source's stream applied up to 900 by what it still holds.
         let at_target = key('a', 900, 880, 'b', 450);
         let at_source = key('b', 700, 480, 'a', 1_000);
-        let lineages =
-            [Some(Lineage { replid: id('a'), before: None }), Some(Lineage { replid: id('c'), before: Some((id('b'), Offset(500))) })];
+        let lineages = [
+            Some(Lineage { replid: id('a'), before: None }),
+            Some(Lineage { replid: id('c'), before: Some((id('b'), Offset(500))) }),
+        ];
         let mut keys = [Some(at_target), Some(at_source)];
         let cuts = cut(&mut keys, lineages);
         assert_eq!(cuts, [Cut { side: Side::Target, at: Offset(500), bytes: 200 }]);
@@ -117,7 +119,8 @@ mod tests {
     #[test]
     fn positions_that_are_shared_or_of_nobody_stay() {
         let same = [Some(key('a', 900, 880, 'b', 450)), Some(key('b', 700, 480, 'a', 800))];
-        let lineages = [Some(Lineage { replid: id('a'), before: None }), Some(Lineage { replid: id('b'), before: None })];
+        let lineages =
+            [Some(Lineage { replid: id('a'), before: None }), Some(Lineage { replid: id('b'), before: None })];
         let mut keys = same;
         assert_eq!((cut(&mut keys, lineages), keys), (vec![], same));
         let strange = [lineages[0], Some(Lineage { replid: id('x'), before: Some((id('y'), Offset(1))) })];

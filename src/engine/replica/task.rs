@@ -134,7 +134,8 @@ impl Task {
             }
             Answer::Lost { replid, offset } => {
                 let asked = self.asked().unwrap_or((replid, offset));
-                let text = format!("{address} has no longer the stream behind offset {} of history {}", asked.1, asked.0);
+                let text =
+                    format!("{address} has no longer the stream behind offset {} of history {}", asked.1, asked.0);
                 self.tell(Severity::Warning, EventKind::Disconnected, text.clone());
                 self.spool.push(Item::Lost { why: text }).await?;
                 return Ok(Some(ReplicaState::PositionLost { asked, offered: (replid, offset) }));

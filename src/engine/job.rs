@@ -14,6 +14,8 @@
 mod attach;
 mod carry;
 mod expiries;
+mod follow;
+mod lineage;
 mod progress;
 mod run;
 mod status;
@@ -76,6 +78,8 @@ impl From<NetError> for JobError {
 /// Back-off between runs.
 const AGAIN_FIRST: Duration = Duration::from_millis(200);
 const AGAIN_MOST: Duration = Duration::from_secs(10);
+/// The longest of them where nobody has to do anything: a failover that is under way ends all at once.
+const AGAIN_PASSING: Duration = Duration::from_secs(2);
 /// How long halting waits for what is under way.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -227,6 +231,7 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
     let mut wait = AGAIN_FIRST;
     let mut options = AttachOptions::default();
     loop {
+        let mut lost = false;
         let began = Instant::now();
         let end = tokio::select! {
             end = run.ended() => end,
@@ -240,6 +245,11 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
         let error = match end {
             RunEnd::Failed(error) if allows_copy(&inner, &error) => {
                 options = options.without(error.needs_copy);
+                error
+            }
+            // Another master may have it.
+            RunEnd::Lost(error) => {
+                lost = true;
                 error
             }
             RunEnd::Failed(error) => {
@@ -280,7 +290,16 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
                     events.info(None, EventKind::Resumed, "both links run again");
                     break run;
                 }
-                Err(e) if e.passing => error = e,
+                Err(e) if e.passing => {
+                    wait = wait.min(AGAIN_PASSING);
+                    error = e;
+                }
+                Err(e) if lost && e.needs_copy.is_some() => {
+                    events.emit(None, Severity::Error, EventKind::Failed, e.to_string());
+                    let mut state = inner.state();
+                    state.failed = Some(e);
+                    return;
+                }
                 Err(e) => {
                     events.emit(None, Severity::Error, EventKind::Failed, e.to_string());
                     // What needs a person is looked at again now and then: the person may have been there.

@@ -10,6 +10,7 @@ mod control;
 mod conversation;
 mod error;
 mod info;
+mod lineage;
 mod masters;
 mod stream;
 mod tls;
@@ -18,6 +19,7 @@ pub use control::Control;
 pub use conversation::{Conversation, Token, request};
 pub use error::{NetError, ServerError};
 pub use info::{Keyspace, ServerInfo};
+pub use lineage::Lineage;
 pub use masters::ShardAddress;
 pub use stream::{RawReader, RawStream, RawWriter};
 

@@ -23,7 +23,7 @@ use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::{NewItem, Shared, checkpoint_due};
 use crate::engine::events::EventSink;
 use crate::engine::gauge::{Condition, Gauge};
-use crate::engine::net::{Dialer, NetError, RawStream};
+use crate::engine::net::{Conversation, Dialer, NetError, RawStream, ServerInfo, Token};
 use crate::model::{Direction, EventKind, Offset, ReplId, Severity, Side};
 use crate::wire::stream::{Batch, Command, Decoder};
 use bytes::{Buf, Bytes};
@@ -231,11 +231,25 @@ impl Writer {
             return Ok(Err(end));
         }
         let mut talk = self.s.dialer.conversation(&self.s.address).await?;
+        if self.has_new_history(&mut talk).await? {
+            return Ok(Err(End::WentBack));
+        }
         if self.s.envelope.select && self.s.envelope.db != 0 {
             let db = self.s.envelope.db.to_string();
             talk.ask(&[b"SELECT", db.as_bytes()], Duration::from_secs(10)).await?;
         }
         Ok(Ok(talk.into_parts().0))
+    }
+
+    /// Behind this address (a name, a virtual one) is another server than before, or the same with another past. What
+    /// that means for the positions has to be looked at before anything is written.
+    async fn has_new_history(&self, talk: &mut Conversation) -> Result<bool, NetError> {
+        let known = *self.s.replids[self.site.index()].read().unwrap_or_else(|p| p.into_inner());
+        let Some(known) = known else { return Ok(false) };
+        let answer = talk.ask(&[b"INFO", b"replication"], self.s.dialer.deadlines().response).await?;
+        let Token::Bulk(text) = answer else { return Ok(false) };
+        let now = ServerInfo::parse(&String::from_utf8_lossy(&text)).replid;
+        Ok(now.is_some_and(|now| now != known))
     }
 
     async fn reconcile(&mut self) -> Result<Result<(), End>, NetError> {

@@ -4,25 +4,26 @@
 //! raised epoch; attach the forward stream; rebuild the in-flight tables; open what was open. Nothing is applied
 //! before all of that is done.
 
+use super::lineage::{self, Cut};
 use super::{JobContext, JobError};
 use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::arbiter::Arbiter;
 use crate::engine::arbiter::Touch;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::episode::Cause;
-use crate::engine::conflicts::ConflictLog;
+use crate::engine::conflicts::{ConflictLog, shown};
 use crate::engine::core::{Core, Shared, SiteFacts, own_prefix};
 use crate::engine::fence;
 use crate::engine::gauge::Gauge;
 use crate::engine::link::decide::{Decider, DeciderSetup};
 use crate::engine::link::loader::Loader;
 use crate::engine::link::peer::Peer;
-use crate::engine::link::rebuild::Span;
+use crate::engine::link::rebuild::{Lost, Span};
 use crate::engine::link::{Link, LinkError, LinkSetup, UNKNOWN_DB as NO_DB, unix_ms};
-use crate::engine::net::{Control, Dialer};
+use crate::engine::net::{Control, Dialer, Lineage};
 use crate::engine::replica::{Replica, ReplicaHandle, ReplicaOptions, ReplicaState, Start};
 use crate::engine::spool::{Spool, SpoolOptions, SpoolReleaser};
-use crate::model::{Direction, ExistingKeys, Job, JobId, Offset, ReplId, Side};
+use crate::model::{Direction, EventKind, ExistingKeys, Job, JobId, Offset, ReplId, Severity, Side};
 use crate::wire::dialect::Dialect;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -62,6 +63,8 @@ pub struct Site {
     pub dialect: Dialect,
     /// Keys in the selected databases when it was dialled.
     pub keys: u64,
+    /// The histories of its stream, where it tells them.
+    lineage: Option<Lineage>,
     /// The control key written there, as an engine before us left it.
     found: Option<ControlKey>,
     way_ms: u64,
@@ -117,7 +120,11 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Site, JobError> {
         ));
     }
     if !info.is_master() {
-        return Err(JobError::lasting(format!("{address} is a replica"), "name its master"));
+        let what = format!("{address} is a replica");
+        return Err(match instance.may_move() {
+            true => JobError::passing(what, "nothing, if a failover is under way: its new master is waited for"),
+            false => JobError::lasting(what, "name its master"),
+        });
     }
     if info.loading {
         return Err(JobError::passing(format!("{address} is loading its data"), "wait until it has"));
@@ -134,7 +141,8 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Site, JobError> {
     }
     let dialer = Dialer::new(instance, &client_name(id, "apply"));
     let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
-    Ok(Site { control, dialer, address, dialect, keys, found: None, way_ms: best.as_millis() as u64 / 2 })
+    let (lineage, way_ms) = (Lineage::of(&info), best.as_millis() as u64 / 2);
+    Ok(Site { control, dialer, address, dialect, keys, lineage, found: None, way_ms })
 }
 
 /// Kills the connections of an engine before us at a site, then reads what it left there.
@@ -200,6 +208,7 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         }
     }
     ready.links.sort_by_key(|l| l.direction);
+    plan.tell_cuts(context);
     if plan.resume {
         recover(context, &mut ready, &plan).await?;
     }
@@ -226,6 +235,8 @@ struct Plan {
     two_way: bool,
     reverse_full: bool,
     merge: bool,
+    /// Sites whose new master lacks what was read from the old one.
+    cuts: Vec<Cut>,
 }
 
 impl Plan {
@@ -243,7 +254,8 @@ impl Plan {
             return Err(gone(Direction::Forward, &sites[Side::Target.index()].address));
         }
         let from = [forward, reverse].map(|k| k.filter(streaming));
-        let from = [from[0].filter(|_| !options.lost[0]), from[1].filter(|_| !options.lost[1])];
+        let mut from = [from[0].filter(|_| !options.lost[0]), from[1].filter(|_| !options.lost[1])];
+        let cuts = lineage::cut(&mut from, Side::BOTH.map(|side| sites[side.index()].lineage));
         Ok(Plan {
             epoch,
             from,
@@ -251,7 +263,25 @@ impl Plan {
             two_way,
             reverse_full: options.reverse_full,
             merge: merge || options.lost[1],
+            cuts,
         })
+    }
+
+    fn tell_cuts(&self, context: &JobContext) {
+        for Cut { side, at, bytes } in &self.cuts {
+            let other = side.other();
+            let head = format!(
+                "the {side}'s new master lacks the last {bytes} bytes, behind offset {at}, of what its old one had passed on"
+            );
+            let (severity, tail) = if self.two_way {
+                (Severity::Warning, format!("what the {other} got of it is carried back"))
+            } else {
+                let tail =
+                    format!("the {other} holds writes that the {side} has lost: compare them with duplex verify");
+                (Severity::Error, tail)
+            };
+            context.events.emit(Some(side.outgoing()), severity, EventKind::Failover, format!("{head}; {tail}"));
+        }
     }
 
     /// Of the direction's stream: what was replied, echoed and applied.
@@ -340,6 +370,10 @@ async fn one(
     let spool = reader.releaser();
     let replica = Replica::spawn(dialer, &site.address, start, writer, options);
     let (replid, at) = wait_attached(&replica, direction).await?;
+    if matches!(begin, Begin::Position(..)) && site.lineage.is_some_and(|l| l.replid != replid) {
+        let what = format!("{} has begun another history while it was attached to", site.address);
+        return Err(JobError::passing(what, "it is looked at again"));
+    }
     let db = match begin {
         Begin::Position(_, p) => p.db,
         Begin::Nothing(Start::Current) => NO_DB,
@@ -377,6 +411,8 @@ async fn one(
         target,
         forward_flush: job.policy.forward_flush,
         two_way: job.policy.two_way,
+        // Without a position that goes on, a snapshot tells all that the other site holds.
+        peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.from[direction.other() as usize].is_some()),
     });
     let link = Link::new(LinkSetup {
         shared: ready.shared.clone(),
@@ -474,8 +510,15 @@ async fn raise_epoch(
         echoed: begins[to.index()],
     };
     let key = match plan.from[direction as usize] {
-        // It goes on from where it was: only the epoch is new.
-        Some(found) => ControlKey { epoch: ready.epoch, number: 0, serial: 0, ..found },
+        // It goes on from where it was; the epoch is new, and perhaps the names of the histories.
+        Some(found) => ControlKey {
+            epoch: ready.epoch,
+            number: 0,
+            serial: 0,
+            replid: replid(from),
+            peer_replid: replid(to).or(found.peer_replid),
+            ..found
+        },
         None => key,
     };
     let name = context.id.control_key(direction);
@@ -502,6 +545,19 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
         let source = attached.direction.from();
         doubtful.extend(found.into_iter().map(|(db, key)| (db, key, source)));
     }
+    let mut carried_back = Vec::new();
+    for attached in &mut ready.links {
+        let (here, peer) = (attached.direction.from(), attached.direction.to());
+        if !plan.two_way || !plan.cuts.iter().any(|c| c.side == peer) {
+            continue;
+        }
+        // The connections of the engine before us are dead: nothing of it comes behind this.
+        let end = ready.sites[here.index()].control.info().await?.master_repl_offset.unwrap_or_default();
+        let lost =
+            attached.link.lost_ahead(end).await.map_err(|e| JobError::passing(e.to_string(), "it is tried again"))?;
+        tell_carried_back(context, here, &lost);
+        carried_back.extend(lost.keys.into_iter().map(|(db, key)| (db, key, here)));
+    }
     let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
     for side in Side::BOTH {
         let key = episodes_key(&context.id, side);
@@ -524,6 +580,9 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
             core.carry_again(db, &key);
         }
     }
+    for (db, key, holder) in carried_back {
+        core.arbiter.recover_episode(db, &key, holder);
+    }
     for (db, key, source) in doubtful {
         let hash = core.arbiter.hash(db, &key);
         let touch = Touch { db, key: &key, hash, class: Class::Write, part: Part::WHOLE };
@@ -532,6 +591,23 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
     core.carry_out();
     core.settle();
     Ok(())
+}
+
+/// What a site got from the other's old master, and the new one never had.
+fn tell_carried_back(context: &JobContext, holder: Side, lost: &Lost) {
+    let other = holder.other();
+    let named: Vec<String> = lost.keys.iter().take(5).map(|(db, key)| format!("{:?} in db{db}", shown(key))).collect();
+    let text = match lost.keys.len() {
+        0 => format!("nothing that clients wrote at the {other}'s old master is missing at its new one"),
+        n => format!(
+            "{} changes of {n} keys were lost by the {other} in its failover, and the {holder} has them: these keys are \
+             carried back, such as {}",
+            lost.changes,
+            named.join(", ")
+        ),
+    };
+    let severity = if lost.keys.is_empty() { Severity::Info } else { Severity::Warning };
+    context.events.emit(Some(holder.outgoing()), severity, EventKind::Failover, text);
 }
 
 /// Deletes what a job has left at both sides, after shutting out its engine.

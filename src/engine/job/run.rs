@@ -33,6 +33,9 @@ pub enum RunEnd {
     Again(JobError),
     /// The reverse stream has to be taken up with a full sync.
     UnknownDb,
+    /// A position or a control key is gone, where this run looked for it: begin another, which looks for the site's
+    /// master anew. If it is gone there too, a person has to decide.
+    Lost(JobError),
     /// A person has to decide.
     Failed(JobError),
 }
@@ -125,6 +128,13 @@ impl Run {
         let beats = links.iter().map(|l| (l.direction, l.gauge.clone(), l.replica.clone())).collect();
         readers.push(tokio::spawn(beat(shared.clone(), beats)));
         for (side, site) in Side::BOTH.into_iter().zip(sites) {
+            if site.dialer.instance().may_move() {
+                let (dialer, address, tell) = (site.dialer.clone(), site.address.clone(), tell.clone());
+                readers.push(tokio::spawn(async move {
+                    let moved = super::follow::follow(dialer, side, address).await;
+                    let _ = tell.send(RunEnd::Again(moved));
+                }));
+            }
             if let Some(link) = links.iter().find(|l| l.direction.from() == side) {
                 readers.push(tokio::spawn(super::watch::follow(site.control, link.source.clone())));
             }
@@ -208,7 +218,7 @@ async fn read(link: Link, direction: Direction, replica: Arc<ReplicaHandle>, tel
         Err(e) => RunEnd::Again(JobError::passing(format!("{direction} link: {e}"), "it starts again")),
         // The replica has ended: its state tells why.
         Ok(()) => match replica.state().borrow().clone() {
-            ReplicaState::PositionLost { asked, .. } => RunEnd::Failed(position_lost(direction, asked.1)),
+            ReplicaState::PositionLost { asked, .. } => RunEnd::Lost(position_lost(direction, asked.1)),
             other => RunEnd::Again(JobError::passing(
                 format!("{direction} link: reading the source has ended ({other:?})"),
                 "it starts again",
@@ -230,7 +240,7 @@ async fn write(writer: Writer, direction: Direction, tell: mpsc::UnboundedSender
             format!("the {to} has lost writes that it had acknowledged: it was restarted or failed over"),
             "the links start again from what it still has",
         )),
-        End::Gone => RunEnd::Failed(JobError::needs_copy(
+        End::Gone => RunEnd::Lost(JobError::needs_copy(
             direction,
             format!("the {to} holds no control key of this job any more: it was flushed or replaced"),
             "compare both sides, then start with a new copy: duplex start --discard-previous",

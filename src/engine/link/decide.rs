@@ -6,7 +6,7 @@
 //! never ends inside a source's transaction without being glued to the next.
 
 use super::run::Run;
-use crate::engine::apply::control_key::{ControlKey, Position};
+use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::apply::outbox::{ItemKind, Telltale};
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::classify::{self, Effect, classify, classify_as};
@@ -14,6 +14,7 @@ use crate::engine::arbiter::episode::Cause;
 use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::expiries::{Expiries, put_off};
 use crate::engine::core::{Core, NewItem, unix_ms};
+use crate::engine::net::Lineage;
 use crate::model::{Databases, Side};
 use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
@@ -67,6 +68,7 @@ pub struct Decider {
     target: Dialect,
     forward_flush: bool,
     two_way: bool,
+    peer_lineage: Option<Lineage>,
     run: Run,
     /// Where the entry that is being decided ends.
     entry_end: Position,
@@ -90,6 +92,9 @@ pub struct DeciderSetup {
     pub target: Dialect,
     pub forward_flush: bool,
     pub two_way: bool,
+    /// The histories of the other site's stream, where this job's position in it goes on from an earlier engine's: an
+    /// echo that names a position which is in none of them was lost with that site's old master.
+    pub peer_lineage: Option<Lineage>,
 }
 
 impl Decider {
@@ -103,6 +108,7 @@ impl Decider {
             target: s.target,
             forward_flush: s.forward_flush,
             two_way: s.two_way,
+            peer_lineage: s.peer_lineage,
             run: Run::default(),
             entry_end: Position::default(),
             inside: false,
@@ -181,6 +187,10 @@ impl Decider {
             .count() as u64;
         self.read.echoes += carried;
         let Some(marker) = marker else { return carried > 0 };
+        if self.is_lost(&marker) {
+            self.carry_back(core, batch, entry, &marker);
+            return carried > 0;
+        }
         core.echoed[here] = marker.applied;
         if !self.two_way {
             return carried > 0;
@@ -211,6 +221,37 @@ impl Decider {
         }
         self.effects(core);
         carried > 0
+    }
+
+    /// An earlier engine brought this from a master of the other site that is no more, and its heir never had it.
+    pub fn is_lost(&self, marker: &ControlKey) -> bool {
+        self.two_way
+            && marker.epoch != self.epoch
+            && marker.phase == LoadPhase::Streaming
+            && marker.replid.zip(self.peer_lineage).is_some_and(|(id, l)| !l.holds(id, marker.applied.offset))
+    }
+
+    /// What a lost echo wrote is held by this site alone: its state goes back to the other. Where an episode is open
+    /// already, its authority stands: it holds changes that were withheld because of it.
+    fn carry_back(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, marker: &ControlKey) {
+        for c in batch.commands(entry) {
+            let args = batch.args(c);
+            match classify(&core.arbiter, c.db, &args) {
+                Effect::Keys(touches) | Effect::Apart(touches) => {
+                    for t in touches.iter().filter(|t| t.class != Class::Read && !t.key.starts_with(KEY_PREFIX)) {
+                        core.arbiter.differs(t, self.here, Cause::Recovery);
+                        self.effects(core);
+                    }
+                }
+                // Of these no state can be carried: they are done at the other site as if they had been made here.
+                Effect::Flush(db) => self.whole_database(core, db),
+                Effect::Swap(a, b) => self.swap(core, batch, c, a, b),
+                Effect::Nothing | Effect::Pass => {}
+            }
+        }
+        // It stands behind the echoes of all that an earlier engine applied here and the heir has.
+        core.arbiter.echo_of_before(self.here, marker.applied.offset.0);
+        self.effects(core);
     }
 
     /// A DEL in an echo that the transaction did not make itself: the key had expired at this site when a change

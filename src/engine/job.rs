@@ -75,6 +75,8 @@ impl From<NetError> for JobError {
 /// Back-off between runs.
 const AGAIN_FIRST: Duration = Duration::from_millis(200);
 const AGAIN_MOST: Duration = Duration::from_secs(10);
+/// Keys that are shown as the hottest in conflict.
+const HOTTEST: usize = 20;
 /// How long halting waits for what is under way.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -131,11 +133,21 @@ impl RunningJob {
     /// Open conflicts, settled ones (newest first, at most `limit`), hottest keys.
     pub fn conflicts(&self, limit: usize) -> (Vec<ConflictRecord>, Vec<ConflictRecord>, Vec<HotKey>) {
         let Some(run) = self.inner.state().run.clone() else { return Default::default() };
-        let core = run.shared.lock();
-        let mut open: Vec<ConflictRecord> =
-            core.arbiter.episodes().iter().take(limit).map(|e| core.conflicts.record(e)).collect();
-        open.sort_by_key(|r| std::cmp::Reverse(r.number));
-        (open, core.conflicts.latest(limit), core.conflicts.hottest(20))
+        let (mut open, mut settled, mut hot) = (Vec::new(), Vec::new(), Vec::new());
+        for strand in &run.strands {
+            let core = strand.shared.lock();
+            open.extend(core.arbiter.episodes().iter().take(limit).map(|e| core.conflicts.record(e)));
+            settled.extend(core.conflicts.latest(limit));
+            hot.extend(core.conflicts.hottest(HOTTEST));
+        }
+        open.sort_by_key(|r: &ConflictRecord| std::cmp::Reverse(r.number));
+        if run.strands.len() > 1 {
+            settled.sort_by_key(|r: &ConflictRecord| std::cmp::Reverse((r.settled_ms, r.number)));
+            settled.truncate(limit);
+            hot.sort_by_key(|h: &HotKey| std::cmp::Reverse(h.conflicts));
+            hot.truncate(HOTTEST);
+        }
+        (open, settled, hot)
     }
 
     /// Settles keys by state transfer as if they were in conflict (`verify --repair`); the source's value stands.

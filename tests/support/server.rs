@@ -103,6 +103,10 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the server runs").id()
     }

@@ -231,7 +231,7 @@ impl Writer {
             return Ok(Err(end));
         }
         let mut talk = self.s.dialer.conversation(&self.s.address).await?;
-        if self.s.envelope.select && self.s.envelope.db != 0 {
+        if !self.s.envelope.names.is_cluster() && self.s.envelope.db != 0 {
             let db = self.s.envelope.db.to_string();
             talk.ask(&[b"SELECT", db.as_bytes()], Duration::from_secs(10)).await?;
         }
@@ -241,8 +241,8 @@ impl Writer {
     async fn reconcile(&mut self) -> Result<Result<(), End>, NetError> {
         let mut control = self.s.dialer.control(&self.s.address).await?;
         crate::engine::fence::kill_clients(&mut control, self.s.dialer.client_name()).await?;
-        let key =
-            crate::engine::fence::read_control_key(&mut control, self.s.envelope.db, &self.s.envelope.key).await?;
+        let names = &self.s.envelope.names;
+        let key = crate::engine::fence::read_position(&mut control, self.s.envelope.db, names).await?;
         let Some(key) = key else {
             return Ok(if self.number == 0 { Ok(()) } else { Err(End::Gone) });
         };
@@ -410,6 +410,7 @@ impl Writer {
             replied: if self.notes_under_way() { self.safe_replied } else { at.replied },
             peer_replid: replid(self.site),
             echoed: at.echoed,
+            strand: self.s.envelope.names.id(),
         }
     }
 
@@ -688,6 +689,7 @@ impl Writer {
     }
 
     fn send_again(&self, core: &mut crate::engine::core::Core, item: &Item) {
+        let item_slot = item.slot;
         let mut again = Vec::new();
         each_command(item, |_, batch, command| {
             let args = batch.args(command);
@@ -709,7 +711,8 @@ impl Writer {
         });
         core.carry_out();
         for (data, db, serial) in again {
-            core.push(self.site, NewItem { db: Some(db), ..NewItem::new(data, 1, ItemKind::Changes, serial) });
+            let item = NewItem::new(data, 1, ItemKind::Changes, serial);
+            core.push(self.site, NewItem { db: Some(db), slot: item_slot, ..item });
         }
     }
 

@@ -106,6 +106,7 @@ impl Core {
 
     /// Puts what replaces a key by this state into a site's outbox.
     pub(super) fn transfer(&mut self, site: Side, token: Token, db: u32, key: &[u8], state: &State, serial: u64) {
+        let slot = self.facts[site.index()].names.slot(key);
         match transfer::restore(key, state, self.facts[site.index()].dialect) {
             Transfer::Commands { parts, lost } => {
                 self.count_lost(site, &lost);
@@ -114,13 +115,14 @@ impl Core {
                     // The echo that ends it is that of the last part.
                     let serial = if n == last { serial } else { serial.saturating_sub(1) };
                     let item = NewItem::new(data, commands, ItemKind::Restore(token), serial);
-                    self.push(site, NewItem { db: Some(db), ..item });
+                    self.push(site, NewItem { db: Some(db), slot, ..item });
                 }
             }
             Transfer::Impossible { why } => {
                 self.impossible(site, db, key, &why);
                 // An item all the same, so that the episode's end is seen.
-                self.push(site, NewItem::new(bytes::Bytes::new(), 0, ItemKind::Restore(token), serial));
+                let item = NewItem::new(bytes::Bytes::new(), 0, ItemKind::Restore(token), serial);
+                self.push(site, NewItem { slot, ..item });
             }
         }
     }

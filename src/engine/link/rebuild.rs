@@ -80,7 +80,7 @@ impl Link {
         let mut touches: SmallVec<[Touch<'_>; 4]> = SmallVec::new();
         for (db, args) in &all {
             if let Effect::Keys(t) | Effect::Apart(t) = classify(&core.arbiter, *db, args) {
-                touches.extend(t.into_iter().filter(|t| !t.key.starts_with(b"duplex:")));
+                touches.extend(t.into_iter().filter(|t| self.s.decider.is_ours(t.db, t.key)));
             }
         }
         if end > span.echoed.0 && !touches.is_empty() {

@@ -4,7 +4,7 @@
 mod support;
 
 use support::{
-    cluster::{Site, Spread, assert_shared, assert_sites_equal, assert_spread},
+    cluster::{Cluster, Site, Spread, assert_shared, assert_sites_equal, assert_spread},
     load::sized,
     versions::Slot,
     *,
@@ -84,4 +84,75 @@ fn three_shards_and_six() {
 #[test]
 fn six_shards_and_one_server() {
     synced(Slot::NewestValkey.server(), Kind::Six, Kind::One);
+}
+
+/// The engine is killed again and again, at any moment.
+fn engine_is_killed(server: &str, a: Kind, b: Kind) {
+    let (a, b) = (a.start(server), b.start(server));
+    let mut duplex = Duplex::synced(&job(&a, &b));
+    let mut loads = [Spread::start(&a, "a", 400), Spread::start(&b, "b", 400)];
+    let mut rng = fastrand::Rng::with_seed(11);
+    for _ in 0..sized(4, 15) {
+        loads.iter().for_each(|l| l.more(rng.u64(20..300)));
+        duplex.crash();
+        loads.iter().for_each(|l| l.more(50));
+        duplex.revive();
+        duplex.wait_state("synchronizing", secs(60));
+    }
+    let steps = loads.each_mut().map(Spread::stop);
+    assert_sites_equal(&a, &b, secs(60));
+    for site in [&a, &b] {
+        assert_spread(site, "a", &steps[0]);
+        assert_spread(site, "b", &steps[1]);
+        assert_shared(site, &steps[0], &steps[1]);
+    }
+}
+
+#[test]
+fn engine_is_killed_between_one_server_and_three_shards() {
+    engine_is_killed(Slot::NewestRedis.server(), Kind::One, Kind::Three);
+}
+
+#[test]
+fn engine_is_killed_between_three_shards_and_three_others() {
+    engine_is_killed(Slot::Usual.server(), Kind::Three, Kind::Uneven);
+}
+
+#[test]
+fn engine_is_killed_between_two_clusters_of_the_newest_valkey() {
+    engine_is_killed(Slot::NewestValkey.server(), Kind::Uneven, Kind::Three);
+}
+
+/// A replica takes over in good order, at each side: nothing is lost anywhere.
+fn masters_change_in_good_order(server: &str) {
+    let a = Site::Many(Cluster::start(server, 3, 1));
+    let b = Site::Many(Cluster::split(server, &UNEVEN, 1));
+    let duplex = Duplex::synced(&job(&a, &b));
+    let mut loads = [Spread::start(&a, "a", 300), Spread::start(&b, "b", 300)];
+    for (site, replica) in [(&a, 3), (&b, 4), (&a, 5)] {
+        loads.iter().for_each(|l| l.more(150));
+        site.cluster().take_over(replica);
+        let address = site.cluster().nodes[replica].addr();
+        duplex.wait_status("the new master is read", secs(60), |s| {
+            let shards = ["forward", "reverse"].map(|d| s.link(d).map(|l| l["shards"].to_string()).unwrap_or_default());
+            s.state() == "synchronizing" && shards.iter().any(|s| s.contains(&address))
+        });
+    }
+    let steps = loads.each_mut().map(Spread::stop);
+    assert_sites_equal(&a, &b, secs(60));
+    for site in [&a, &b] {
+        assert_spread(site, "a", &steps[0]);
+        assert_spread(site, "b", &steps[1]);
+        assert_shared(site, &steps[0], &steps[1]);
+    }
+}
+
+#[test]
+fn masters_change_in_good_order_on_the_usual() {
+    masters_change_in_good_order(Slot::Usual.server());
+}
+
+#[test]
+fn masters_change_in_good_order_on_the_newest_valkey() {
+    masters_change_in_good_order(Slot::NewestValkey.server());
 }

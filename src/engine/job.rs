@@ -16,6 +16,7 @@ mod carry;
 mod progress;
 mod run;
 mod status;
+mod topology;
 mod watch;
 
 use super::events::EventSink;
@@ -23,6 +24,7 @@ use super::net::NetError;
 use crate::model::{ConflictRecord, Direction, EventKind, HotKey, Job, JobId, JobStatus, Severity};
 use attach::AttachOptions;
 use run::{Run, RunEnd};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -92,6 +94,8 @@ struct Inner {
     context: JobContext,
     state: Mutex<State>,
     limits: Mutex<(u64, u64)>,
+    /// Nodes of clusters that were seen, by side: more seeds for when those of the job file are away.
+    nodes: Arc<Mutex<[BTreeSet<String>; 2]>>,
 }
 
 struct State {
@@ -107,6 +111,17 @@ impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+
+    /// The context, with every node that was seen as one more seed.
+    fn with_nodes(&self) -> JobContext {
+        let mut context = self.context.clone();
+        let nodes = self.nodes.lock().unwrap_or_else(|p| p.into_inner());
+        for (instance, nodes) in [&mut context.job.source, &mut context.job.target].into_iter().zip(nodes.iter()) {
+            let new: Vec<String> = nodes.iter().filter(|n| !instance.addresses.contains(n)).cloned().collect();
+            instance.addresses.extend(new);
+        }
+        context
+    }
 }
 
 impl RunningJob {
@@ -118,6 +133,7 @@ impl RunningJob {
             context,
             state: Mutex::new(State { run: None, waiting: None, failed: None, since: Instant::now(), last: None }),
             limits: Mutex::new(limits),
+            nodes: Arc::default(),
         });
         let run = begin(&inner, AttachOptions::default()).await?;
         let (halt, halted) = channel::channel(false);
@@ -193,26 +209,27 @@ impl Drop for RunningJob {
 
 async fn begin(inner: &Arc<Inner>, options: AttachOptions) -> Result<Arc<Run>, JobError> {
     let limits = *inner.limits.lock().unwrap_or_else(|p| p.into_inner());
-    let attached = match attach::attach(&inner.context, options, limits).await {
+    let context = &inner.with_nodes();
+    let attached = match attach::attach(context, options, limits).await {
         // A stream that was taken up in its middle did not say which database it is in: begin it with a full sync.
         Err(e) if e.what == attach::UNKNOWN_DB => {
-            attach::attach(&inner.context, AttachOptions { reverse_full: true, ..options }, limits).await
+            attach::attach(context, AttachOptions { reverse_full: true, ..options }, limits).await
         }
         Err(e) if allows_copy(inner, &e) => {
             // The other direction may turn out to be lost as well.
             let again = options.without(e.needs_copy);
             tell_copy(inner, &e);
-            match attach::attach(&inner.context, again, limits).await {
+            match attach::attach(context, again, limits).await {
                 Err(e) if allows_copy(inner, &e) && again != again.without(e.needs_copy) => {
                     tell_copy(inner, &e);
-                    attach::attach(&inner.context, again.without(e.needs_copy), limits).await
+                    attach::attach(context, again.without(e.needs_copy), limits).await
                 }
                 other => other,
             }
         }
         other => other,
     }?;
-    let run = Arc::new(Run::spawn(&inner.context, attached));
+    let run = Arc::new(Run::spawn(context, attached, &inner.nodes));
     let mut state = inner.state();
     state.run = Some(run.clone());
     state.waiting = None;

@@ -137,6 +137,19 @@ impl Cluster {
         });
     }
 
+    /// A replica takes its master's place, who steps back in good order.
+    #[track_caller]
+    pub fn take_over(&self, n: usize) {
+        self.wait_in_sync(n);
+        wait_for("the replica takes over", secs(30), || {
+            let mut client = self.nodes[n].client();
+            if client.run("ROLE").items()[0].text() == "master" {
+                return Ok(());
+            }
+            Err(format!("{:?}", client.call(&["CLUSTER", "FAILOVER"])))
+        });
+    }
+
     /// The nodes that are masters with slots, by what the nodes say.
     #[track_caller]
     pub fn masters(&self) -> Vec<&Server> {

@@ -83,6 +83,8 @@ pub struct WriterSetup {
     pub order: watch::Receiver<Order>,
     /// The history of the stream that is applied here, and of this site's own.
     pub replids: Arc<[std::sync::RwLock<Option<ReplId>>; 2]>,
+    /// Rung when the site is perhaps not what it was: a connection was lost, a transaction redirected.
+    pub trouble: Arc<tokio::sync::Notify>,
 }
 
 pub struct Writer {
@@ -211,6 +213,7 @@ impl Writer {
     }
 
     fn lost(&self, why: String) {
+        self.s.trouble.notify_one();
         let fresh = self.s.gauge.set_condition(Condition::Reconnecting { why: why.clone() });
         if fresh {
             self.s.gauge.reconnected();
@@ -622,6 +625,7 @@ impl Writer {
             return None;
         };
         self.refused_once = true;
+        self.s.trouble.notify_one();
         let wait = match Refusal::of(&text) {
             Refusal::Command => {
                 self.without_refused_command(&text);

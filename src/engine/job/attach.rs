@@ -25,11 +25,11 @@ use crate::engine::net::{Control, Dialer, ShardAddress};
 use crate::engine::replica::{Replica, ReplicaHandle, ReplicaOptions, ReplicaState, Start};
 use crate::engine::spool::{Spool, SpoolOptions, SpoolReleaser};
 use crate::engine::strand::{Names, SlotSet, Strand};
-use crate::model::{Databases, Direction, ExistingKeys, Job, JobId, Offset, ReplId, Side};
+use crate::model::{Databases, Direction, EventKind, ExistingKeys, Job, JobId, Offset, ReplId, Severity, Side};
 use crate::wire::dialect::Dialect;
 use bytes::Bytes;
 use futures::future::try_join_all;
-use place::{Found, Pair, Place};
+use place::{Found, History, Pair, Place};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -73,6 +73,7 @@ pub struct Site {
     /// The control key written there, as an engine before us left it.
     found: Option<ControlKey>,
     way_ms: u64,
+    history: History,
 }
 
 /// One direction, ready to go.
@@ -188,6 +189,37 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
         names,
         found: None,
         way_ms: shard.way_ms,
+        history: shard.history,
+    }
+}
+
+/// A replica that was promoted may lack the end of its master's stream, which we have read: positions beyond what it has
+/// are put back to there, since nothing behind it exists any more.
+fn rewind(context: &JobContext, sites: &mut [Site; 2]) {
+    for side in Side::BOTH {
+        let Some((name, end)) = sites[side.index()].history.before else { continue };
+        let back = |name_there: Option<ReplId>, p: &mut Position| {
+            let lost = if name_there == Some(name) { p.offset.since(end) } else { 0 };
+            p.offset = Offset(p.offset.0 - lost);
+            lost
+        };
+        let mut lost = 0;
+        if let Some(key) = &mut sites[side.other().index()].found {
+            lost = back(key.replid, &mut key.applied);
+            back(key.replid, &mut key.replied);
+        }
+        if let Some(key) = &mut sites[side.index()].found {
+            back(key.peer_replid, &mut key.echoed);
+        }
+        if lost > 0 {
+            let text = format!(
+                "{} took over from a master that had told us {lost} bytes more: what clients wrote in them is lost there \
+                 and stands at the {} alone; run duplex verify",
+                sites[side.index()].address,
+                side.other()
+            );
+            context.events.emit(Some(side.outgoing()), Severity::Warning, EventKind::Failover, text);
+        }
     }
 }
 
@@ -225,6 +257,7 @@ impl Begun {
                 ));
             }
         }
+        rewind(context, &mut sites);
         let plan = Plan::make(context, &sites, epoch, options)?;
         let facts = Side::BOTH.map(|side| SiteFacts {
             dialect: sites[side.index()].dialect,

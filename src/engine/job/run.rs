@@ -13,15 +13,16 @@ use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::Shared;
 use crate::engine::gauge::Gauge;
 use crate::engine::link::{Link, LinkError};
-use crate::engine::net::ShardAddress;
+use crate::engine::net::{Dialer, ShardAddress};
 use crate::engine::replica::{ReplicaHandle, ReplicaState};
 use crate::engine::spool::SpoolReleaser;
 use crate::engine::strand::Strand;
 use crate::model::{Direction, Side};
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// How often positions, rates and lag are looked at.
@@ -73,11 +74,25 @@ pub struct Run {
 
 impl Run {
     /// Starts the tasks of an attached job.
-    pub fn spawn(context: &JobContext, ready: ReadyJob) -> Run {
+    pub fn spawn(context: &JobContext, ready: ReadyJob, nodes: &Arc<Mutex<[BTreeSet<String>; 2]>>) -> Run {
         let (tell, ends) = mpsc::unbounded_channel();
         let (mut readers, mut writers) = (Vec::new(), Vec::new());
+        let trouble: [Arc<Notify>; 2] = Default::default();
+        for side in Side::BOTH.into_iter().filter(|s| ready.maps[s.index()].iter().any(|m| !m.slots.is_empty())) {
+            let dialer = Dialer::new(context.job.instance(side), &format!("duplex:{}:control", context.id));
+            let (map, bell) = (ready.maps[side.index()].clone(), trouble[side.index()].clone());
+            let (tell, nodes) = (tell.clone(), nodes.clone());
+            readers.push(tokio::spawn(async move {
+                let known = |seen: &BTreeSet<String>| {
+                    nodes.lock().unwrap_or_else(|p| p.into_inner())[side.index()].extend(seen.iter().cloned());
+                };
+                let what = super::topology::changed(side, dialer, map, bell, known).await;
+                let _ = tell.send(RunEnd::Again(JobError::passing(what, "the links go on with what it is now")));
+            }));
+        }
         let strands = ready.strands.into_iter();
-        let strands = strands.map(|s| StrandRun::spawn(context, s, &tell, &mut readers, &mut writers)).collect();
+        let strands =
+            strands.map(|s| StrandRun::spawn(context, s, &trouble, &tell, &mut readers, &mut writers)).collect();
         Run {
             strands,
             maps: ready.maps,
@@ -148,6 +163,7 @@ impl StrandRun {
     fn spawn(
         context: &JobContext,
         ready: Ready,
+        trouble: &[Arc<Notify>; 2],
         tell: &mpsc::UnboundedSender<RunEnd>,
         readers: &mut Vec<JoinHandle<()>>,
         writers: &mut Vec<JoinHandle<()>>,
@@ -169,6 +185,7 @@ impl StrandRun {
                 two_way: context.job.policy.two_way,
                 order: orders,
                 replids: replids.clone(),
+                trouble: trouble[a.direction.to().index()].clone(),
             });
             writers.push(tokio::spawn(write(writer, a.direction, tell.clone())));
             readers.push(tokio::spawn(read(a.link, a.direction, a.replica.clone(), tell.clone())));

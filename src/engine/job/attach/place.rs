@@ -4,9 +4,9 @@ use super::client_name;
 use crate::engine::apply::control_key::ControlKey;
 use crate::engine::fence;
 use crate::engine::job::JobError;
-use crate::engine::net::{Control, Dialer, ShardAddress};
+use crate::engine::net::{ClusterWatch, Control, Dialer, ServerInfo, ShardAddress};
 use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
-use crate::model::{Job, JobId, Side};
+use crate::model::{Job, JobId, Offset, ReplId, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::slot::SLOTS;
 use futures::future::{try_join, try_join_all};
@@ -24,6 +24,21 @@ pub struct Shard {
     /// Half a round trip.
     pub way_ms: u64,
     pub slots: SlotSet,
+    pub history: History,
+}
+
+/// What a master says of its stream: its name, and the one before with the position where that ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct History {
+    pub before: Option<(ReplId, Offset)>,
+}
+
+impl History {
+    fn of(info: &ServerInfo) -> History {
+        // The first offset that the history before does not have, counted from 1.
+        let end = info.field("second_repl_offset").and_then(|o| o.parse::<u64>().ok());
+        History { before: info.replid2.zip(end.map(|end| Offset(end.saturating_sub(1)))) }
+    }
 }
 
 /// One side.
@@ -41,8 +56,12 @@ pub async fn dial_both(job: &Job, id: &JobId) -> Result<[Place; 2], JobError> {
 
 async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
     let named = Dialer::new(job.instance(side), &client_name(id, "control", None));
-    let map = named.masters().await?;
+    let mut map = named.masters().await?;
     let cluster = map.iter().any(|m| !m.slots.is_empty());
+    if cluster {
+        // The first that answered may be behind.
+        map = ClusterWatch::new(&named).look().await?.shards;
+    }
     let shards = try_join_all(map.iter().map(|m| dial_shard(&named, job, m, cluster))).await?;
     if cluster {
         let mut covered = SlotSet::none();
@@ -82,7 +101,8 @@ async fn dial_shard(named: &Dialer, job: &Job, at: &ShardAddress, cluster: bool)
     }
     let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
     let slots = if cluster { SlotSet::of(&at.slots) } else { SlotSet::all() };
-    Ok(Shard { control, address, dialect, keys, way_ms: best.as_millis() as u64 / 2, slots })
+    let history = History::of(&info);
+    Ok(Shard { control, address, dialect, keys, way_ms: best.as_millis() as u64 / 2, slots, history })
 }
 
 /// A strand of the job: its shards at both sides, by their places, and its slots.

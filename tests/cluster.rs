@@ -156,3 +156,34 @@ fn masters_change_in_good_order_on_the_usual() {
 fn masters_change_in_good_order_on_the_newest_valkey() {
     masters_change_in_good_order(Slot::NewestValkey.server());
 }
+
+/// A master is killed, its replica is promoted, the old master comes back as a replica of it.
+fn masters_are_killed(server: &str) {
+    let mut a = Site::Many(Cluster::start(server, 3, 1));
+    let mut b = Site::Many(Cluster::split(server, &UNEVEN, 1));
+    let duplex = Duplex::synced(&job(&a, &b));
+    let mut loads = [Spread::through(&a, "a", 400), Spread::through(&b, "b", 400)];
+    for round in 0..sized(2, 6) {
+        loads.iter().for_each(|l| l.more(100));
+        let cluster = if round % 2 == 0 { a.cluster_mut() } else { b.cluster_mut() };
+        cluster.kill_a_master(round);
+        loads.iter().for_each(|l| l.more(50));
+        duplex.wait_state("synchronizing", secs(60));
+    }
+    let _ = loads.each_mut().map(Spread::stop);
+    duplex.wait_state("synchronizing", secs(60));
+    assert_sites_equal(&a, &b, secs(60));
+    // And it goes on.
+    a.router().run("SET after:all 1");
+    assert_sites_equal(&a, &b, secs(60));
+}
+
+#[test]
+fn masters_are_killed_on_the_newest_redis() {
+    masters_are_killed(Slot::NewestRedis.server());
+}
+
+#[test]
+fn masters_are_killed_on_the_newest_valkey() {
+    masters_are_killed(Slot::NewestValkey.server());
+}

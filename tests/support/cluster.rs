@@ -150,6 +150,25 @@ impl Cluster {
         });
     }
 
+    /// Kills a master, waits until its replica has taken its place, and starts it again as a replica of that one.
+    #[track_caller]
+    pub fn kill_a_master(&mut self, which: usize) {
+        let masters: Vec<u16> = self.masters().iter().map(|m| m.port).collect();
+        let port = masters[which % masters.len()];
+        let n = self.node_with_port(port);
+        self.nodes[n].kill();
+        wait_for("a replica is promoted", secs(60), || {
+            let node = self.nodes.iter().find(|n| n.is_running()).expect("a node runs");
+            match slots_by_port(&mut node.client()) {
+                Some(map) if !map.contains(&port) => Ok(()),
+                _ => Err(node.client().run("CLUSTER NODES").text()),
+            }
+        });
+        self.nodes[n].restart();
+        self.wait_in_sync(n);
+        self.wait_whole();
+    }
+
     /// The nodes that are masters with slots, by what the nodes say.
     #[track_caller]
     pub fn masters(&self) -> Vec<&Server> {
@@ -425,9 +444,18 @@ pub struct Spread {
 const TAGS: u64 = 40;
 
 impl Spread {
-    /// Starts at about `per_second` steps a second. `through`: a write whose outcome is unknown is passed over, which is
-    /// for runs in which servers die.
+    /// Starts at about `per_second` steps a second.
     pub fn start(site: &Site, prefix: &str, per_second: u64) -> Spread {
+        Spread::with(site, prefix, per_second, false)
+    }
+
+    /// The same through servers that die: a write whose outcome is unknown is passed over, so nothing exact is known
+    /// in the end.
+    pub fn through(site: &Site, prefix: &str, per_second: u64) -> Spread {
+        Spread::with(site, prefix, per_second, true)
+    }
+
+    fn with(site: &Site, prefix: &str, per_second: u64, through: bool) -> Spread {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (halt, count, prefix_there, mut router) = (stop.clone(), sent.clone(), prefix.to_owned(), site.router());
         let thread = thread::spawn(move || {
@@ -440,12 +468,17 @@ impl Spread {
                 let i = steps.entry(tag).or_default();
                 let key = |kind: &str| format!("{{{prefix}{tag}}}:{kind}");
                 let (count_key, list, stream) = (key("count"), key("list"), key("stream"));
-                router.call(&count_key, &["INCR", &count_key]);
-                router.call(&list, &["RPUSH", &list, &i.to_string()]);
-                router.call(&stream, &["XADD", &stream, &format!("{}-1", *i + 1), "n", &i.to_string()]);
+                let mut call = |key: &str, argv: &[&str]| match router.try_call(key.as_bytes(), argv) {
+                    Ok(Reply::Error(e)) if !through => panic!("{key}: {e}"),
+                    Err(e) if !through => panic!("{key}: {e}"),
+                    _ => {}
+                };
+                call(&count_key, &["INCR", &count_key]);
+                call(&list, &["RPUSH", &list, &i.to_string()]);
+                call(&stream, &["XADD", &stream, &format!("{}-1", *i + 1), "n", &i.to_string()]);
                 // Both sites count on this one.
                 let shared = format!("{{both{tag}}}:count");
-                router.call(&shared, &["INCR", &shared]);
+                call(&shared, &["INCR", &shared]);
                 *i += 1;
                 n += 1;
                 count.store(n, Ordering::SeqCst);

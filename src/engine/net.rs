@@ -6,6 +6,7 @@
 //! certificates are read anew at each dial, so that they can be rotated under a running job.
 
 mod account;
+mod cluster;
 mod control;
 mod conversation;
 mod error;
@@ -15,6 +16,7 @@ mod masters;
 mod stream;
 mod tls;
 
+pub use cluster::{ClusterView, ClusterWatch};
 pub use control::Control;
 pub use conversation::{Conversation, Token, request};
 pub use error::{NetError, ServerError};

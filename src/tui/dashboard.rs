@@ -9,7 +9,8 @@ pub mod shards;
 use super::{
     app::App,
     jobs::{direction_label, state_label},
-    keymap::Context,
+    keymap::{Action, Context},
+    mouse::Click,
     spoken,
     text::{self, Row},
     theme::{Tone, severity_mark},
@@ -273,7 +274,9 @@ fn main(job: &JobStatus, d: &Dashboard, cx: &Cx, columns: usize, rows: usize) ->
     if room > 0 {
         page.lines.push(section(cx.lang.t("dashboard.events"), columns, cx));
         let mut shown = 0;
+        page.clickable_at(page.lines.len() - 1, 0..columns, Click::Do(Action::Events));
         for event in d.events.iter().rev().take(room) {
+            page.clickable(0..columns, Click::Do(Action::Events));
             page.lines.push(events::row(event, columns, false, cx));
             shown += 1;
         }
@@ -328,7 +331,7 @@ fn alert_lines(job: &JobStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
             Row::new()
                 .gap(2)
                 .text(format!("{glyph} "), style)
-                .text(text::clean(reason), style)
+                .text(spoken::sentence(reason, cx.lang), style)
                 .ending(Row::new(), columns - 1),
         );
     }

@@ -4,6 +4,7 @@ use crate::{
     model::{Direction, JobStatus, LinkStatus},
     tui::{
         jobs::{direction_label, state_label},
+        spoken,
         text::{self, Row},
         view::{Cx, Page},
     },
@@ -85,7 +86,9 @@ pub fn page(job: &JobStatus, cx: &Cx, columns: usize) -> Page {
     }
     for (direction, link) in links {
         if let Some(reason) = link.and_then(|l| l.reason.as_ref()) {
-            for (i, row) in text::wrap(&text::clean(reason), columns.saturating_sub(label + 4)).into_iter().enumerate()
+            for (i, row) in text::wrap(&spoken::sentence(reason, cx.lang), columns.saturating_sub(label + 4))
+                .into_iter()
+                .enumerate()
             {
                 let title = if i == 0 { lang.t(direction_label(direction)) } else { "" };
                 page.lines.push(Row::new().gap(2).cell(title, label, theme.dim).text(row, theme.warn).line());

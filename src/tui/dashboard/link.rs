@@ -16,6 +16,9 @@ use ratatui::{style::Style, text::Line};
 /// Rows of a link without those of its charts.
 pub const COUNTERS: usize = 7;
 
+/// Columns of a chart's highest value and the spaces before it, such as ` 120 ms`.
+const HIGHEST: usize = 8;
+
 /// Columns left free at the left edge.
 const MARGIN: usize = 2;
 
@@ -135,7 +138,7 @@ fn label_columns(cx: &Cx) -> usize {
         .map(|k| text::width(cx.lang.t(k)))
         .max()
         .unwrap_or(0)
-        .max(14)
+        .max(text::width(cx.lang.t("link.lag")) + text::width(cx.lang.t("link.max")) + HIGHEST)
         + 1
 }
 
@@ -190,7 +193,7 @@ fn counters(link: &LinkStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
             "link.conflicts",
             Row::new()
                 .text(lang.f("link.settled", &[("n", &text::count(link.conflicts_settled))]), theme.text)
-                .text(", ", theme.dim)
+                .text(lang.t("comma"), theme.dim)
                 .text(lang.f("link.open", &[("n", &link.conflicts_open)]), open_style),
         ),
         row("link.window", window),

@@ -213,7 +213,7 @@ mod tests {
             (
                 "the forward link can be away for 9 min before it needs a new copy: raise repl-backlog-size to 512mb at \
                  the source (r-bp1abc)",
-                "正向链路中断 9 分钟 以上需要重新全量复制；将源端（r-bp1abc）的 repl-backlog-size 调大到 512mb",
+                "正向链路中断 9 分钟以上需要重新全量复制；将源端（r-bp1abc）的 repl-backlog-size 调大到 512mb",
             ),
             ("no longer so: the reverse link is 12.5 s behind", "告警解除：反向链路延迟 12.5 秒"),
             ("precheck failed: target_empty, rights", "预检查失败：目标库为空、账号权限"),

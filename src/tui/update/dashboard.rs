@@ -71,7 +71,9 @@ pub fn act(app: &mut App, action: Action) -> Vec<Effect> {
             .flat_map(|s| &s.jobs)
             .find(|j| j.name == name)
             .map_or(0, |j| j.links.iter().map(|l| l.shards.len()).sum()),
-        Pane::Main | Pane::Detail => 0,
+        // beyond the end is held back when it is drawn
+        Pane::Detail => 40,
+        Pane::Main => 0,
     };
     match (d.pane, action) {
         (_, Action::Up) => _ = d.cursor.step(-1, rows),

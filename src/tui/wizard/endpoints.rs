@@ -179,8 +179,9 @@ fn failure_lines(failure: &Failure, columns: usize, cx: &Cx) -> Vec<Line<'static
         lines.push(Row::new().text(if i == 0 { "✖ " } else { "  " }, cx.theme.bad).text(row, cx.theme.bad).line());
     }
     if !failure.remedy.is_empty() {
-        for row in
-            text::wrap(&spoken::sentence(&failure.remedy, cx.lang), columns.saturating_sub(2)).into_iter().take(6)
+        for row in text::wrap(&format!("→ {}", spoken::sentence(&failure.remedy, cx.lang)), columns.saturating_sub(2))
+            .into_iter()
+            .take(6)
         {
             lines.push(Row::new().gap(2).text(row, cx.theme.text).line());
         }

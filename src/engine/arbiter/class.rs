@@ -40,6 +40,27 @@ pub enum Class {
     Flush,
 }
 
+impl Class {
+    /// In the order of their numbers.
+    pub(super) const ALL: [Class; 15] = [
+        Class::Read,
+        Class::Delete,
+        Class::Counter,
+        Class::SetAdd,
+        Class::SetRemove,
+        Class::HashSet,
+        Class::HashCounter,
+        Class::HashRemove,
+        Class::SortedAdd,
+        Class::SortedRemove,
+        Class::Bit,
+        Class::HyperLogLog,
+        Class::Write,
+        Class::Transfer,
+        Class::Flush,
+    ];
+}
+
 /// Which part of the key a change touches: one member exactly, several as a bloom mask, or nothing known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Part(u32);
@@ -126,23 +147,14 @@ impl Class {
 mod tests {
     use super::*;
 
-    const ALL: [Class; 15] = [
-        Class::Read,
-        Class::Delete,
-        Class::Counter,
-        Class::SetAdd,
-        Class::SetRemove,
-        Class::HashSet,
-        Class::HashCounter,
-        Class::HashRemove,
-        Class::SortedAdd,
-        Class::SortedRemove,
-        Class::Bit,
-        Class::HyperLogLog,
-        Class::Write,
-        Class::Transfer,
-        Class::Flush,
-    ];
+    const ALL: [Class; 15] = Class::ALL;
+
+    #[test]
+    fn the_classes_stand_in_the_order_of_their_numbers() {
+        for (n, class) in ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, n);
+        }
+    }
 
     #[test]
     fn commuting_does_not_depend_on_the_side() {

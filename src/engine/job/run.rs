@@ -198,7 +198,8 @@ impl StrandRun {
                 address: site.address.clone(),
                 source: {
                     let from = &sites[a.direction.from().index()];
-                    (!from.dialect.speaks_redis(7, 0)).then(|| (from.dialer.clone(), from.address.clone()))
+                    let absolute = [from, site].iter().all(|s| s.dialect.speaks_redis(7, 0));
+                    (!absolute).then(|| (from.dialer.clone(), from.address.clone(), from.dialect))
                 },
                 source_control: None,
                 databases: context.job.policy.databases.clone(),

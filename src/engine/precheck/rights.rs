@@ -114,7 +114,9 @@ fn wanted(cx: &Context, side: Side) -> Vec<&'static Need> {
 /// The words for `ACL SETUSER` that grant all that the job needs at a side.
 pub(super) fn whole_grant(cx: &Context, side: Side) -> String {
     let needs = wanted(cx, side);
-    let mut grants: BTreeSet<&str> = needs.iter().filter(|n| !n.sample).map(|n| n.grant).collect();
+    // What older servers do not know by name is in a category that is granted as well.
+    let named = |n: &&&Need| !n.sample && (!n.since_7 || n.optional);
+    let mut grants: BTreeSet<&str> = needs.iter().filter(named).map(|n| n.grant).collect();
     // For the precheck itself, where it has to try by queueing.
     grants.extend(["+multi", "+discard"]);
     let writes = if cx.writes(side) { " +@write" } else { "" };

@@ -15,11 +15,13 @@
 pub mod class;
 pub mod classify;
 pub mod episode;
+pub mod leftovers;
 pub mod table;
 
 use crate::model::Side;
 use class::{Class, Part, commute};
 use episode::{Cause, Episode, Episodes, Phase};
+use leftovers::Leftovers;
 use std::collections::VecDeque;
 use table::{GroupKey, Table};
 
@@ -96,6 +98,8 @@ pub struct Arbiter {
     counters: Counters,
     /// The site whose snapshot is being copied: what it holds is not at the other site yet.
     loading: Option<Side>,
+    /// What a copy before this one may have left at the other site.
+    leftovers: Leftovers,
     /// The newest serial in flight to a site when a whole-database deletion was read from it.
     flushed: [u64; 2],
     /// The newest time that `echo` or `settle` was called with.
@@ -118,6 +122,7 @@ impl Arbiter {
             token_serial: epoch << 32,
             counters: Counters::default(),
             loading: None,
+            leftovers: Leftovers::default(),
             flushed: [0; 2],
             now_ms: 0,
             one_way,
@@ -312,15 +317,36 @@ impl Arbiter {
         Verdict::Forward(if self.one_way { table.skip() } else { table.mark() })
     }
 
-    /// A snapshot of this site begins to be copied to an empty or older site (`None`: its last key has been handed to
-    /// [`Arbiter::snapshot_key`]). Until then the other site can't be the authority of anything: it does not hold all.
+    /// A snapshot of this site begins to be copied to an empty or older site (`None`: the copy is certain to survive a
+    /// crash). Until then the other site can't be the authority of anything: it does not hold all, and a crash begins the
+    /// copy anew, over whatever the other site alone has.
     pub fn loading(&mut self, side: Option<Side>) {
         self.loading = side;
+    }
+
+    pub fn is_loading(&self, side: Side) -> bool {
+        self.loading == Some(side)
+    }
+
+    /// A copy begins anew: this is what the other site holds, of which the snapshot will name what is still there.
+    pub fn expect_leftovers(&mut self, leftovers: Leftovers) {
+        self.leftovers = leftovers;
+    }
+
+    /// What the snapshot has not named so far.
+    pub fn leftovers(&self) -> &Leftovers {
+        &self.leftovers
+    }
+
+    /// This one is being dealt with.
+    pub fn name_leftover(&mut self, hash: u64) {
+        self.leftovers.name(hash);
     }
 
     /// One key of the snapshot of `here` is to be sent. `merge`: the site's own key stands aside if the other has one.
     pub fn snapshot_key(&mut self, here: Side, touch: &Touch<'_>, merge: bool) -> Verdict {
         let peer = here.other();
+        self.leftovers.name(touch.hash);
         if self.one_way {
             return Verdict::Forward(self.tables[peer.index()].skip());
         }

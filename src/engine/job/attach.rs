@@ -200,6 +200,10 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         }
     }
     ready.links.sort_by_key(|l| l.direction);
+    if plan.from[0].is_none() && plan.two_way {
+        // As the key that was just written says: until an echo tells of more, the target's stream begins here.
+        ready.shared.lock().echoed[Side::Source.index()] = begins[Side::Target.index()];
+    }
     if plan.resume {
         recover(context, &mut ready, &plan).await?;
     }
@@ -226,6 +230,9 @@ struct Plan {
     two_way: bool,
     reverse_full: bool,
     merge: bool,
+    /// The forward copy was begun before and not finished, and all that the target holds is either the source's, or in
+    /// the reverse stream from where that goes on.
+    left_over: bool,
 }
 
 impl Plan {
@@ -251,6 +258,14 @@ impl Plan {
             two_way,
             reverse_full: options.reverse_full,
             merge: merge || options.lost[1],
+            left_over: forward.is_some_and(|k| k.phase == LoadPhase::Loading)
+                && !options.lost[0]
+                && match context.job.policy.existing_keys {
+                    ExistingKeys::Block => from[1].is_some() || !two_way,
+                    ExistingKeys::Merge => from[1].is_some(),
+                    // Whose they are can't be told from theirs that the target had before.
+                    ExistingKeys::Ignore => false,
+                },
         })
     }
 
@@ -382,8 +397,9 @@ async fn one(
         replica: replica.clone(),
         spool: reader,
         decider,
-        loader: Loader::new(from, target, databases, merge, false, part_key(&context.id, to)),
+        loader: Loader::new(from, target, databases.clone(), merge, false, part_key(&context.id, to)),
         peer: Peer::new(ready.sites[to.index()].dialer.clone(), ready.sites[to.index()].address.clone()),
+        left_over: (with_snapshot && direction == Direction::Forward && plan.left_over).then(|| databases.clone()),
         replids: ready.replids.clone(),
         from: position,
         control_db: ready.control_db,
@@ -477,9 +493,11 @@ async fn raise_epoch(
     let name = context.id.control_key(direction);
     let db = ready.control_db;
     if plan.from[direction as usize].is_none() {
-        // Conflicts that were open before a new copy are settled by it.
-        let notes = episodes_key(&context.id, to);
-        fence::delete_keys(&mut ready.sites[to.index()].control, db, &[notes.as_bytes()]).await?;
+        // Conflicts that were open before a new copy are settled by it, wherever they were noted.
+        for side in Side::BOTH.into_iter().filter(|s| *s == to || direction == Direction::Forward) {
+            let notes = episodes_key(&context.id, side);
+            fence::delete_keys(&mut ready.sites[side.index()].control, db, &[notes.as_bytes()]).await?;
+        }
     }
     fence::write_control_key(&mut ready.sites[to.index()].control, db, name.as_bytes(), &key).await?;
     Ok(())

@@ -79,8 +79,10 @@ const ROUNDS_AT_ONCE: usize = 256;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     pub opened: u64,
-    pub settled: u64,
-    pub rounds: u64,
+    /// By the site whose order stood: the link that reads it carries the state.
+    pub settled: [u64; 2],
+    /// Transfers that were asked for, by the site that was asked.
+    pub rounds: [u64; 2],
     pub withheld: u64,
 }
 
@@ -431,10 +433,9 @@ impl Arbiter {
             if e.dirty {
                 e.again(now_ms);
                 self.episodes.queue(token);
-                self.counters.rounds += 1;
             } else if let Some(mut e) = self.episodes.remove(token) {
                 e.settled = Some(now_ms);
-                self.counters.settled += 1;
+                self.counters.settled[e.authority.index()] += 1;
                 for site in Side::BOTH {
                     self.effects.push(Effect::Forget { site, db: e.db, key: e.key.clone() });
                 }
@@ -510,6 +511,7 @@ impl Arbiter {
             e.rounds += 1;
             let (site, db, key, old) = (e.authority, e.db, e.key.clone(), e.number);
             self.episodes.set_token(old, token);
+            self.counters.rounds[site.index()] += 1;
             let serial = self.tables[site.index()].mark();
             self.asked[site.index()].push_back((serial, token));
             self.effects.push(Effect::Ask { site, token, db, key, serial });

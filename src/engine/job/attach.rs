@@ -64,6 +64,8 @@ pub struct Site {
     pub keys: u64,
     /// The control key written there, as an engine before us left it.
     found: Option<ControlKey>,
+    /// Where its stream ended when the engine before us was shut out, if that had not finished its copy to this site.
+    unfinished_at: Offset,
     way_ms: u64,
 }
 
@@ -134,7 +136,16 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Site, JobError> {
     }
     let dialer = Dialer::new(instance, &client_name(id, "apply"));
     let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
-    Ok(Site { control, dialer, address, dialect, keys, found: None, way_ms: best.as_millis() as u64 / 2 })
+    Ok(Site {
+        control,
+        dialer,
+        address,
+        dialect,
+        keys,
+        found: None,
+        unfinished_at: Offset(0),
+        way_ms: best.as_millis() as u64 / 2,
+    })
 }
 
 /// Kills the connections of an engine before us at a site, then reads what it left there.
@@ -143,6 +154,9 @@ async fn take_over(site: &mut Site, id: &JobId, side: Side, control_db: u32) -> 
     fence::kill_clients(&mut site.control, &[&apply, &replica]).await?;
     let key = id.control_key(side.incoming());
     site.found = fence::read_control_key(&mut site.control, control_db, key.as_bytes()).await?;
+    if site.found.is_some_and(|k| k.phase == LoadPhase::Loading) {
+        site.unfinished_at = site.control.info().await?.master_repl_offset.unwrap_or_default();
+    }
     Ok(())
 }
 
@@ -165,7 +179,7 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         episodes_key: Bytes::from(episodes_key(&context.id, side)),
         control_db,
     });
-    let arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), !job.policy.two_way);
+    let arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), !job.policy.two_way || unarbitrated(context));
     let conflicts = ConflictLog::since(unix_ms().saturating_sub(1));
     let shared = Arc::new(Shared::new(Core::new(arbiter, facts.clone(), conflicts, context.events.clone())));
     let replids: ReplIds = Arc::new([RwLock::new(None), RwLock::new(None)]);
@@ -208,6 +222,17 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         recover(context, &mut ready, &plan).await?;
     }
     Ok(ready)
+}
+
+/// For `benches/native` alone, which measures what arbitration costs: a two-way job without it diverges at the first
+/// conflict. No setting of a job or of the program leads here.
+fn unarbitrated(context: &JobContext) -> bool {
+    let off = std::env::var_os("DUPLEX_BENCH_WITHOUT_ARBITER").is_some_and(|v| v == "the-sides-may-diverge");
+    if off {
+        let text = "DUPLEX_BENCH_WITHOUT_ARBITER is set: conflicts are not settled, the sides may diverge";
+        context.events.emit(None, crate::model::Severity::Error, crate::model::EventKind::AlertRaised, text);
+    }
+    off
 }
 
 /// The key that notes the open episodes at a site.
@@ -388,6 +413,7 @@ async fn one(
         target,
         forward_flush: job.policy.forward_flush,
         two_way: job.policy.two_way,
+        doubtful_until: if direction == Direction::Reverse { site.unfinished_at } else { Offset(0) },
     });
     let link = Link::new(LinkSetup {
         shared: ready.shared.clone(),

@@ -13,7 +13,7 @@ use crate::engine::arbiter::classify::{self, Effect, classify, classify_as};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::{Core, NewItem};
-use crate::model::{Databases, Side};
+use crate::model::{Databases, Offset, Side};
 use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
@@ -66,6 +66,7 @@ pub struct Decider {
     target: Dialect,
     forward_flush: bool,
     two_way: bool,
+    doubtful_until: Offset,
     run: Run,
     /// Where the entry that is being decided ends.
     entry_end: Position,
@@ -87,6 +88,9 @@ pub struct DeciderSetup {
     pub target: Dialect,
     pub forward_flush: bool,
     pub two_way: bool,
+    /// A copy to `here` was begun before and not finished: what clients did here up to this offset, and the other site
+    /// has not been sent yet, that copy may have written over.
+    pub doubtful_until: Offset,
 }
 
 impl Decider {
@@ -100,6 +104,7 @@ impl Decider {
             target: s.target,
             forward_flush: s.forward_flush,
             two_way: s.two_way,
+            doubtful_until: s.doubtful_until,
             run: Run::default(),
             entry_end: Position::default(),
             inside: false,
@@ -138,6 +143,9 @@ impl Decider {
                 real = self.echo(core, batch, entry, marker);
             } else {
                 self.local(core, batch, entry, at, unix_ms);
+                if self.entry_end.offset <= self.doubtful_until {
+                    self.doubtful(core, batch, entry);
+                }
             }
             let begin = base + i.checked_sub(1).map_or(0, |p| batch.entries[p].end);
             core.decided[here] = self.entry_end;
@@ -235,6 +243,21 @@ impl Decider {
                 let touch = Touch { db, key, hash, class: Class::Delete, part: Part::WHOLE };
                 core.arbiter.differs(&touch, self.here.other(), Cause::Expiry);
                 self.effects(core);
+            }
+        }
+    }
+
+    /// These changes are at the other site soon, and may be lost here: its word stands.
+    fn doubtful(&mut self, core: &mut Core, batch: &Batch, entry: &Entry) {
+        for c in batch.commands(entry) {
+            let args = batch.args(c);
+            if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, c.db, &args) {
+                for t in touches.iter().filter(|t| t.class != Class::Read) {
+                    if self.wanted(std::slice::from_ref(t)) {
+                        core.arbiter.differs(t, self.here.other(), Cause::Recovery);
+                        self.effects(core);
+                    }
+                }
             }
         }
     }

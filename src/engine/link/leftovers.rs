@@ -68,7 +68,8 @@ impl Link {
         }
         self.s.shared.lock().arbiter.expect_leftovers(Leftovers::default());
         if gone > 0 {
-            let text = format!("{gone} keys that an unfinished copy had left are deleted: the new one does not hold them");
+            let text =
+                format!("{gone} keys that an unfinished copy had left are deleted: the new one does not hold them");
             self.s.events.info(Some(self.s.direction), EventKind::SnapshotFinished, text);
         }
         Ok(())

@@ -31,7 +31,7 @@ fn main() {
 /// Nanoseconds for the hash of a key, for a change with it, for an echo's part, and bytes of table a change in flight.
 fn run(window: usize) -> [f64; 4] {
     let mut arbiter = Arbiter::new(1, 7, false);
-    let keys: Vec<[u8; 20]> = (0..CHANGES).map(|i| key(i)).collect();
+    let keys: Vec<[u8; 20]> = (0..CHANGES).map(key).collect();
     let began = Instant::now();
     for k in &keys {
         black_box(arbiter.hash(0, k));

@@ -358,8 +358,8 @@ fn latency(way: Way, results: &mut Results) {
 /// there is no conflict.
 fn arbitration() {
     let n = scaled(1_000_000);
-    // By on: changes a second, and seconds of the engine's CPU for a million.
-    let mut rates: BTreeMap<bool, Vec<(f64, f64)>> = BTreeMap::new();
+    // By on: changes a second, and seconds of CPU for a million, the engine's and that of all three.
+    let mut rates: BTreeMap<bool, Vec<[f64; 3]>> = BTreeMap::new();
     for round in 0..setting("DUPLEX_BENCH_ROUNDS", 5.0) as u32 {
         // Whoever goes first meets another machine: take turns in that, too.
         for on in if round % 2 == 0 { [false, true] } else { [true, false] } {
@@ -371,7 +371,8 @@ fn arbitration() {
             duplex.start();
             duplex.wait_state("synchronizing", LIMIT);
             let pid = duplex.engine_pid();
-            let (began, before) = (Instant::now(), cpu(pid));
+            let used = || [pid, a.pid(), b.pid()].map(cpu);
+            let (began, before) = (Instant::now(), used());
             thread::scope(|s| {
                 for (from, to, prefix) in [(&a, &b, "a"), (&b, &a, "b")] {
                     s.spawn(move || {
@@ -381,22 +382,29 @@ fn arbitration() {
                 }
             });
             let rate = 2.0 * n as f64 / began.elapsed().as_secs_f64();
-            let used = (cpu(pid) - before) / (2.0 * n as f64) * 1e6;
+            let million = 2.0 * n as f64 / 1e6;
+            let after = used();
+            let (engine, all) = (after[0] - before[0], after.iter().sum::<f64>() - before.iter().sum::<f64>());
             let status = duplex.status();
             let conflicts = status.total("conflicts_settled") + status.0["conflicts_open"].as_u64().unwrap_or(1);
             assert_eq!(conflicts, 0, "keys of each side's own are no conflict");
-            eprintln!("arbitration {on}: {rate:.0} changes/s, {used:.2} s of CPU per million");
-            rates.entry(on).or_default().push((rate, used));
+            eprintln!(
+                "arbitration {on}: {rate:.0} changes/s, CPU per million {:.2} s of {:.2}",
+                engine / million,
+                all / million
+            );
+            rates.entry(on).or_default().push([rate, engine / million, all / million]);
         }
     }
-    let middle = |on: bool, pick: fn(&(f64, f64)) -> f64| {
-        let mut all: Vec<f64> = rates[&on].iter().map(pick).collect();
+    let middle = |on: bool, i: usize| {
+        let mut all: Vec<f64> = rates[&on].iter().map(|r| r[i]).collect();
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]
     };
     println!("\n| {n} changes each way | arbitration off | on | on / off |\n|---|---|---|---|");
-    for (name, pick) in [("changes/s", (|v| v.0) as fn(&(f64, f64)) -> f64), ("engine CPU, s per million", |v| v.1)] {
-        let (off, on) = (middle(false, pick), middle(true, pick));
+    let rows = ["changes/s", "CPU of the engine, s per million", "CPU of engine and servers, s per million"];
+    for (i, name) in rows.into_iter().enumerate() {
+        let (off, on) = (middle(false, i), middle(true, i));
         println!("| {name} | {off:.2} | {on:.2} | {:.3} |", on / off);
     }
 }

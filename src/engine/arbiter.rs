@@ -190,15 +190,15 @@ impl Arbiter {
         let (mut against, mut only_deletes, mut was_read) = (false, true, false);
         let (mut earliest, mut known) = (u32::MAX, true);
         for (_, e) in table.changes(touch.hash) {
-            if commute((touch.class, touch.part), (e.class, e.part)) {
+            if commute((touch.class, touch.part), (e.class(), e.part)) {
                 continue;
             }
-            if e.class == Class::Read {
+            if e.class() == Class::Read {
                 was_read = true;
                 continue;
             }
             against = true;
-            only_deletes &= e.class.is_delete();
+            only_deletes &= e.class().is_delete();
             known &= e.at != 0;
             earliest = earlier(earliest, e.at);
         }
@@ -244,8 +244,9 @@ impl Arbiter {
         self.enter(peer, touch, at)
     }
 
-    /// A change to several keys that can't be applied by halves was read from `here`'s stream: RENAME, a client's
-    /// transaction, a script's effects. A key may stand in it several times.
+    /// A command that touches several keys and can't be applied by halves was read from `here`'s stream: RENAME, LMOVE,
+    /// SUNIONSTORE. (Of a client's transaction and a script's effects each command is decided by itself.) A key may stand
+    /// in it several times.
     pub fn change_many(&mut self, here: Side, touches: &[Touch<'_>], at: u32) -> Verdict {
         let peer = here.other();
         if self.one_way {
@@ -373,7 +374,7 @@ impl Arbiter {
     /// How many deletions of this key the transactions up to `serial` make themselves. A DEL in an echo beyond these
     /// is the site's own: the key had expired when the change reached it.
     pub fn own_deletes(&self, here: Side, serial: u64, hash: u64) -> usize {
-        self.tables[here.index()].changes(hash).filter(|(s, e)| *s <= serial && e.class == Class::Delete).count()
+        self.tables[here.index()].changes(hash).filter(|(s, e)| *s <= serial && e.class() == Class::Delete).count()
     }
 
     /// Whether anything but deletions of this key was sent to `here` and has not been read as an echo, up to `serial`.
@@ -382,7 +383,7 @@ impl Arbiter {
     /// change. Without such a change the deletion was what the other site wanted, or is part of a state transfer.
     pub fn writes_up_to(&self, here: Side, serial: u64, hash: u64) -> bool {
         let mut changes = self.tables[here.index()].changes(hash);
-        changes.any(|(s, e)| s <= serial && !matches!(e.class, Class::Delete | Class::Transfer))
+        changes.any(|(s, e)| s <= serial && !matches!(e.class(), Class::Delete | Class::Transfer))
     }
 
     /// The serial, in `here`'s table, of what an earlier engine had applied there up to this position of the other
@@ -472,8 +473,9 @@ impl Arbiter {
             self.differs(touch, target.other(), Cause::ApplyError);
             return Verdict::Withhold;
         }
-        let again = self.episodes.get_mut(touch.hash, touch.db, touch.key).is_some_and(|e| e.authority == target);
+        // Also one that this opens: while a copy loads, its source is the authority whatever was wanted.
         self.differs(touch, target.other(), Cause::ApplyError);
+        let again = self.episodes.get_mut(touch.hash, touch.db, touch.key).is_some_and(|e| e.authority == target);
         if again { self.enter(target, touch, 0) } else { Verdict::Withhold }
     }
 
@@ -545,6 +547,35 @@ impl Arbiter {
         table.seal(group);
     }
 
+    /// Step 1: a whole-database deletion that an earlier engine applied at `here`'s peer.
+    pub fn recover_flush(&mut self, here: Side, db: Option<u32>, offset: u64) {
+        if self.one_way {
+            return;
+        }
+        let table = &mut self.tables[here.other().index()];
+        table.push_flush(db);
+        table.recovered(offset);
+    }
+
+    /// To be called after all of step 1: what was in flight to a site when such a deletion was read from there is not
+    /// known, so all that is in flight to it counts.
+    pub fn recover_flushed(&mut self) {
+        for here in Side::BOTH {
+            let peer = here.other();
+            for db in self.tables[peer.index()].flushed() {
+                self.flushed[here.index()] = self.tables[here.index()].last_serial();
+                for (db, key) in self.tables[here.index()].grouped_with(db) {
+                    let hash = self.hash(db, &key);
+                    self.differs(
+                        &Touch { db, key: &key, hash, class: Class::Write, part: Part::WHOLE },
+                        peer,
+                        Cause::Spread,
+                    );
+                }
+            }
+        }
+    }
+
     /// Step 2: an episode that was open, as a site had it written down. To be called with the highest number of each
     /// key, after all of step 1.
     pub fn recover_episode(&mut self, db: u32, key: &[u8], authority: Side) {
@@ -600,7 +631,7 @@ impl Arbiter {
     /// No change in flight to `here` stands against this one, and no episode of its key is open.
     fn is_free(&self, here: Side, t: &Touch<'_>) -> bool {
         let table = &self.tables[here.index()];
-        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class, e.part)))
+        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class(), e.part)))
             && (self.episodes.is_empty() || !self.episodes.contains(t.hash, t.db, t.key))
             && !table.flush_covers(t.db)
     }
@@ -621,7 +652,7 @@ impl Arbiter {
             for site in Side::BOTH {
                 let table = &self.tables[site.index()];
                 for (_, entry) in table.changes(hash) {
-                    for k in table.group_keys(entry.group).iter().filter(|k| k.written) {
+                    for k in table.group_keys(entry.group()).iter().filter(|k| k.written) {
                         if !(k.db == db && k.key == key) {
                             reached.push((k.db, k.key.clone(), self.hash(k.db, &k.key), site.other()));
                         }
@@ -649,7 +680,7 @@ impl Arbiter {
         let authority = self.loading.unwrap_or(authority);
         let mut e = Episode::new(db, key.into(), hash, authority, cause);
         e.seen_in_flight =
-            Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class, e.at)));
+            Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class(), e.at)));
         e.opened_by = by;
         let number = self.episodes.open(e, self.now_ms);
         self.counters.opened += 1;

@@ -95,6 +95,25 @@ pub fn commute(a: (Class, Part), b: (Class, Part)) -> bool {
 }
 
 impl Class {
+    /// Each at the place of its number.
+    pub const ALL: [Class; 15] = [
+        Class::Read,
+        Class::Delete,
+        Class::Counter,
+        Class::SetAdd,
+        Class::SetRemove,
+        Class::HashSet,
+        Class::HashCounter,
+        Class::HashRemove,
+        Class::SortedAdd,
+        Class::SortedRemove,
+        Class::Bit,
+        Class::HyperLogLog,
+        Class::Write,
+        Class::Transfer,
+        Class::Flush,
+    ];
+
     /// The word for the operator where the command itself is no longer known.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -126,28 +145,10 @@ impl Class {
 mod tests {
     use super::*;
 
-    const ALL: [Class; 15] = [
-        Class::Read,
-        Class::Delete,
-        Class::Counter,
-        Class::SetAdd,
-        Class::SetRemove,
-        Class::HashSet,
-        Class::HashCounter,
-        Class::HashRemove,
-        Class::SortedAdd,
-        Class::SortedRemove,
-        Class::Bit,
-        Class::HyperLogLog,
-        Class::Write,
-        Class::Transfer,
-        Class::Flush,
-    ];
-
     #[test]
     fn commuting_does_not_depend_on_the_side() {
-        for a in ALL {
-            for b in ALL {
+        for a in Class::ALL {
+            for b in Class::ALL {
                 for (p, q) in [(Part::one(1), Part::one(2)), (Part::one(1), Part::one(1)), (Part::WHOLE, Part::one(9))]
                 {
                     assert_eq!(commute((a, p), (b, q)), commute((b, q), (a, p)), "{a:?} {b:?}");
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_write_commutes_with_nothing() {
-        for a in ALL {
+        for a in Class::ALL {
             assert!(!commute((Class::Write, Part::WHOLE), (a, Part::one(1))), "{a:?}");
             assert!(!commute((Class::Transfer, Part::WHOLE), (a, Part::one(1))), "{a:?}");
         }

@@ -557,6 +557,7 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
     let mut open: Vec<_> = open.into_iter().collect();
     open.sort_by_key(|(_, (number, _))| *number);
     let mut core = ready.shared.lock();
+    core.arbiter.recover_flushed();
     for ((db, key), (_, authority)) in open {
         if plan.two_way {
             core.arbiter.recover_episode(db, &key, authority);

@@ -180,7 +180,10 @@ impl Decider {
             .count() as u64;
         self.read.echoes += carried;
         let Some(marker) = marker else { return carried > 0 };
-        core.echoed[here] = marker.applied;
+        // As long as something is on its way that comes on top of a whole-database deletion, a later engine has to know.
+        if !core.arbiter.runs_after_flush(self.here.other()) {
+            core.echoed[here] = marker.applied;
+        }
         if !self.two_way {
             return carried > 0;
         }
@@ -189,7 +192,7 @@ impl Decider {
             if own { marker.serial } else { core.arbiter.serial_of_before(self.here, marker.applied.offset.0) };
         if carried > 0 {
             self.hidden_deletes(core, batch, entry, own.then_some(marker.number), serial);
-            if own && core.arbiter.runs_after_flush(self.here) {
+            if core.arbiter.runs_after_flush(self.here) {
                 self.ran_after_flush(core, batch, entry);
             }
         }

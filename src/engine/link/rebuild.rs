@@ -78,10 +78,18 @@ impl Link {
         let mut core = self.s.shared.lock();
         let all: Vec<_> = self.batch.commands(entry).iter().map(|c| (c.db, self.batch.args(c))).collect();
         let mut touches: SmallVec<[Touch<'_>; 4]> = SmallVec::new();
+        let mut flushes: SmallVec<[Option<u32>; 1]> = SmallVec::new();
         for (db, args) in &all {
-            if let Effect::Keys(t) | Effect::Apart(t) = classify(&core.arbiter, *db, args) {
-                touches.extend(t.into_iter().filter(|t| !t.key.starts_with(b"duplex:")));
+            match classify(&core.arbiter, *db, args) {
+                Effect::Keys(t) | Effect::Apart(t) => {
+                    touches.extend(t.into_iter().filter(|t| !t.key.starts_with(b"duplex:")));
+                }
+                Effect::Flush(db) if self.s.decider.forwards_flush() => flushes.push(db),
+                _ => {}
             }
+        }
+        for db in flushes.into_iter().filter(|_| end > span.echoed.0) {
+            core.arbiter.recover_flush(self.here, db, end);
         }
         if end > span.echoed.0 && !touches.is_empty() {
             core.arbiter.recover_change(self.here, &touches, end);

@@ -226,6 +226,10 @@ impl Engine {
             let (from, to) = (e.echoed[source.other().index()], sites[source.other().index()].control.offset);
             for offset in from..to {
                 match &sites[source.index()].log[offset] {
+                    Entry::Local { cmds, .. } if matches!(cmds[..], [Cmd::Flush(_)]) => {
+                        let [Cmd::Flush(db)] = cmds[..] else { continue };
+                        e.arbiter.recover_flush(source, Some(db), offset as u64 + 1);
+                    }
                     Entry::Local { cmds, .. } => {
                         let all: Vec<Word> = cmds.iter().flat_map(words).collect();
                         with_touches(&mut e.arbiter, &all, |a, t| a.recover_change(source, t, offset as u64 + 1));
@@ -240,6 +244,7 @@ impl Engine {
                 }
             }
         }
+        e.arbiter.recover_flushed();
         // 2: the episodes that were open, the highest number of each key.
         let mut open: BTreeMap<Key, (u64, Side)> = BTreeMap::new();
         for site in sites {
@@ -348,12 +353,15 @@ impl Engine {
                 self.differs(&word, here.other(), Cause::Expiry);
             }
         }
-        if own && self.arbiter.runs_after_flush(here) {
+        if self.arbiter.runs_after_flush(here) {
             for cmd in cmds {
                 self.differs(&words(cmd), here, Cause::ConcurrentWrite);
             }
         }
-        self.echoed[i] = self.echoed[i].max(control.offset);
+        // As long as something runs on top of a deletion of the other site, a later engine has to know of it.
+        if !self.arbiter.runs_after_flush(here.other()) {
+            self.echoed[i] = self.echoed[i].max(control.offset);
+        }
         if own {
             assert!(self.arbiter.awaited(here, serial).all(|t| self.dumps.contains_key(&t)), "a state is missing");
             self.arbiter.echo(here, serial, now);

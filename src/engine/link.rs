@@ -11,6 +11,7 @@
 //! writer do.
 
 pub mod decide;
+mod leftovers;
 pub mod loader;
 pub mod peer;
 pub mod rebuild;
@@ -23,7 +24,7 @@ use super::events::EventSink;
 use super::gauge::Gauge;
 use super::replica::ReplicaHandle;
 use super::spool::{Item, SpoolError, SpoolReader};
-use crate::model::{Direction, EventKind, Offset, ReplId, Severity, Side};
+use crate::model::{Databases, Direction, EventKind, Offset, ReplId, Severity, Side};
 use crate::wire::stream::{Batch, Decoder, StreamError};
 use bytes::{Buf, Bytes, BytesMut};
 use decide::{Decider, Turn};
@@ -76,6 +77,9 @@ pub struct LinkSetup {
     pub loader: Loader,
     /// Asks the other site what it holds.
     pub peer: peer::Peer,
+    /// The copy follows one that was not finished, in these databases: what that one left and this one does not hold
+    /// has gone at the source meanwhile.
+    pub left_over: Option<Databases>,
     pub replids: Arc<[std::sync::RwLock<Option<ReplId>>; 2]>,
     /// Where the stream is taken up, and in which database ([`UNKNOWN_DB`]).
     pub from: Position,
@@ -135,7 +139,10 @@ impl Link {
                 Err(e) => return Err(e.into()),
             };
             match item {
-                Item::SnapshotBegin { replid, offset, .. } => self.snapshot_begins(replid, offset),
+                Item::SnapshotBegin { replid, offset, .. } => {
+                    self.snapshot_begins(replid, offset);
+                    self.remember_leftovers().await;
+                }
                 Item::Snapshot(bytes) => self.snapshot(bytes).await?,
                 Item::SnapshotEnd => self.snapshot_ends().await?,
                 Item::Stream { offset, bytes } => self.stream(offset, bytes).await?,
@@ -204,6 +211,7 @@ impl Link {
 
     async fn snapshot_ends(&mut self) -> Result<(), LinkError> {
         self.s.loader.finish().map_err(|e| snapshot_error(self.s.replica.address(), &e))?;
+        self.delete_leftovers().await?;
         let mut core = self.s.shared.lock();
         core.set_now(self.s.shared.now_ms());
         core.decided[self.here.index()] = Position::new(self.offset, 0);

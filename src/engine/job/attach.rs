@@ -75,6 +75,8 @@ pub struct Site {
     pub names: Names,
     /// The control key written there, as an engine before us left it.
     found: Option<ControlKey>,
+    /// Where its stream ended when the engine before us was shut out, if that had not finished its copy to this site.
+    unfinished_at: Offset,
     way_ms: u64,
 }
 
@@ -143,7 +145,9 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     let n = pairs.len();
     for pair in &pairs {
         let sites = Side::BOTH.map(|side| site(&context, &places, side, pair));
-        begun.push(Begun::new(&context, sites, pair, &found, epoch, options)?);
+        let mut strand = Begun::new(&context, sites, pair, &found, epoch, options)?;
+        strand.note_unfinished().await?;
+        begun.push(strand);
     }
     if begun.iter().all(Begun::goes_on) {
         // All go on from where they were, so none has to wait for another.
@@ -166,6 +170,10 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     for mut b in begun {
         b.ready.links.sort_by_key(|l| l.direction);
         b.plan.tell_cuts(&context);
+        if b.plan.from[0].is_none() && b.plan.two_way {
+            // As the key that was just written says: until an echo tells of more, the target's stream begins here.
+            b.ready.shared.lock().echoed[Side::Source.index()] = b.begins[Side::Target.index()];
+        }
         if b.plan.resume {
             recover(&context, &mut b.ready, &b.plan).await?;
         }
@@ -173,6 +181,17 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     }
     let [source, target] = places;
     Ok(ReadyJob { strands, maps: [source.map, target.map] })
+}
+
+/// For `benches/native` alone, which measures what arbitration costs: a two-way job without it diverges at the first
+/// conflict. No setting of a job or of the program leads here.
+fn unarbitrated(context: &JobContext) -> bool {
+    let off = std::env::var_os("DUPLEX_BENCH_WITHOUT_ARBITER").is_some_and(|v| v == "the-sides-may-diverge");
+    if off {
+        let text = "DUPLEX_BENCH_WITHOUT_ARBITER is set: conflicts are not settled, the sides may diverge";
+        context.events.emit(None, crate::model::Severity::Error, crate::model::EventKind::AlertRaised, text);
+    }
+    off
 }
 
 fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> Site {
@@ -196,6 +215,7 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
         keys,
         names,
         found: None,
+        unfinished_at: Offset(0),
         way_ms: shard.way_ms,
         lineage: shard.lineage,
     }
@@ -241,7 +261,8 @@ impl Begun {
             names: sites[side.index()].names.clone(),
             control_db,
         });
-        let arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), !context.job.policy.two_way);
+        let idle = !context.job.policy.two_way || unarbitrated(context);
+        let arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), idle);
         let conflicts = ConflictLog::since(unix_ms().saturating_sub(1));
         let shared = Arc::new(Shared::new(Core::new(arbiter, facts.clone(), conflicts, context.events.clone())));
         let replids: ReplIds = Arc::new([RwLock::new(None), RwLock::new(None)]);
@@ -271,6 +292,16 @@ impl Begun {
         self.begins[direction.from().index()] = begin;
         self.ready.links.push(attached);
         raise_epoch(&mut self.ready, direction, start, begin, &self.begins, &self.plan).await
+    }
+
+    /// Where the streams end to which an unfinished copy may have written.
+    async fn note_unfinished(&mut self) -> Result<(), JobError> {
+        for site in &mut self.ready.sites {
+            if site.found.is_some_and(|k| k.phase == LoadPhase::Loading) {
+                site.unfinished_at = site.control.info().await?.master_repl_offset.unwrap_or_default();
+            }
+        }
+        Ok(())
     }
 
     /// Both links go on from where they were.
@@ -308,6 +339,9 @@ struct Plan {
     merge: bool,
     /// Sites whose new master lacks what was read from the old one.
     cuts: Vec<Cut>,
+    /// The forward copy was begun before and not finished, and all that the target holds is either the source's, or in
+    /// the reverse stream from where that goes on.
+    left_over: bool,
 }
 
 impl Plan {
@@ -334,6 +368,14 @@ impl Plan {
             reverse_full: options.reverse_full,
             merge: merge || options.lost[1],
             cuts,
+            left_over: forward.is_some_and(|k| k.phase == LoadPhase::Loading)
+                && !options.lost[0]
+                && match context.job.policy.existing_keys {
+                    ExistingKeys::Block => from[1].is_some() || !two_way,
+                    ExistingKeys::Merge => from[1].is_some(),
+                    // Whose they are can't be told from theirs that the target had before.
+                    ExistingKeys::Ignore => false,
+                },
         })
     }
 
@@ -489,6 +531,7 @@ async fn one(
         two_way: job.policy.two_way,
         // Without a position that goes on, a snapshot tells all that the other site holds.
         peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.from[direction.other() as usize].is_some()),
+        doubtful_until: if direction == Direction::Reverse { site.unfinished_at } else { Offset(0) },
     });
     let link = Link::new(LinkSetup {
         shared: ready.shared.clone(),
@@ -498,12 +541,13 @@ async fn one(
         replica: replica.clone(),
         spool: reader,
         decider,
-        loader: Loader::new(from, target, databases, merge, false, facts[to.index()].names.clone()),
+        loader: Loader::new(from, target, databases.clone(), merge, false, facts[to.index()].names.clone()),
         peer: Peer::new(
             ready.sites[to.index()].dialer.clone(),
             ready.sites[to.index()].address.clone(),
             facts[to.index()].names.is_cluster(),
         ),
+        left_over: (with_snapshot && direction == Direction::Forward && plan.left_over).then(|| databases.clone()),
         replids: ready.replids.clone(),
         from: position,
         control_db: ready.control_db,
@@ -603,11 +647,14 @@ async fn raise_epoch(
     };
     let db = ready.control_db;
     let fresh = plan.from[direction as usize].is_none();
-    let Site { control, names, .. } = &mut ready.sites[to.index()];
     if fresh {
-        // Conflicts that were open before a new copy are settled by it.
-        fence::delete_keys(control, db, &[&names.notes()]).await?;
+        // Conflicts that were open before a new copy are settled by it, wherever they were noted.
+        for side in Side::BOTH.into_iter().filter(|s| *s == to || direction == Direction::Forward) {
+            let Site { control, names, .. } = &mut ready.sites[side.index()];
+            fence::delete_keys(control, db, &[&names.notes()]).await?;
+        }
     }
+    let Site { control, names, .. } = &mut ready.sites[to.index()];
     match names.strand().filter(|_| names.is_cluster() && fresh) {
         // In every slot, so that each tells for ever whose it is: a slot may come to another strand.
         Some(strand) => fence::write_slots(control, names, strand.slots.iter(), &key).await?,
@@ -657,6 +704,7 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
     let mut open: Vec<_> = open.into_iter().collect();
     open.sort_by_key(|(_, (number, _))| *number);
     let mut core = ready.shared.lock();
+    core.arbiter.recover_flushed();
     for ((db, key), (_, authority)) in open {
         if plan.two_way {
             core.arbiter.recover_episode(db, &key, authority);

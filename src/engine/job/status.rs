@@ -123,9 +123,9 @@ fn link(strand: &StrandRun, l: &LinkRun, run: &Run, lag_alert_ms: u64) -> LinkSt
         bytes_per_second: None,
         changes_applied: 0,
         echoes_dropped: 0,
-        // Conflicts are the job's; they are booked once, with the forward link.
-        conflicts_settled: if l.direction == Direction::Forward { counters.settled } else { 0 },
-        conflict_rounds: if l.direction == Direction::Forward { counters.rounds } else { 0 },
+        // A conflict is booked once, with the link that carries the state: both together are the job's.
+        conflicts_settled: counters.settled[l.direction.from().index()],
+        conflict_rounds: counters.rounds[l.direction.from().index()],
         conflicts_open: open,
         apply_errors: 0,
         resume_window_seconds: facts.resume_window_seconds,

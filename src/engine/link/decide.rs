@@ -16,7 +16,7 @@ use crate::engine::core::expiries::{Expiries, put_off};
 use crate::engine::core::{Core, NewItem, unix_ms};
 use crate::engine::net::Lineage;
 use crate::engine::strand::{Names, Whose};
-use crate::model::{Databases, Side};
+use crate::model::{Databases, Offset, Side};
 use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
@@ -72,6 +72,7 @@ pub struct Decider {
     forward_flush: bool,
     two_way: bool,
     peer_lineage: Option<Lineage>,
+    doubtful_until: Offset,
     run: Run,
     /// Where the entry that is being decided ends.
     entry_end: Position,
@@ -108,6 +109,9 @@ pub struct DeciderSetup {
     /// The histories of the other site's stream, where this job's position in it goes on from an earlier engine's: an
     /// echo that names a position which is in none of them was lost with that site's old master.
     pub peer_lineage: Option<Lineage>,
+    /// A copy to `here` was begun before and not finished: what clients did here up to this offset, and the other site
+    /// has not been sent yet, that copy may have written over.
+    pub doubtful_until: Offset,
 }
 
 impl Decider {
@@ -123,6 +127,7 @@ impl Decider {
             forward_flush: s.forward_flush,
             two_way: s.two_way,
             peer_lineage: s.peer_lineage,
+            doubtful_until: s.doubtful_until,
             run: Run::default(),
             entry_end: Position::default(),
             inside: false,
@@ -174,7 +179,12 @@ impl Decider {
                     Some(Marker::Ours(marker)) => real = self.echo(core, batch, entry, marker),
                     // Of another strand of this job: none of our keys are in it.
                     Some(Marker::Sibling) => real = false,
-                    None => self.local(core, batch, entry, at, unix_ms),
+                    None => {
+                        self.local(core, batch, entry, at, unix_ms);
+                        if self.entry_end.offset <= self.doubtful_until {
+                            self.doubtful(core, batch, entry);
+                        }
+                    }
                 }
             }
             let begin = base + i.checked_sub(1).map_or(0, |p| batch.entries[p].end);
@@ -214,7 +224,10 @@ impl Decider {
             self.carry_back(core, batch, entry, &marker);
             return carried > 0;
         }
-        core.echoed[here] = marker.applied;
+        // As long as something is on its way that comes on top of a whole-database deletion, a later engine has to know.
+        if !core.arbiter.runs_after_flush(self.here.other()) {
+            core.echoed[here] = marker.applied;
+        }
         if !self.two_way {
             return carried > 0;
         }
@@ -223,7 +236,7 @@ impl Decider {
             if own { marker.serial } else { core.arbiter.serial_of_before(self.here, marker.applied.offset.0) };
         if carried > 0 {
             self.hidden_deletes(core, batch, entry, own.then_some(marker.number), serial);
-            if own && core.arbiter.runs_after_flush(self.here) {
+            if core.arbiter.runs_after_flush(self.here) {
                 self.ran_after_flush(core, batch, entry);
             }
         }
@@ -309,6 +322,21 @@ impl Decider {
                 let touch = Touch { db, key, hash, class: Class::Delete, part: Part::WHOLE };
                 core.arbiter.differs(&touch, self.here.other(), Cause::Expiry);
                 self.effects(core);
+            }
+        }
+    }
+
+    /// These changes are at the other site soon, and may be lost here: its word stands.
+    fn doubtful(&mut self, core: &mut Core, batch: &Batch, entry: &Entry) {
+        for c in batch.commands(entry) {
+            let args = batch.args(c);
+            if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, c.db, &args) {
+                for t in touches.iter().filter(|t| t.class != Class::Read) {
+                    if self.wanted(std::slice::from_ref(t)) {
+                        core.arbiter.differs(t, self.here.other(), Cause::Recovery);
+                        self.effects(core);
+                    }
+                }
             }
         }
     }

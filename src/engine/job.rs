@@ -16,6 +16,7 @@ mod carry;
 mod follow;
 mod lineage;
 mod progress;
+mod reading;
 mod run;
 mod status;
 mod watch;

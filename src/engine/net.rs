@@ -12,6 +12,7 @@ mod error;
 mod info;
 mod lineage;
 mod masters;
+mod replicas;
 mod stream;
 mod tls;
 
@@ -21,6 +22,7 @@ pub use error::{NetError, ServerError};
 pub use info::{Keyspace, ServerInfo};
 pub use lineage::Lineage;
 pub use masters::ShardAddress;
+pub use replicas::{ReplicaSeen, ReplicasSeen};
 pub use stream::{RawReader, RawStream, RawWriter};
 
 use crate::model::{Account, Instance};

@@ -5,6 +5,7 @@
 //! before all of that is done.
 
 use super::lineage::{self, Cut};
+use super::reading;
 use super::{JobContext, JobError};
 use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::arbiter::Arbiter;
@@ -23,6 +24,7 @@ use crate::engine::link::{Link, LinkError, LinkSetup, UNKNOWN_DB as NO_DB, unix_
 use crate::engine::net::{Control, Dialer, Lineage};
 use crate::engine::replica::{Replica, ReplicaHandle, ReplicaOptions, ReplicaState, Start};
 use crate::engine::spool::{Spool, SpoolOptions, SpoolReleaser};
+use crate::model::job::ReadFrom;
 use crate::model::{Direction, EventKind, ExistingKeys, Job, JobId, Offset, ReplId, Severity, Side};
 use crate::wire::dialect::Dialect;
 use bytes::Bytes;
@@ -63,6 +65,8 @@ pub struct Site {
     pub dialect: Dialect,
     /// Keys in the selected databases when it was dialled.
     pub keys: u64,
+    /// Not so where a one-way job reads from a replica that its file names.
+    pub is_master: bool,
     /// The histories of its stream, where it tells them.
     lineage: Option<Lineage>,
     /// The control key written there, as an engine before us left it.
@@ -119,7 +123,8 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Site, JobError> {
             "use a standalone or sentinel instance",
         ));
     }
-    if !info.is_master() {
+    let only_read = side == Side::Source && !job.policy.two_way && instance.read_from == ReadFrom::Replica;
+    if !info.is_master() && !only_read {
         let what = format!("{address} is a replica");
         return Err(match instance.may_move() {
             true => JobError::passing(what, "nothing, if a failover is under way: its new master is waited for"),
@@ -138,7 +143,8 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Site, JobError> {
     let dialer = Dialer::new(instance, &client_name(id, "apply"));
     let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
     let (lineage, way_ms) = (Lineage::of(&info), best.as_millis() as u64 / 2);
-    Ok(Site { control, dialer, address, dialect, keys, lineage, found: None, way_ms })
+    let is_master = info.is_master();
+    Ok(Site { control, dialer, address, dialect, keys, is_master, lineage, found: None, way_ms })
 }
 
 /// Dials both sites, shuts out whoever was there, and gets both links ready.
@@ -342,7 +348,17 @@ async fn one(
         Begin::Position(replid, at) => Start::Resume { replid, offset: at.offset },
     };
     let spool = reader.releaser();
-    let replica = Replica::spawn(dialer, &site.address, start, writer, options);
+    let mut options = options;
+    let mut address = site.address.clone();
+    if site.is_master {
+        let at = match begin {
+            Begin::Position(_, at) => Some(at.offset),
+            _ => None,
+        };
+        address = reading::choose(context, direction, &dialer, &site.address, at).await?;
+        options.replicas_of = (job.instance(from).read_from == ReadFrom::Replica).then(|| site.address.clone());
+    }
+    let replica = Replica::spawn(dialer, &address, start, writer, options);
     let (replid, at) = wait_attached(&replica, direction).await?;
     if matches!(begin, Begin::Position(..)) && site.lineage.is_some_and(|l| l.replid != replid) {
         let what = format!("{} has begun another history while it was attached to", site.address);

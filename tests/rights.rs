@@ -6,6 +6,7 @@ mod support;
 use support::{
     load::{Tally, assert_tally, fill},
     versions::Slot,
+    words::words,
     *,
 };
 
@@ -33,9 +34,12 @@ fn refused(server: &Server, user: &str) -> Vec<String> {
     let log = server.client().run("ACL LOG 100");
     let words = |r: &Reply| r.items().iter().map(|w| format!("{w:?}").trim_matches('"').to_owned()).collect::<Vec<_>>();
     let entries = log.items().iter().map(words).filter(|w| w.iter().any(|w| w == user));
-    let all = entries.filter_map(|w| Some(w.iter().skip_while(|w| *w != "object").nth(1)?.clone())).collect();
+    let all = entries.filter_map(|w| Some(w.iter().skip_while(|w| *w != "object").nth(1)?.clone()));
+    let all: Vec<String> = all.collect();
     server.client().run("ACL LOG RESET");
-    all
+    // The precheck asks who it is, and does without where it may not.
+    let needless = |what: &String| what == "acl|whoami" || what == "acl";
+    all.into_iter().filter(|what| !needless(what)).collect()
 }
 
 /// A job of two accounts, each of which may do what the precheck prints for it.
@@ -85,7 +89,7 @@ fn all_kinds(a: &Server, b: &Server, two_way: bool) {
         "ZRANGESTORE zz z 0 -1",
         "GEOADD geo 1 1 p",
         "PFADD pf a b",
-        "XADD x 1-1 f v",
+        "XADD x * f v",
         "XGROUP CREATE x g 0",
         "XREADGROUP GROUP g c COUNT 1 STREAMS x >",
         "XTRIM x MAXLEN 1",
@@ -101,9 +105,14 @@ fn all_kinds(a: &Server, b: &Server, two_way: bool) {
         "EVAL \"redis.call('SET', KEYS[1], 'x') redis.call('INCR', KEYS[2])\" 2 by:script other:script",
     ];
     for line in lines {
-        a.client().run(line);
+        // The second time some of it is there already.
+        let run = |server: &Server, line: &str| match server.client().call(&words(line)) {
+            Reply::Error(e) => assert!(e.starts_with("BUSYGROUP") || e.contains("no such key"), "{line}: {e}"),
+            _ => {}
+        };
+        run(a, line);
         if two_way {
-            b.client().run(&line.replace(" s ", " sb "));
+            run(b, &line.replace(" s ", " sb "));
         }
     }
     for i in 0..200 {
@@ -164,7 +173,7 @@ fn the_printed_line_suffices_one_way() {
 
 #[test]
 fn each_word_of_the_printed_line_is_needed_and_is_named_when_it_is_missing() {
-    for (slot, two_way) in [(Slot::Usual, true), (Slot::NewestValkey, true), (Slot::Usual, false)] {
+    for (slot, two_way) in [(Slot::Usual, true), (Slot::NewestValkey, false)] {
         let (a, b) = (Server::start(slot.server(), &[]), Server::start(slot.server(), &[]));
         let spec = job(&a, &b, &format!("two_way = {two_way}"));
         let words = granted(&a, &b, &spec);

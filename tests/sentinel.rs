@@ -212,6 +212,84 @@ each_slot!(
     a_planned_failover_of_the_source_is_followed planned Usual "source",
 );
 
+/// A job of a group behind sentinels of their own password, and a plain server.
+fn guarded(lines: &str, group: &Group, sentinel: &group::Sentinel, other: &Server) -> Duplex {
+    let addresses = [format!("127.0.0.1:{}", support::server::free_port()), sentinel.addr()];
+    let lines = format!("topology = \"sentinel\"\n{lines}");
+    let _ = group;
+    Duplex::with_file(&job("orders", "source", &addresses, &lines, other, ""))
+}
+
+#[test]
+fn what_sentinels_refuse_is_told_with_what_mends_it() {
+    let name = Slot::Usual.server();
+    let group = Group::start(name, &[], 1);
+    let other = Server::start(name, &[]);
+    let sentinel = group::Sentinel::watching(name, &group.servers[0], 1, "requirepass open");
+    let precheck = |lines: &str| {
+        let duplex = guarded(lines, &group, &sentinel, &other);
+        let file = duplex.job_file.to_str().expect("a path").to_owned();
+        duplex.run(&["precheck", &file])
+    };
+    // The first of the addresses is nobody's: the next is asked.
+    precheck("master_name = \"main\"\nsentinel_account = \":open\"").says(&["the master that the sentinels name"]);
+    precheck("master_name = \"cache\"\nsentinel_account = \":open\"").code(3).says(&[
+        "no sentinel knows the master \"cache\"",
+        "knows main",
+        "set master_name",
+    ]);
+    precheck("master_name = \"main\"").code(3).says(&["asks for a password", "sentinel_account = "]);
+    precheck("master_name = \"main\"\nsentinel_account = \":wrong\"")
+        .code(3)
+        .says(&["rejected the user or the password", "sentinel_account"]);
+    // The master's own account is another matter.
+    for server in &group.servers {
+        server.client().run("CONFIG SET masterauth secret");
+        server.client().run("CONFIG SET requirepass secret");
+    }
+    let lines = "master_name = \"main\"\nsentinel_account = \":open\"";
+    precheck(lines).code(3).says(&["asks for a password", " account = "]);
+    precheck(&format!("{lines}\naccount = \":secret\"")).says(&["the master that the sentinels name"]);
+    // A server with data in a sentinel's place.
+    let addresses = [group.servers[0].addr()];
+    let lines = "master_name = \"main\"\ntopology = \"sentinel\"\nsentinel_account = \":secret\"\n";
+    let duplex = Duplex::with_file(&job("orders", "source", &addresses, lines, &other, ""));
+    let file = duplex.job_file.to_str().expect("a path");
+    duplex.run(&["precheck", file]).code(3).says(&["is no sentinel"]);
+    // A proxy in front of who knows what.
+    let spec = JobSpec::between(other.addr(), group.servers[0].addr()).target_line("topology = \"proxy\"");
+    let duplex = Duplex::new(&spec.target_line("account = \":secret\""));
+    let file = duplex.job_file.to_str().expect("a path");
+    duplex.run(&["precheck", file]).code(3).says(&["a proxy before a cluster"]);
+}
+
+#[test]
+fn sentinels_with_an_account_of_their_own_are_followed() {
+    let name = Slot::NewestValkey.server();
+    let servers = vec![Server::start(name, &[]), Server::start(name, &[])];
+    servers[1].client().run(&format!("REPLICAOF 127.0.0.1 {}", servers[0].port));
+    in_step(&servers[0], &servers[1]);
+    let sentinel = group::Sentinel::watching(name, &servers[0], 1, "requirepass open");
+    sentinel
+        .client()
+        .run("ACL SETUSER duplex on >pw +ping +client|setname +sentinel|get-master-addr-by-name +sentinel|master");
+    let mut group = Group { servers, sentinels: vec![sentinel] };
+    group.knows_its_replica();
+    let other = Server::start(name, &[]);
+    let lines = format!("{}sentinel_account = \"duplex:pw\"\n", Group::lines());
+    let duplex = synced(&job("orders", "target", &group.addresses(), &lines, &other, ""));
+    let mut tally = Tally::start(&other, "other", 500);
+    group.kill_master();
+    let now = group.master().addr();
+    duplex.wait_status("the links go on at the heir", secs(60), |s| {
+        s.state() == "synchronizing" && s.0.to_string().contains(&now)
+    });
+    let steps = tally.stop();
+    duplex.wait_state("synchronizing", secs(60));
+    assert_equal_within(group.master(), &other, secs(60));
+    assert_tally(group.master(), "other", steps);
+}
+
 /// Writes anything at whoever is a group's master, through failovers, until told to stop.
 fn blow(ports: &[u16], mut writer: Writer<'_>, stop: &AtomicBool) {
     let (began, mut client, mut certain) = (Instant::now(), None, Certain::default());

@@ -599,7 +599,8 @@ fn tell_carried_back(context: &JobContext, holder: Side, lost: &Lost) {
 /// Deletes what a job has left at both sides, after shutting out its engine.
 pub async fn remove_control_keys(job: &Job, id: &JobId) -> Result<(), JobError> {
     let db = job.policy.databases.first();
-    for side in Side::BOTH {
+    // A one-way job writes nothing at its source, and may have no right to.
+    for side in Side::BOTH.into_iter().filter(|s| *s == Side::Target || job.policy.two_way) {
         let named = Dialer::new(job.instance(side), &client_name(id, "control"));
         let masters = named.masters().await?;
         for master in masters {

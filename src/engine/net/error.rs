@@ -81,7 +81,9 @@ pub enum NetError {
 
     #[error("no address is given; name at least one as host:port")]
     NoAddress,
-    #[error("no sentinel knows the master {name:?}: {seen}; check the name with SENTINEL MASTERS")]
+    #[error(
+        "no sentinel knows the master {name:?}: {seen}; set master_name to a name that SENTINEL MASTERS shows there"
+    )]
     NoMaster { name: String, seen: String },
     #[error("none of {count} addresses could be used; the last said: {last}")]
     NoneAnswered { count: usize, last: Box<NetError> },

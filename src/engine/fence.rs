@@ -197,7 +197,18 @@ pub async fn in_db<T: redis::FromRedisValue>(
         pipe.cmd("SELECT").arg(0).ignore();
     }
     let address = control.address().to_owned();
-    pipe.query_async(control).await.map_err(|e| NetError::from_redis(&address, "the control key", &e))
+    match pipe.query_async(control).await {
+        Ok(answer) => Ok(answer),
+        Err(e) => {
+            // The redis crate does not tell which word of a transaction was refused, if it was one of its own.
+            if e.code().is_none() && !e.is_connection_dropped() && !e.is_timeout() {
+                for word in ["MULTI", "EXEC"] {
+                    let _: redis::Value = control.ask(&redis::cmd(word)).await?;
+                }
+            }
+            Err(NetError::from_redis(&address, "the control key", &e))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod expiries;
 mod follow;
 mod lineage;
 mod progress;
+mod reading;
 mod run;
 mod status;
 mod topology;

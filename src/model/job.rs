@@ -61,9 +61,14 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// Its addresses are those of sentinels.
+    pub fn may_be_sentinels(&self) -> bool {
+        self.topology == Topology::Sentinel || self.master_name.is_some()
+    }
+
     /// Its master may be found at another address later: sentinels tell, or several addresses are tried.
     pub fn may_move(&self) -> bool {
-        self.topology == Topology::Sentinel || self.master_name.is_some() || self.addresses.len() > 1
+        self.may_be_sentinels() || self.addresses.len() > 1
     }
 
     /// How the screens call this instance: its id where it has one, else its first address.

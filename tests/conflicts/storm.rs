@@ -66,7 +66,8 @@ impl Writer<'_> {
         certain
     }
 
-    fn step(&mut self, certain: &mut Certain) -> Vec<Argv> {
+    /// What it writes next.
+    pub fn step(&mut self, certain: &mut Certain) -> Vec<Argv> {
         match self.rng.u32(0..100) {
             0..8 => vec![self.growing(certain)],
             8..14 => {

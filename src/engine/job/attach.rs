@@ -7,6 +7,7 @@
 mod place;
 
 use super::lineage::{self, Cut};
+use super::reading;
 use super::{JobContext, JobError};
 use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::arbiter::Arbiter;
@@ -26,6 +27,7 @@ use crate::engine::net::{Control, Dialer, Lineage, ShardAddress};
 use crate::engine::replica::{Replica, ReplicaHandle, ReplicaOptions, ReplicaState, Start};
 use crate::engine::spool::{Spool, SpoolOptions, SpoolReleaser};
 use crate::engine::strand::{Names, SlotSet, Strand};
+use crate::model::job::ReadFrom;
 use crate::model::{Databases, Direction, EventKind, ExistingKeys, Job, JobId, Offset, ReplId, Severity, Side};
 use crate::wire::dialect::Dialect;
 use bytes::Bytes;
@@ -69,6 +71,8 @@ pub struct Site {
     pub dialect: Dialect,
     /// Keys of the strand when it was dialled; about, in a cluster.
     pub keys: u64,
+    /// Not so where a one-way job reads from a replica that its file names.
+    pub is_master: bool,
     /// The histories of its stream, where it tells them.
     lineage: Option<Lineage>,
     /// What our keys there are called.
@@ -218,6 +222,7 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
         unfinished_at: Offset(0),
         way_ms: shard.way_ms,
         lineage: shard.lineage,
+        is_master: shard.is_master,
     }
 }
 
@@ -485,7 +490,17 @@ async fn one(
         Begin::Position(replid, at) => Start::Resume { replid, offset: at.offset },
     };
     let spool = reader.releaser();
-    let replica = Replica::spawn(dialer, &site.address, start, writer, options);
+    let mut options = options;
+    let mut address = site.address.clone();
+    if site.is_master {
+        let at = match begin {
+            Begin::Position(_, at) => Some(at.offset),
+            _ => None,
+        };
+        address = reading::choose(context, direction, &dialer, &site.address, at).await?;
+        options.replicas_of = (job.instance(from).read_from == ReadFrom::Replica).then(|| site.address.clone());
+    }
+    let replica = Replica::spawn(dialer, &address, start, writer, options);
     let (replid, at) = wait_attached(&replica, direction).await?;
     if matches!(begin, Begin::Position(..)) && site.lineage.is_some_and(|l| l.replid != replid) {
         let what = format!("{} has begun another history while it was attached to", site.address);
@@ -747,7 +762,8 @@ pub async fn remove_control_keys(job: &Job, id: &JobId) -> Result<(), JobError> 
     let db = job.policy.databases.first();
     let any = Arc::new(Strand::new(SlotSet::all()));
     let mut maps = Vec::new();
-    for side in Side::BOTH {
+    // A one-way job writes nothing at its source, and may have no right to.
+    for side in Side::BOTH.into_iter().filter(|s| *s == Side::Target || job.policy.two_way) {
         let named = Dialer::new(job.instance(side), &client_name(id, "control", None));
         let masters = named.masters().await?;
         maps.push((id.control_key(side.incoming()), named, masters));

@@ -17,6 +17,7 @@ use crate::engine::net::{Dialer, ShardAddress};
 use crate::engine::replica::{ReplicaHandle, ReplicaState};
 use crate::engine::spool::SpoolReleaser;
 use crate::engine::strand::Strand;
+use crate::model::job::ReadFrom;
 use crate::model::{Direction, Side};
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
@@ -228,6 +229,14 @@ impl StrandRun {
         }
         let beats = links.iter().map(|l| (l.direction, l.gauge.clone(), l.replica.clone())).collect();
         readers.push(tokio::spawn(beat(shared.clone(), beats)));
+        for (side, site) in Side::BOTH.into_iter().zip(&sites) {
+            let Some(link) = links.iter().find(|l| l.direction.from() == side) else { continue };
+            if site.is_master && context.job.instance(side).read_from == ReadFrom::Replica {
+                let (control, master) = (site.control.clone(), site.address.clone());
+                let task = super::reading::follow(link.replica.clone(), site.dialer.clone(), control, master);
+                readers.push(tokio::spawn(task));
+            }
+        }
         for (side, site) in Side::BOTH.into_iter().zip(sites) {
             if site.dialer.instance().may_move() {
                 let (dialer, address, tell) = (site.dialer.clone(), site.address.clone(), tell.clone());

@@ -390,6 +390,9 @@ impl Decider {
             Effect::Swap(a, b) => self.swap(core, batch, command, a, b),
             Effect::Pass if !self.is_for_us(spec) => {}
             Effect::Pass => {
+                if is_sentinels_word(&args) {
+                    return;
+                }
                 self.read.changes += 1;
                 let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { return };
                 self.begin(core, command.db, None);
@@ -771,6 +774,13 @@ impl Decider {
     pub fn flush(&mut self, core: &mut Core) {
         self.run.flush(core, self.here.other(), ItemKind::Changes);
     }
+}
+
+/// Sentinels find each other by messages at the servers they watch, and replication carries those along. Those of one
+/// site must not hear the other's: where both call their master by one name, they would take it for one master.
+fn is_sentinels_word(args: &Args<'_>) -> bool {
+    args.get(0).is_some_and(|name| name.eq_ignore_ascii_case(b"publish"))
+        && args.get(1).is_some_and(|channel| channel.starts_with(b"__sentinel__:"))
 }
 
 fn is_big(command: &Command) -> bool {

@@ -6,7 +6,8 @@ use crate::engine::fence;
 use crate::engine::job::JobError;
 use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, ShardAddress};
 use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
-use crate::model::{Instance, Job, JobId, Side};
+use crate::model::job::ReadFrom;
+use crate::model::{Job, JobId, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::slot::SLOTS;
 use futures::future::{try_join, try_join_all};
@@ -26,6 +27,8 @@ pub struct Shard {
     pub slots: SlotSet,
     /// The histories of its stream, where it tells them.
     pub lineage: Option<Lineage>,
+    /// Not so where a one-way job reads from a replica that its file names.
+    pub is_master: bool,
 }
 
 /// One side.
@@ -49,7 +52,7 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
         // The first that answered may be behind.
         map = ClusterWatch::new(&named).look().await?.shards;
     }
-    let shards = try_join_all(map.iter().map(|m| dial_shard(&named, job, job.instance(side), m, cluster))).await?;
+    let shards = try_join_all(map.iter().map(|m| dial_shard(&named, job, side, m, cluster))).await?;
     if cluster {
         let mut covered = SlotSet::none();
         shards.iter().flat_map(|s| s.slots.iter()).for_each(|s| covered.insert(s));
@@ -66,11 +69,11 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
 async fn dial_shard(
     named: &Dialer,
     job: &Job,
-    instance: &Instance,
+    side: Side,
     at: &ShardAddress,
     cluster: bool,
 ) -> Result<Shard, JobError> {
-    let address = at.address.clone();
+    let (instance, address) = (job.instance(side), at.address.clone());
     let mut control = named.control(&address).await?;
     let info = control.info().await?;
     let Some(dialect) = info.dialect else {
@@ -79,7 +82,8 @@ async fn dial_shard(
             "let the account run INFO, or name the server itself instead of a proxy",
         ));
     };
-    if !info.is_master() {
+    let only_read = side == Side::Source && !job.policy.two_way && instance.read_from == ReadFrom::Replica;
+    if !info.is_master() && !only_read {
         let what = format!("{address} is a replica");
         return Err(match cluster || instance.may_move() {
             true => JobError::passing(what, "nothing, if a failover is under way: its new master is waited for"),
@@ -102,7 +106,8 @@ async fn dial_shard(
     let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
     let slots = if cluster { SlotSet::of(&at.slots) } else { SlotSet::all() };
     let (lineage, way_ms) = (Lineage::of(&info), best.as_millis() as u64 / 2);
-    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage })
+    let is_master = info.is_master();
+    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage, is_master })
 }
 
 /// A strand of the job: its shards at both sides, by their places, and its slots.

@@ -118,8 +118,8 @@ pub fn orders() -> JobStatus {
         rule: "resume_window_short".into(),
         direction: Some(Direction::Forward),
         severity: Severity::Warning,
-        text: "resume window under 10 min".into(),
-        remedy: "raise repl-backlog-size at the source".into(),
+        text: "the forward link can be away for 9 min before it needs a new copy".into(),
+        remedy: "raise repl-backlog-size to 256mb at the source (r-bp1abc)".into(),
     });
     orders
 }

@@ -482,6 +482,7 @@ pub fn conflicts(lang: Lang, theme: ThemeName) -> App {
         opened_ms: NOW - 20_000,
         settled_ms: settled,
         rounds: 1 + (number % 3) as u32,
+        value: None,
     };
     let conflicts = Reply::Conflicts {
         open: vec![record(16, "cart:77", None)],

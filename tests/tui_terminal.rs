@@ -118,10 +118,12 @@ impl Console {
             let found = rows.enumerate().find_map(|(y, row)| Some((row[..row.find(words)?].chars().count(), y)));
             found.expect("the words")
         };
-        // as xterm reports a button that is pressed and let go
+        // as xterm reports a button that is pressed and let go: each in one piece, as a terminal writes it
         for end in ['M', 'm'] {
-            self.type_(&format!("\x1b[<0;{};{}{end}", column + 2, row + 1));
+            let report = format!("\x1b[<0;{};{}{end}", column + 2, row + 1);
+            self.keys.write_all(report.as_bytes()).expect("clicked");
         }
+        self.keys.flush().expect("clicked");
     }
 
     /// Waits until the screen shows all of the words.
@@ -647,11 +649,12 @@ fn keys_are_answered_at_once_while_links_run_at_full_load() {
         }
     }
     took.sort();
-    let (median, late) = (took[took.len() / 2], took[took.len() * 95 / 100]);
-    println!("keystroke to frame: median {median:?}, 95 % within {late:?}");
+    let [median, most, late] = [50, 75, 95].map(|percent| took[took.len() * percent / 100]);
+    println!("keystroke to frame: median {median:?}, 75 % within {most:?}, 95 % within {late:?}");
     // this machine runs the servers, the engine, its debug build and other tests at the same time
     assert!(median < Duration::from_millis(30), "median {median:?}; all: {took:?}");
-    assert!(late < Duration::from_millis(150), "95 % within {late:?}; all: {took:?}");
+    assert!(most < Duration::from_millis(50), "75 % within {most:?}; all: {took:?}");
+    assert!(late < Duration::from_millis(300), "95 % within {late:?}; all: {took:?}");
     c.type_("q");
     assert_eq!(c.ends(), 0);
 }

@@ -107,6 +107,8 @@ pub struct Arbiter {
     flushed: [u64; 2],
     /// The newest time that `echo` or `settle` was called with.
     now_ms: u64,
+    /// Bytes of the command that is being decided, for the operator; 0 unknown.
+    size: u32,
     /// A job with one link: nothing can be concurrent, nothing is entered.
     one_way: bool,
     hasher: foldhash::quality::FixedState,
@@ -128,6 +130,7 @@ impl Arbiter {
             leftovers: Leftovers::default(),
             flushed: [0; 2],
             now_ms: 0,
+            size: 0,
             one_way,
             hasher: foldhash::quality::FixedState::with_seed(seed),
         }
@@ -177,6 +180,12 @@ impl Arbiter {
 
     pub fn has_effects(&self) -> bool {
         !self.effects.is_empty()
+    }
+
+    /// The changes that follow were made by a command of so many bytes.
+    #[inline]
+    pub fn of_size(&mut self, bytes: u32) {
+        self.size = bytes;
     }
 
     // ---- reading -----------------------------------------------------------------------------------------------
@@ -683,6 +692,7 @@ impl Arbiter {
         e.seen_in_flight =
             Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class(), e.at)));
         e.opened_by = by;
+        e.opened_size = if by.is_some() { self.size } else { 0 };
         let number = self.episodes.open(e, self.now_ms);
         self.counters.opened += 1;
         for site in Side::BOTH {

@@ -332,7 +332,11 @@ impl Core {
                     self.persist(site, db, &key, number, authority);
                 }
                 Effect::Forget { site, db, key } => self.note(site, &[b"HDEL", &field(db, &key)]),
-                Effect::Opened { number } => self.conflicts.opened(number, self.now_ms),
+                Effect::Opened { number } => {
+                    self.conflicts.opened(number, self.now_ms);
+                    let open = self.arbiter.episodes();
+                    self.conflicts.forget_replaced(open.len(), |n| open.get(n).is_some());
+                }
                 Effect::Settled(e) => {
                     let record = self.conflicts.settled(&e);
                     let text = format!(
@@ -377,6 +381,9 @@ impl Core {
             self.arbiter.token_lost(token, self.now_ms);
             return;
         };
+        if let Some(e) = self.arbiter.episodes().by_token(token) {
+            self.conflicts.carried(e.number, state.dump.as_deref());
+        }
         self.transfer(site, token, db, key, &state, serial);
     }
 

@@ -36,6 +36,11 @@ pub fn sentence(said: &str, lang: Lang) -> String {
     text::clean(&said::translate(said, lang, 0).unwrap_or_else(|| said.to_owned()))
 }
 
+/// Whether a sentence of the engine has words of its own in this language.
+pub fn is_known(said: &str, lang: Lang) -> bool {
+    said::translate(said, lang, 0).is_some()
+}
+
 /// An event in the words of the screen; `None` where the engine's own are. A sentence that is not known is said by what
 /// kind it is.
 pub fn event(event: &Event, lang: Lang) -> Option<String> {

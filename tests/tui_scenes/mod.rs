@@ -118,8 +118,8 @@ pub fn orders() -> JobStatus {
         rule: "resume_window_short".into(),
         direction: Some(Direction::Forward),
         severity: Severity::Warning,
-        text: "resume window under 10 min".into(),
-        remedy: "raise repl-backlog-size at the source".into(),
+        text: "the forward link can be away for 9 min before it needs a new copy".into(),
+        remedy: "raise repl-backlog-size to 256mb at the source (r-bp1abc)".into(),
     });
     orders
 }
@@ -618,6 +618,7 @@ pub fn conflicts(lang: Lang, theme: ThemeName) -> App {
         opened_ms: NOW - 20_000,
         settled_ms: settled,
         rounds: 1 + (number % 3) as u32,
+        value: None,
     };
     let conflicts = Reply::Conflicts {
         open: vec![record(16, "cart:77", None)],

@@ -369,6 +369,7 @@ impl Decider {
         let command = &Command { db: core.db_at_peer(self.here, command.db), ..*command };
         let args = batch.args(command);
         let spec = command::lookup(&args);
+        core.arbiter.of_size(command.frame.1 - command.frame.0);
         if spec.is_some_and(|s| s.name == "set") && args.argc() == 3 && !is_big(command) {
             return self.plain_set(core, command.db, args.arg(1), batch.frame_bytes(command), at);
         }

@@ -102,16 +102,19 @@ fn matters(job: &JobStatus, page: &mut Page, columns: usize, cx: &Cx) {
     };
     for alert in &job.alerts {
         let (glyph, tone) = severity_mark(alert.severity);
-        let (what, remedy) = match cx.lang {
-            Lang::En => spoken::alert(alert, job, cx.lang),
-            _ => (spoken::sentence(&alert.text, cx.lang), spoken::sentence(&alert.remedy, cx.lang)),
+        // the whole sentence where it has words in this language, else that of its rule
+        let known = cx.lang == Lang::En || spoken::is_known(&alert.text, cx.lang);
+        let (what, remedy) = match known && spoken::is_known(&alert.remedy, cx.lang) {
+            true => (spoken::sentence(&alert.text, cx.lang), spoken::sentence(&alert.remedy, cx.lang)),
+            false => spoken::alert(alert, job, cx.lang),
         };
         say(glyph, tone, &what);
         if !remedy.is_empty() {
             say(" ", Tone::Plain, &format!("→ {remedy}"));
         }
         // a cause may have no words in this language
-        if let Some(original) = cx.lang.engine("original") {
+        let caused = !known || alert.text.contains(": ");
+        if let Some(original) = cx.lang.engine("original").filter(|_| caused) {
             say(" ", Tone::Dim, &format!("{original}{}{}", cx.lang.t("colon"), text::clean(&alert.text)));
         }
     }

@@ -15,7 +15,7 @@ mod masters;
 mod stream;
 mod tls;
 
-pub use cluster::{ClusterView, ClusterWatch};
+pub use cluster::{ClusterView, ClusterWatch, OwnSlots};
 pub use control::Control;
 pub use conversation::{Conversation, Token, request};
 pub use error::{NetError, ServerError};

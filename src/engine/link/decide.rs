@@ -641,7 +641,7 @@ impl Decider {
     /// A change that reaches into the selected databases from outside (MOVE, COPY … DB): what it left there is carried
     /// as state.
     fn partly_wanted(&mut self, core: &mut Core, touches: &[Touch<'_>], at: u32) {
-        let inside: SmallVec<[Touch<'_>; 4]> = touches.iter().filter(|t| self.is_ours(t.db, t.key)).copied().collect();
+        let inside: SmallVec<[Touch<'_>; 4]> = touches.iter().filter(|t| self.is_due(t.db, t.key)).copied().collect();
         if !inside.is_empty() {
             core.change_as_state(self.here, &inside, at, self.entry_end.offset.0);
             self.effects(core);

@@ -4,7 +4,7 @@
 mod support;
 
 use support::{
-    cluster::{Cluster, Site, Spread, assert_shared, assert_sites_equal, assert_spread},
+    cluster::{Cluster, Site, Spread, assert_shared, assert_sites_equal, assert_spread, slot},
     load::sized,
     versions::Slot,
     *,
@@ -186,4 +186,47 @@ fn masters_are_killed_on_the_newest_redis() {
 #[test]
 fn masters_are_killed_on_the_newest_valkey() {
     masters_are_killed(Slot::NewestValkey.server());
+}
+
+/// Slots that are written to move from shard to shard, at each side.
+fn slots_move(server: &str, a: Kind, b: Kind) {
+    let (a, b) = (a.start(server), b.start(server));
+    let duplex = Duplex::synced(&job(&a, &b));
+    let mut loads = [Spread::start(&a, "a", 300), Spread::start(&b, "b", 300)];
+    let mut rng = fastrand::Rng::with_seed(5);
+    for round in 0..sized(4, 20) {
+        loads.iter().for_each(|l| l.more(100));
+        for (odd, site) in [(0, &a), (1, &b)] {
+            let Site::Many(cluster) = site else { continue };
+            let masters: Vec<u16> = cluster.masters().iter().map(|m| m.port).collect();
+            for prefix in ["a", "b", "both"] {
+                // No slot at both sides at once: there is no order between two such moves.
+                let slot = slot(format!("{prefix}{}", 2 * rng.u32(0..20) + odd).as_bytes());
+                let to = masters[rng.usize(0..masters.len())];
+                cluster.migrate(slot, to);
+            }
+        }
+        if round % 2 == 1 {
+            loads.iter().for_each(|l| l.more(100));
+            duplex.wait_state("synchronizing", secs(60));
+        }
+    }
+    let steps = loads.each_mut().map(Spread::stop);
+    duplex.wait_state("synchronizing", secs(60));
+    assert_sites_equal(&a, &b, secs(60));
+    for site in [&a, &b] {
+        assert_spread(site, "a", &steps[0]);
+        assert_spread(site, "b", &steps[1]);
+        assert_shared(site, &steps[0], &steps[1]);
+    }
+}
+
+#[test]
+fn slots_move_opposite_one_server() {
+    slots_move(Slot::Usual.server(), Kind::Three, Kind::One);
+}
+
+#[test]
+fn slots_move_at_both_sides() {
+    slots_move(Slot::NewestRedis.server(), Kind::Three, Kind::Uneven);
 }

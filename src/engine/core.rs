@@ -433,6 +433,11 @@ impl Core {
         self.note(site, &[b"HSET", &field(db, key), format!("{number} {letter}").as_bytes()]);
     }
 
+    /// The keys of the slots that came from another shard of `side` have all been settled.
+    pub fn moved_is_settled(&mut self, side: Side) {
+        self.note(Side::Target, &[b"HDEL", moved_field(side).as_bytes()]);
+    }
+
     /// Writes one of our own notes at a site: `words` are the command, the key is put behind its name.
     fn note(&mut self, site: Side, words: &[&[u8]]) {
         let facts = &self.facts[site.index()];
@@ -498,6 +503,17 @@ fn field(db: u32, key: &[u8]) -> Vec<u8> {
     out.extend_from_slice(key);
     out
 }
+
+/// The field of the notes at the target that names the slots which came from another shard of this side.
+pub fn moved_field(side: Side) -> &'static str {
+    match side {
+        Side::Source => "moved-source",
+        Side::Target => "moved-target",
+    }
+}
+
+/// The field of the notes that says which slots have had more than their strand.
+pub const AHEAD_FIELD: &str = "ahead";
 
 /// The reverse of [`field`] with its value: (db, key, number, authority).
 pub fn parse_note(field: &[u8], value: &[u8]) -> Option<(u32, Vec<u8>, u64, Side)> {

@@ -137,6 +137,29 @@ pub async fn write_control_key(control: &mut Control, db: u32, key: &[u8], value
     Ok(())
 }
 
+/// Some fields of the notes.
+pub async fn read_fields<const N: usize>(
+    control: &mut Control,
+    db: u32,
+    key: &[u8],
+    fields: [&str; N],
+) -> Result<[Option<String>; N], NetError> {
+    let values: (Vec<Option<String>>,) = in_db(control, db, |p| {
+        p.cmd("HMGET").arg(key).arg(&fields);
+    })
+    .await?;
+    Ok(values.0.try_into().unwrap_or_else(|_| std::array::from_fn(|_| None)))
+}
+
+/// Writes one field of the notes.
+pub async fn write_note(control: &mut Control, db: u32, key: &[u8], field: &str, value: &str) -> Result<(), NetError> {
+    let _: (redis::Value,) = in_db(control, db, |p| {
+        p.cmd("HSET").arg(key).arg(field).arg(value);
+    })
+    .await?;
+    Ok(())
+}
+
 /// The open episodes that are noted at a site: (db, key, number, authority).
 pub async fn read_notes(
     control: &mut Control,

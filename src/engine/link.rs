@@ -11,6 +11,7 @@
 //! writer do.
 
 pub mod decide;
+pub mod home;
 mod leftovers;
 pub mod loader;
 pub mod peer;
@@ -75,6 +76,8 @@ pub struct LinkSetup {
     pub spool: SpoolReader,
     pub decider: Decider,
     pub loader: Loader,
+    /// Where the source is a cluster: asks its shard whose a slot is.
+    pub home: Option<home::Home>,
     /// Asks the other site what it holds.
     pub peer: peer::Peer,
     /// The copy follows one that was not finished, in these databases: what that one left and this one does not hold
@@ -245,10 +248,28 @@ impl Link {
             if used == 0 {
                 return Ok(());
             }
+            self.slots_stay().await;
             self.decide().await;
             self.rest.advance(used);
             self.offset += used as u64;
             self.s.spool.release(Offset(self.offset));
+        }
+    }
+
+    /// A deletion at a cluster may be a slot that moves away: waits until that is known not to be so.
+    async fn slots_stay(&mut self) {
+        let LinkSetup { home: Some(home), decider, replica, .. } = &mut self.s else { return };
+        let mut slots = Vec::new();
+        let mut end = 0;
+        for entry in &self.batch.entries {
+            let before = slots.len();
+            decider.deletes(&self.batch, entry, &mut slots);
+            if slots.len() > before {
+                end = entry.end;
+            }
+        }
+        if !slots.is_empty() {
+            home.keeps(&slots, Offset(self.offset + end), || replica.received()).await;
         }
     }
 

@@ -17,7 +17,7 @@ mod replicas;
 mod stream;
 mod tls;
 
-pub use cluster::{ClusterView, ClusterWatch};
+pub use cluster::{ClusterView, ClusterWatch, OwnSlots};
 pub use control::Control;
 pub use conversation::{Conversation, Token, request};
 pub use error::{NetError, ServerError};

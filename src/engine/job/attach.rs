@@ -4,6 +4,7 @@
 //! raised epoch; attach the forward stream; rebuild the in-flight tables; open what was open. Nothing is applied
 //! before all of that is done.
 
+mod inherit;
 mod place;
 
 use super::lineage::{self, Cut};
@@ -15,10 +16,11 @@ use crate::engine::arbiter::Touch;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::conflicts::{ConflictLog, shown};
-use crate::engine::core::{Core, Shared, SiteFacts, own_prefix};
+use crate::engine::core::{self, Core, Shared, SiteFacts, own_prefix};
 use crate::engine::fence;
 use crate::engine::gauge::Gauge;
-use crate::engine::link::decide::{Decider, DeciderSetup};
+use crate::engine::link::decide::{Ahead, Decider, DeciderSetup};
+use crate::engine::link::home::Home;
 use crate::engine::link::loader::Loader;
 use crate::engine::link::peer::Peer;
 use crate::engine::link::rebuild::{Lost, Span};
@@ -26,12 +28,13 @@ use crate::engine::link::{Link, LinkError, LinkSetup, UNKNOWN_DB as NO_DB, unix_
 use crate::engine::net::{Control, Dialer, Lineage, ShardAddress};
 use crate::engine::replica::{Replica, ReplicaHandle, ReplicaOptions, ReplicaState, Start};
 use crate::engine::spool::{Spool, SpoolOptions, SpoolReleaser};
-use crate::engine::strand::{Names, SlotSet, Strand};
+use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
 use crate::model::job::ReadFrom;
 use crate::model::{Databases, Direction, EventKind, ExistingKeys, Job, JobId, Offset, ReplId, Severity, Side};
 use crate::wire::dialect::Dialect;
 use bytes::Bytes;
 use futures::future::try_join_all;
+use inherit::{Inherited, inherit};
 use place::{Found, Pair, Place};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, RwLock};
@@ -103,6 +106,8 @@ pub struct Ready {
     pub epoch: u64,
     pub replids: ReplIds,
     pub control_db: u32,
+    /// By side: slots that came from another of its shards, whose keys are to be settled by its state.
+    pub moved: [SlotSet; 2],
 }
 
 /// A job, ready to go.
@@ -149,25 +154,27 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     let n = pairs.len();
     for pair in &pairs {
         let sites = Side::BOTH.map(|side| site(&context, &places, side, pair));
-        let mut strand = Begun::new(&context, sites, pair, &found, epoch, options)?;
+        let mut strand = Begun::new(&context, sites, pair, &places, &found, epoch, options)?;
         strand.note_unfinished().await?;
         begun.push(strand);
     }
+    let limits = (share(limits.0, n), share(limits.1, n));
     if begun.iter().all(Begun::goes_on) {
         // All go on from where they were, so none has to wait for another.
-        let (limits, context) = ((share(limits.0, n), share(limits.1, n)), &context);
+        let context = &context;
         try_join_all(begun.iter_mut().map(|b| async move { b.attach_both(context, limits, n).await })).await?;
     } else {
         // The reverse streams first: what is written at the target while the forward copy runs must not be lost. All strands
         // at once, so that those of one shard share its snapshot.
-        for direction in [Direction::Reverse, Direction::Forward] {
-            if direction == Direction::Reverse && !context.job.policy.two_way {
-                continue;
-            }
-            let limits = (share(limits.0, n), share(limits.1, n));
+        for round in 0..2 {
             let context = &context;
-            try_join_all(begun.iter_mut().map(|b| async move { b.attach(context, direction, limits, n).await }))
-                .await?;
+            let round = begun.iter_mut().map(|b| async move {
+                match b.order(context)[round] {
+                    Some(direction) => b.attach(context, direction, limits, n).await,
+                    None => Ok(()),
+                }
+            });
+            try_join_all(round).await?;
         }
     }
     let mut strands = Vec::new();
@@ -178,8 +185,8 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
             // As the key that was just written says: until an echo tells of more, the target's stream begins here.
             b.ready.shared.lock().echoed[Side::Source.index()] = b.begins[Side::Target.index()];
         }
-        if b.plan.resume {
-            recover(&context, &mut b.ready, &b.plan).await?;
+        if b.plan.resume || b.plan.inherits {
+            recover(&context, &mut b.ready, &b.plan, &mut places).await?;
         }
         strands.push(b.ready);
     }
@@ -235,10 +242,12 @@ struct Begun {
 }
 
 impl Begun {
+    #[allow(clippy::too_many_arguments, reason = "private; its caller names them")]
     fn new(
         context: &JobContext,
         mut sites: [Site; 2],
         pair: &Pair,
+        places: &[Place; 2],
         found: &[Found; 2],
         epoch: u64,
         options: AttachOptions,
@@ -250,17 +259,29 @@ impl Begun {
                 Some(strand) => found[side.index()].newest.get(&strand.id).copied(),
             };
         }
+        let mut inherited = None;
         if let Some(strand) = &pair.strand {
-            let mut owners = found.iter().flat_map(|f| strand.slots.iter().filter_map(|s| f.owners.get(&s)));
-            if owners.any(|id| *id != strand.id) {
-                return Err(JobError::needs_copy(
-                    Direction::Forward,
-                    "the slots are divided in another way than when this job last ran",
-                    "compare both sides, then start with a new copy: duplex start --discard-previous",
-                ));
+            inherited = inherit(strand, pair.shards, places, found, context.job.policy.two_way)?;
+        }
+        if let Some(inherited) = &inherited {
+            for direction in Direction::BOTH {
+                sites[direction.to().index()].found = inherited.from[direction as usize];
             }
         }
-        let plan = Plan::make(context, &sites, epoch, options)?;
+        let mut plan = Plan::make(context, &sites, epoch, options, inherited.is_some())?;
+        match (inherited, &pair.strand) {
+            (Some(inherited), _) => plan.take_over(inherited),
+            (None, Some(strand)) if plan.resume => {
+                for direction in Direction::BOTH {
+                    let noted = found[direction.to().index()].noted.get(&strand.id).cloned().unwrap_or_default();
+                    plan.ahead[direction as usize] = noted.ahead;
+                    if direction == Direction::Forward {
+                        plan.moved = noted.moved;
+                    }
+                }
+            }
+            _ => {}
+        }
         let facts = Side::BOTH.map(|side| SiteFacts {
             dialect: sites[side.index()].dialect,
             names: sites[side.index()].names.clone(),
@@ -279,8 +300,21 @@ impl Begun {
             epoch: plan.epoch,
             replids,
             control_db,
+            moved: plan.moved.clone(),
         };
         Ok(Begun { ready, plan, facts, begins: [Position::default(); 2] })
+    }
+
+    /// In which order the directions are attached, and their control keys written. What a standalone side has of a strand
+    /// is found by what the cluster's slots say whose they are: so it is there before they say so.
+    fn order(&self, context: &JobContext) -> [Option<Direction>; 2] {
+        let two_way = context.job.policy.two_way;
+        let forward_first = self.plan.inherits && !self.ready.sites[Side::Target.index()].names.is_cluster();
+        match (two_way, forward_first) {
+            (false, _) => [None, Some(Direction::Forward)],
+            (true, true) => [Some(Direction::Forward), Some(Direction::Reverse)],
+            (true, false) => [Some(Direction::Reverse), Some(Direction::Forward)],
+        }
     }
 
     /// Attaches one direction and shuts out older engines from what it writes.
@@ -311,7 +345,7 @@ impl Begun {
 
     /// Both links go on from where they were.
     fn goes_on(&self) -> bool {
-        Direction::BOTH.into_iter().all(|d| matches!(self.plan.start(d), Begin::Position(..)))
+        !self.plan.inherits && Direction::BOTH.into_iter().all(|d| matches!(self.plan.start(d), Begin::Position(..)))
     }
 
     /// Both directions at once; only where both go on from where they were.
@@ -347,19 +381,31 @@ struct Plan {
     /// The forward copy was begun before and not finished, and all that the target holds is either the source's, or in
     /// the reverse stream from where that goes on.
     left_over: bool,
+    /// The slots were divided in another way before.
+    inherits: bool,
+    ahead: [Ahead; 2],
+    /// By side: slots that came from another of its shards.
+    moved: [SlotSet; 2],
+    parents: BTreeSet<StrandId>,
 }
 
 impl Plan {
-    fn make(context: &JobContext, sites: &[Site; 2], epoch: u64, options: AttachOptions) -> Result<Plan, JobError> {
+    fn make(
+        context: &JobContext,
+        sites: &[Site; 2],
+        epoch: u64,
+        options: AttachOptions,
+        inherits: bool,
+    ) -> Result<Plan, JobError> {
         let two_way = context.job.policy.two_way;
         let forward = sites[Side::Target.index()].found;
         let reverse = sites[Side::Source.index()].found.filter(|_| two_way);
         let merge = context.job.policy.existing_keys == ExistingKeys::Merge;
         let streaming = |k: &ControlKey| k.phase == LoadPhase::Streaming && k.replid.is_some();
-        if forward.is_some_and(|k| streaming(&k)) && reverse.is_none() && two_way && !options.lost[1] {
+        if forward.is_some_and(|k| streaming(&k)) && reverse.is_none() && two_way && !options.lost[1] && !inherits {
             return Err(gone(Direction::Reverse, &sites[Side::Source.index()].address));
         }
-        if forward.is_none() && reverse.is_some() && !options.lost[0] {
+        if forward.is_none() && reverse.is_some() && !options.lost[0] && !inherits {
             return Err(gone(Direction::Forward, &sites[Side::Target.index()].address));
         }
         let from = [forward, reverse].map(|k| k.filter(streaming));
@@ -372,6 +418,10 @@ impl Plan {
             two_way,
             reverse_full: options.reverse_full,
             merge: merge || options.lost[1],
+            inherits,
+            ahead: Default::default(),
+            moved: Default::default(),
+            parents: BTreeSet::new(),
             cuts,
             left_over: forward.is_some_and(|k| k.phase == LoadPhase::Loading)
                 && !options.lost[0]
@@ -401,6 +451,12 @@ impl Plan {
         }
     }
 
+    fn take_over(&mut self, inherited: Inherited) {
+        self.ahead = inherited.ahead;
+        self.moved = inherited.moved;
+        self.parents = inherited.parents;
+    }
+
     /// Of the direction's stream: what was replied, echoed and applied.
     fn span(&self, direction: Direction) -> Option<(Span, [Position; 3])> {
         let own = self.from[direction as usize]?;
@@ -421,6 +477,8 @@ impl Plan {
     fn start(&self, direction: Direction) -> Begin {
         let Some(own) = self.from[direction as usize] else {
             return match direction {
+                // All of its slots came from elsewhere: from now on, and what they hold is settled by state.
+                _ if self.inherits => Begin::Nothing(Start::Current),
                 Direction::Forward => Begin::Snapshot,
                 Direction::Reverse if self.merge => Begin::Snapshot,
                 Direction::Reverse if self.reverse_full => Begin::Nothing(Start::Full { keep_snapshot: false }),
@@ -547,6 +605,7 @@ async fn one(
         // Without a position that goes on, a snapshot tells all that the other site holds.
         peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.from[direction.other() as usize].is_some()),
         doubtful_until: if direction == Direction::Reverse { site.unfinished_at } else { Offset(0) },
+        ahead: plan.ahead[direction as usize].clone(),
     });
     let link = Link::new(LinkSetup {
         shared: ready.shared.clone(),
@@ -557,6 +616,10 @@ async fn one(
         spool: reader,
         decider,
         loader: Loader::new(from, target, databases.clone(), merge, false, facts[to.index()].names.clone()),
+        home: site.names.is_cluster().then(|| {
+            let dialer = Dialer::new(job.instance(from), &client_name(&context.id, "control", None));
+            Home::new(dialer, site.address.clone())
+        }),
         peer: Peer::new(
             ready.sites[to.index()].dialer.clone(),
             ready.sites[to.index()].address.clone(),
@@ -645,7 +708,8 @@ async fn raise_epoch(
         applied: at,
         replied: at,
         peer_replid: replid(to),
-        echoed: begins[to.index()],
+        // Of a stream that is not attached yet it is known where it will be.
+        echoed: plan.from[direction.other() as usize].map_or(begins[to.index()], |k| k.applied),
         strand: ready.strand.as_ref().map(|s| s.id),
     };
     let key = match plan.from[direction as usize] {
@@ -661,7 +725,7 @@ async fn raise_epoch(
         None => key,
     };
     let db = ready.control_db;
-    let fresh = plan.from[direction as usize].is_none();
+    let fresh = plan.from[direction as usize].is_none() && !plan.inherits;
     if fresh {
         // Conflicts that were open before a new copy are settled by it, wherever they were noted.
         for side in Side::BOTH.into_iter().filter(|s| *s == to || direction == Direction::Forward) {
@@ -670,7 +734,18 @@ async fn raise_epoch(
         }
     }
     let Site { control, names, .. } = &mut ready.sites[to.index()];
-    match names.strand().filter(|_| names.is_cluster() && fresh) {
+    if names.strand().is_some() {
+        let ahead = plan.ahead[direction as usize].to_text();
+        if plan.inherits || !ahead.is_empty() {
+            fence::write_note(control, db, &names.notes(), core::AHEAD_FIELD, &ahead).await?;
+        }
+    }
+    // So that the slots are settled however often an engine ends before they are.
+    for side in Side::BOTH.into_iter().filter(|s| !plan.moved[s.index()].is_empty() && to == Side::Target) {
+        let slots = plan.moved[side.index()].to_string();
+        fence::write_note(control, db, &names.notes(), core::moved_field(side), &slots).await?;
+    }
+    match names.strand().filter(|_| names.is_cluster() && (fresh || plan.inherits)) {
         // In every slot, so that each tells for ever whose it is: a slot may come to another strand.
         Some(strand) => fence::write_slots(control, names, strand.slots.iter(), &key).await?,
         None => fence::write_control_key(control, db, &names.control(None), &key).await?,
@@ -679,9 +754,14 @@ async fn raise_epoch(
 }
 
 /// The three steps of recovery.
-async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result<(), JobError> {
+async fn recover(
+    context: &JobContext,
+    ready: &mut Ready,
+    plan: &Plan,
+    places: &mut [Place; 2],
+) -> Result<(), JobError> {
     let mut doubtful = Vec::new();
-    for attached in &mut ready.links {
+    for attached in ready.links.iter_mut().filter(|_| plan.resume) {
         let Some((span, _)) = plan.span(attached.direction) else { continue };
         let found = attached.link.rebuild(span).await;
         let found = found.map_err(|e| match e {
@@ -708,7 +788,16 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
     for side in Side::BOTH {
         let db = ready.control_db;
         let Site { control, names, .. } = &mut ready.sites[side.index()];
-        let notes = fence::read_notes(control, db, &names.notes()).await?;
+        let mut notes = fence::read_notes(control, db, &names.notes()).await?;
+        // Those of the strands that had these slots before.
+        for id in plan.parents.iter().filter(|id| Some(**id) != names.id()) {
+            let before = names.of_sibling(*id);
+            let shard = places[side.index()].shards.iter_mut().find(|s| s.slots.contains(id.home));
+            if let Some(shard) = shard {
+                notes.extend(fence::read_notes(&mut shard.control, db, &before.notes()).await?);
+            }
+        }
+        notes.retain(|(_, key, ..)| names.strand().is_none_or(|strand| strand.has(key)));
         for (db, key, number, authority) in notes {
             let entry = open.entry((db, key)).or_insert((number, authority));
             if number > entry.0 {

@@ -1,6 +1,7 @@
 //! One run of a job: its tasks, and what the end of one of them means for all.
 
 use super::attach::{Ready, ReadyJob, position_lost, share};
+use super::moved::Moved;
 use super::progress::Progress;
 use super::watch::SourceFacts;
 use super::{JobContext, JobError};
@@ -34,6 +35,8 @@ const TICK: Duration = Duration::from_millis(50);
 pub enum RunEnd {
     /// Begin another.
     Again(JobError),
+    /// The same, since a cluster is divided otherwise or another node is a master.
+    Topology(JobError),
     /// The reverse stream has to be taken up with a full sync.
     UnknownDb,
     /// A position or a control key is gone, where this run looked for it: begin another, which looks for the site's
@@ -91,7 +94,7 @@ impl Run {
                     nodes.lock().unwrap_or_else(|p| p.into_inner())[side.index()].extend(seen.iter().cloned());
                 };
                 let what = super::topology::changed(side, dialer, map, bell, known).await;
-                let _ = tell.send(RunEnd::Again(JobError::passing(what, "the links go on with what it is now")));
+                let _ = tell.send(RunEnd::Topology(JobError::passing(what, "the links go on with what it is now")));
             }));
         }
         let strands = ready.strands.into_iter();
@@ -172,7 +175,7 @@ impl StrandRun {
         readers: &mut Vec<JoinHandle<()>>,
         writers: &mut Vec<JoinHandle<()>>,
     ) -> StrandRun {
-        let Ready { strand, shared, sites, links: attached, epoch, replids, control_db } = ready;
+        let Ready { strand, shared, sites, links: attached, epoch, replids, control_db, moved } = ready;
         let mut links = Vec::new();
         for a in attached {
             let (order, orders) = watch::channel(Order::Run);
@@ -222,6 +225,11 @@ impl StrandRun {
             });
         }
         readers.push(tokio::spawn(settle(shared.clone())));
+        for (side, slots) in Side::BOTH.into_iter().zip(moved).filter(|(_, slots)| !slots.is_empty()) {
+            let sites = [&sites[0], &sites[1]].map(|s| (s.control.clone(), s.names.clone()));
+            let work = Moved { shared: shared.clone(), events: context.events.clone(), sites, side, slots };
+            readers.push(tokio::spawn(work.settle()));
+        }
         if !context.job.policy.two_way {
             let source = &sites[Side::Source.index()];
             let (dialer, address) = (source.dialer.clone(), source.address.clone());

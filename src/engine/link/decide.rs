@@ -15,15 +15,17 @@ use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::expiries::{Expiries, put_off};
 use crate::engine::core::{Core, NewItem, unix_ms};
 use crate::engine::net::Lineage;
-use crate::engine::strand::{Names, Whose};
+use crate::engine::strand::{Names, SlotSet, Whose};
 use crate::model::{Databases, Offset, Side};
 use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
 use crate::wire::rewrite::{Line, Rewrite, encode_line, postpone, rewrite_as};
+use crate::wire::slot::slot;
 use crate::wire::stream::{Args, Batch, Command, Entry};
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
+use std::collections::{BTreeMap, HashMap};
 
 /// A command above this size is a run of its own and is not copied.
 const BIG_COMMAND: usize = 32 << 10;
@@ -73,6 +75,8 @@ pub struct Decider {
     two_way: bool,
     peer_lineage: Option<Lineage>,
     doubtful_until: Offset,
+    /// Slots that had come further than their strand when it was put together.
+    ahead: Ahead,
     run: Run,
     /// Where the entry that is being decided ends.
     entry_end: Position,
@@ -112,6 +116,42 @@ pub struct DeciderSetup {
     /// A copy to `here` was begun before and not finished: what clients did here up to this offset, and the other site
     /// has not been sent yet, that copy may have written over.
     pub doubtful_until: Offset,
+    pub ahead: Ahead,
+}
+
+/// Up to where of the stream the changes to some slots are at the other site already.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Ahead {
+    pub slots: HashMap<u16, Offset>,
+    /// The furthest.
+    pub until: Offset,
+}
+
+impl Ahead {
+    pub fn new(slots: HashMap<u16, Offset>) -> Self {
+        let until = slots.values().copied().max().unwrap_or_default();
+        Ahead { slots, until }
+    }
+
+    /// `1234=0-5,7 1300=6`.
+    pub fn to_text(&self) -> String {
+        let mut by_offset: BTreeMap<Offset, SlotSet> = BTreeMap::new();
+        for (slot, offset) in &self.slots {
+            by_offset.entry(*offset).or_default().insert(*slot);
+        }
+        by_offset.iter().map(|(offset, slots)| format!("{offset}={slots}")).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What can't be read is not there.
+    pub fn from_text(text: &str) -> Self {
+        let mut slots = HashMap::new();
+        for (offset, set) in text.split(' ').filter_map(|part| part.split_once('=')) {
+            if let (Ok(offset), Ok(set)) = (offset.parse::<u64>(), set.parse::<SlotSet>()) {
+                slots.extend(set.iter().map(|slot| (slot, Offset(offset))));
+            }
+        }
+        Ahead::new(slots)
+    }
 }
 
 impl Decider {
@@ -128,6 +168,7 @@ impl Decider {
             two_way: s.two_way,
             peer_lineage: s.peer_lineage,
             doubtful_until: s.doubtful_until,
+            ahead: s.ahead,
             run: Run::default(),
             entry_end: Position::default(),
             inside: false,
@@ -143,6 +184,22 @@ impl Decider {
 
     pub fn forwards_flush(&self) -> bool {
         self.forward_flush
+    }
+
+    /// The slots in which an entry deletes keys that this link is about, if no engine of this job has made it.
+    pub fn deletes(&self, batch: &Batch, entry: &Entry, slots: &mut Vec<u16>) {
+        for c in batch.commands(entry) {
+            let args = batch.args(c);
+            let name = args.get(0).unwrap_or_default();
+            if !name.eq_ignore_ascii_case(b"del") && !name.eq_ignore_ascii_case(b"unlink") {
+                continue;
+            }
+            if self.marker_of(batch, entry).is_some() {
+                return;
+            }
+            let keys = (1..args.argc()).filter_map(|n| args.get(n)).filter(|k| self.is_ours(c.db, k));
+            slots.extend(keys.map(slot));
+        }
     }
 
     /// Whose echo this entry is, if it is one of this job.
@@ -374,6 +431,9 @@ impl Decider {
             return self.plain_set(core, command.db, args.arg(1), batch.frame_bytes(command), at);
         }
         let effect = classify_as(spec, &core.arbiter, command.db, &args);
+        if spec.is_some_and(|s| s.name == "restore-asking") {
+            return self.came_with_its_slot(core, &effect, at);
+        }
         match effect {
             Effect::Nothing => {}
             Effect::Keys(touches) => {
@@ -402,9 +462,19 @@ impl Decider {
         }
     }
 
+    /// A key that a slot brought along when it moved to this shard: no client has changed it, but what it is now is told
+    /// here alone.
+    fn came_with_its_slot(&mut self, core: &mut Core, effect: &Effect<'_>, at: u32) {
+        let Effect::Keys(touches) = effect else { return };
+        if self.wanted(touches) {
+            core.change_as_state(self.here, touches, at, self.entry_end.offset.0);
+            self.effects(core);
+        }
+    }
+
     /// The most frequent change by far.
     fn plain_set(&mut self, core: &mut Core, db: u32, key: &[u8], frame: &[u8], at: u32) {
-        if !self.is_ours(db, key) {
+        if !self.is_due(db, key) {
             return;
         }
         self.read.changes += 1;
@@ -516,7 +586,7 @@ impl Decider {
         let per_key = if touches.first().is_some_and(|t| t.class == Class::Delete) { 1 } else { 2 };
         let mut wanted: SmallVec<[(usize, u64); 8]> = SmallVec::new();
         for (n, touch) in touches.iter().enumerate() {
-            if !self.is_ours(touch.db, touch.key) {
+            if !self.is_due(touch.db, touch.key) {
                 continue;
             }
             core.touched(self.here.other(), touch.hash);
@@ -661,7 +731,7 @@ impl Decider {
 
     /// All keys are in selected databases, and none is our product's own.
     fn wanted(&self, touches: &[Touch<'_>]) -> bool {
-        touches.iter().all(|t| self.is_ours(t.db, t.key))
+        touches.iter().all(|t| self.is_due(t.db, t.key))
     }
 
     /// A key that this link is about.
@@ -670,6 +740,18 @@ impl Decider {
         !key.starts_with(KEY_PREFIX)
             && self.databases.contains(db)
             && self.there.strand().is_none_or(|strand| strand.has(key))
+    }
+
+    /// The same, and the other site has not had this entry before.
+    #[inline]
+    fn is_due(&self, db: u32, key: &[u8]) -> bool {
+        self.is_ours(db, key) && (self.entry_end.offset > self.ahead.until || !self.has_had(key))
+    }
+
+    /// The other site has this entry's changes to the key already.
+    #[cold]
+    fn has_had(&self, key: &[u8]) -> bool {
+        self.ahead.slots.get(&slot(key)).is_some_and(|until| self.entry_end.offset <= *until)
     }
 
     /// The other site is a cluster, and can't run this as it is.
@@ -690,7 +772,7 @@ impl Decider {
     /// A change that reaches into the selected databases from outside (MOVE, COPY … DB): what it left there is carried
     /// as state.
     fn partly_wanted(&mut self, core: &mut Core, touches: &[Touch<'_>], at: u32) {
-        let inside: SmallVec<[Touch<'_>; 4]> = touches.iter().filter(|t| self.is_ours(t.db, t.key)).copied().collect();
+        let inside: SmallVec<[Touch<'_>; 4]> = touches.iter().filter(|t| self.is_due(t.db, t.key)).copied().collect();
         if !inside.is_empty() {
             core.change_as_state(self.here, &inside, at, self.entry_end.offset.0);
             self.effects(core);
@@ -786,4 +868,18 @@ fn is_sentinels_word(args: &Args<'_>) -> bool {
 
 fn is_big(command: &Command) -> bool {
     (command.frame.1 - command.frame.0) as usize >= BIG_COMMAND
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_slots_have_had_is_written_and_read() {
+        let ahead = Ahead::new([(3, Offset(70)), (4, Offset(70)), (9, Offset(80))].into());
+        assert_eq!(ahead.to_text(), "70=3-4 80=9");
+        assert_eq!(Ahead::from_text(&ahead.to_text()), ahead);
+        assert_eq!((ahead.until, Ahead::from_text("").until), (Offset(80), Offset(0)));
+        assert!(Ahead::from_text("x=1 5=y").slots.is_empty());
+    }
 }

@@ -2,8 +2,10 @@
 
 use super::client_name;
 use crate::engine::apply::control_key::ControlKey;
+use crate::engine::core;
 use crate::engine::fence;
 use crate::engine::job::JobError;
+use crate::engine::link::decide::Ahead;
 use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, ShardAddress};
 use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
 use crate::model::job::ReadFrom;
@@ -143,10 +145,23 @@ pub fn pairs(places: &[Place; 2]) -> Vec<Pair> {
 pub struct Found {
     /// In a cluster: which strand wrote a slot's control key.
     pub owners: HashMap<u16, StrandId>,
+    /// In a cluster: a slot's own.
+    pub by_slot: HashMap<u16, ControlKey>,
     /// The newest control key of each strand.
     pub newest: HashMap<StrandId, ControlKey>,
+    /// What the strands had noted of slots beside open episodes.
+    pub noted: HashMap<StrandId, Noted>,
     /// That of a job without strands.
     pub whole: Option<ControlKey>,
+}
+
+/// What a strand had noted of its slots at a side.
+#[derive(Debug, Default, Clone)]
+pub struct Noted {
+    /// Slots that had had more of the stream that is written here than the strand.
+    pub ahead: Ahead,
+    /// By side: slots that had come from another shard and were not settled yet.
+    pub moved: [SlotSet; 2],
 }
 
 impl Found {
@@ -187,6 +202,7 @@ pub async fn find(places: &mut [Place; 2], id: &JobId, db: u32, pairs: &[Pair]) 
         for (slot, key) in try_join_all(reads).await?.into_iter().flatten() {
             let Some(id) = key.strand else { continue };
             found[side.index()].owners.insert(slot, id);
+            found[side.index()].by_slot.insert(slot, key);
             found[side.index()].note(key, id);
             known.insert(id);
         }
@@ -199,6 +215,24 @@ pub async fn find(places: &mut [Place; 2], id: &JobId, db: u32, pairs: &[Pair]) 
             if let Some(key) = fence::read_control_key(control, db, &name).await? {
                 found[side.index()].note(key, *id);
             }
+        }
+    }
+    for side in Side::BOTH {
+        let (place, found) = (&mut places[side.index()], &mut found[side.index()]);
+        let names = Names::of(base(side), any.clone(), place.cluster);
+        for id in found.newest.keys() {
+            let Some(shard) = place.shards.iter_mut().find(|s| s.slots.contains(id.home)) else { continue };
+            let notes = names.of_sibling(*id).notes();
+            let [ahead, source, target] = fence::read_fields(
+                &mut shard.control,
+                db,
+                &notes,
+                [core::AHEAD_FIELD, core::moved_field(Side::Source), core::moved_field(Side::Target)],
+            )
+            .await?
+            .map(Option::unwrap_or_default);
+            let moved = [source, target].map(|text| text.parse().unwrap_or_default());
+            found.noted.insert(*id, Noted { ahead: Ahead::from_text(&ahead), moved });
         }
     }
     Ok(found)

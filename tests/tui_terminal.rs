@@ -793,7 +793,9 @@ fn over_ssh_to_this_machine() {
         let ours = |pid: &i32| {
             let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
             let has = |text: &[u8], what: &str| text.windows(what.len()).any(|w| w == what.as_bytes());
-            has(&read("environ"), &mark) && !has(&read("cmdline"), "engine") && has(&read("cmdline"), "duplex")
+            let command = read("cmdline");
+            let program = command.split(|b| *b == 0).next().unwrap_or_default();
+            program.ends_with(b"/duplex") && !has(&command, "engine") && has(&read("environ"), &mark)
         };
         pids.filter(ours).collect()
     };

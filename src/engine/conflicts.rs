@@ -63,6 +63,7 @@ impl ConflictLog {
     /// The record of an episode, open or settled.
     pub fn record(&self, e: &Episode) -> ConflictRecord {
         let unix = |ms: u64| self.epoch_ms + ms;
+        let opened = self.opened_ms.get(&e.number).copied().unwrap_or(0);
         let change = |side: Side| {
             let seen: Option<(Class, u32)> = match e.opened_by {
                 Some((by, class, at)) if by == side => Some((class, at)),
@@ -72,7 +73,7 @@ impl ConflictLog {
             seen.map(|(class, at)| ConflictChange {
                 command: class.as_str().to_owned(),
                 size: None,
-                at_ms: (at != 0).then(|| unix(u64::from(at))),
+                at_ms: (at != 0).then(|| unix(widen(at, opened))),
             })
         };
         ConflictRecord {
@@ -83,7 +84,7 @@ impl ConflictLog {
             cause: e.cause.as_str().to_owned(),
             source_change: change(Side::Source),
             target_change: change(Side::Target),
-            opened_ms: unix(self.opened_ms.get(&e.number).copied().unwrap_or(0)),
+            opened_ms: unix(opened),
             settled_ms: e.settled.map(unix),
             rounds: e.rounds,
         }
@@ -110,7 +111,29 @@ impl ConflictLog {
     }
 }
 
+/// A time of which the low half is kept (it wraps after 49 days), as the one nearest to another.
+fn widen(low: u32, near: u64) -> u64 {
+    near.saturating_add_signed(i64::from(low.wrapping_sub(near as u32) as i32))
+}
+
 /// A key as text, cut to 256 bytes.
 pub fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(&key[..key.len().min(256)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::widen;
+
+    #[test]
+    fn a_time_is_near_the_conflict_that_it_is_told_with() {
+        let day = 24 * 3_600_000u64;
+        for now in [5_000, 49 * day, 50 * day, (1u64 << 32) + 10, 400 * day] {
+            for ago in [0, 20, 4_000] {
+                assert_eq!(widen((now - ago) as u32, now), now - ago);
+            }
+            // It may have been read a little after the conflict was opened.
+            assert_eq!(widen((now + 30) as u32, now), now + 30);
+        }
+    }
 }

@@ -88,6 +88,7 @@ mod tests {
             "lag_high",
             "conflicts_open",
             "keys_given_up",
+            "keys_evicted",
         ] {
             assert!(source.contains(&format!("\"{rule}\"")), "{rule} is no rule any more");
             assert!(Lang::ZhCn.engine(&format!("alert.{rule}")).is_some(), "{rule}");

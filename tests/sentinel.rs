@@ -18,7 +18,7 @@ use std::{
 };
 use storm::{Certain, Skills, Writer};
 use support::{
-    load::{Tally, assert_tally, sized},
+    load::{Tally, assert_tally, fill, sized},
     server::Server,
     versions::{Slot, speaks},
     wait::until,
@@ -133,6 +133,61 @@ fn two_masters(slot: Slot, section: &str) {
     assert_eq!(other.client().run("GET count").int(), 1113);
     let status = duplex.status();
     assert_eq!((status.state(), status.total("apply_errors")), ("synchronizing", 0), "{:#}", status.0);
+}
+
+#[test]
+fn a_one_way_source_that_fails_over_is_followed_and_what_it_lost_is_told() {
+    let name = Slot::Usual.server();
+    let (mut old, heir, other) = (Server::start(name, &[]), Server::start(name, &[]), Server::start(name, &[]));
+    heir.client().run(&format!("REPLICAOF 127.0.0.1 {}", old.port));
+    in_step(&old, &heir);
+    let duplex = synced(&job("orders", "source", &[old.addr(), heir.addr()], "", &other, "two_way = false"));
+    old.client().run("RPUSH list before");
+    duplex.wait_applied(&old, &other, secs(30));
+    in_step(&old, &heir);
+    heir.client().run("REPLICAOF NO ONE");
+    old.client().run("SET lost 1");
+    duplex.wait_applied(&old, &other, secs(30));
+    heir.client().run("RPUSH list heir");
+    old.kill();
+    wait_for("the heir is read", secs(60), || match other.client().run("LLEN list").int() {
+        2 => Ok(()),
+        n => Err(format!("{n}\n{}", duplex.run(&["events", &duplex.name]).text())),
+    });
+    assert_eq!(other.client().run("GET lost").text(), "1", "it is nobody's to take away");
+    let told = duplex.run(&["events", &duplex.name]).text().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains("the target holds writes that the source has lost"), "{told}");
+    duplex.run(&["verify", &duplex.name]).says(&["lost"]);
+}
+
+#[test]
+fn a_failover_during_the_first_copy_copies_again() {
+    let name = Slot::Usual.server();
+    for section in ["target", "source"] {
+        let mut group = Group::start(name, &[], 1);
+        let other = Server::start(name, &[]);
+        let source = if section == "source" { group.master() } else { &other };
+        fill(source, 30_000, true);
+        if section == "source" {
+            in_step(group.master(), group.replica());
+        }
+        let text =
+            job("orders", section, &group.addresses(), &Group::lines(), &other, "") + "max_ops_per_second = 6000\n";
+        let mut duplex = Duplex::with_file(&text);
+        duplex.start();
+        duplex.wait_status("some of it is copied", secs(30), |s| {
+            s.link("forward").is_some_and(|l| l["snapshot"]["keys_done"].as_u64().unwrap_or(0) > 6_000)
+        });
+        other.client().run("INCR count");
+        group.kill_master();
+        other.client().run("INCR count");
+        group.master().client().run("INCR own");
+        duplex.wait_state("synchronizing", secs(90));
+        group.heal();
+        assert_equal_within(group.master(), &other, secs(60));
+        assert_eq!(group.master().client().run("GET count").int(), 2, "{section}");
+        assert_eq!(other.client().run("GET own").int(), 1, "{section}");
+    }
 }
 
 macro_rules! each_slot {

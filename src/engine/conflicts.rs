@@ -82,6 +82,8 @@ impl ConflictLog {
     /// The record of an episode, open or settled.
     pub fn record(&self, e: &Episode) -> ConflictRecord {
         let unix = |ms: u64| self.epoch_ms + ms;
+        let open = self.open.get(&e.number);
+        let opened = open.map_or(0, |o| o.at_ms);
         let change = |side: Side| {
             let seen: Option<(Class, u32, u32)> = match e.opened_by {
                 Some((by, class, at)) if by == side => Some((class, at, e.opened_size)),
@@ -91,10 +93,9 @@ impl ConflictLog {
             seen.map(|(class, at, size)| ConflictChange {
                 command: class.as_str().to_owned(),
                 size: (size != 0).then(|| u64::from(size)),
-                at_ms: (at != 0).then(|| unix(u64::from(at))),
+                at_ms: (at != 0).then(|| unix(widen(at, opened))),
             })
         };
-        let open = self.open.get(&e.number);
         let value = open.and_then(|o| o.value);
         ConflictRecord {
             value: value.map(|(size, hash)| Box::new(ConflictValue { size, hash: format!("{hash:016x}") })),
@@ -105,7 +106,7 @@ impl ConflictLog {
             cause: e.cause.as_str().to_owned(),
             source_change: change(Side::Source),
             target_change: change(Side::Target),
-            opened_ms: unix(open.map_or(0, |o| o.at_ms)),
+            opened_ms: unix(opened),
             settled_ms: e.settled.map(unix),
             rounds: e.rounds,
         }
@@ -130,6 +131,11 @@ impl ConflictLog {
             })
             .collect()
     }
+}
+
+/// A time of which the low half is kept (it wraps after 49 days), as the one nearest to another.
+fn widen(low: u32, near: u64) -> u64 {
+    near.saturating_add_signed(i64::from(low.wrapping_sub(near as u32) as i32))
 }
 
 /// A key as text, cut to 256 bytes.
@@ -169,5 +175,17 @@ mod tests {
             log.forget_replaced(1, |m| m == n);
         }
         assert!(log.open.len() <= 1_002, "{}", log.open.len());
+    }
+
+    #[test]
+    fn a_time_is_near_the_conflict_that_it_is_told_with() {
+        let day = 24 * 3_600_000u64;
+        for now in [5_000, 49 * day, 50 * day, (1u64 << 32) + 10, 400 * day] {
+            for ago in [0, 20, 4_000] {
+                assert_eq!(widen((now - ago) as u32, now), now - ago);
+            }
+            // It may have been read a little after the conflict was opened.
+            assert_eq!(widen((now + 30) as u32, now), now + 30);
+        }
     }
 }

@@ -322,7 +322,7 @@ impl Link {
             let late = self.s.replica.received().since(Offset(self.offset)) > (1 << 20);
             self.s.replica.read_times(Offset(self.offset), self.s.decider.read_times());
             let at =
-                if self.offset < self.unknown_until || late { 0 } else { (now - self.s.way_ms.min(now - 1)) as u32 };
+                if self.offset < self.unknown_until || late { 0 } else { read_at(now - self.s.way_ms.min(now - 1)) };
             // The state's bell is looked for before the look under the lock, so that it is not missed.
             let shared = self.s.shared.clone();
             let came = shared.state_came.notified();
@@ -408,4 +408,9 @@ async fn wait_for_room(shared: &Shared, site: Side) {
         }
         room.await;
     }
+}
+
+/// A time of the job's clock as the arbiter keeps it: its low half, which wraps after 49 days. 0 is its word for unknown.
+fn read_at(ms: u64) -> u32 {
+    (ms as u32).max(1)
 }

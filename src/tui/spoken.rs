@@ -114,6 +114,7 @@ mod tests {
             "conflicts_open",
             "keys_given_up",
             "account_missing",
+            "keys_evicted",
         ] {
             assert!(source.contains(&format!("\"{rule}\"")), "{rule} is no rule any more");
             assert!(Lang::ZhCn.engine(&format!("alert.{rule}")).is_some(), "{rule}");

@@ -774,14 +774,18 @@ async fn recover(
     let mut carried_back = Vec::new();
     for attached in &mut ready.links {
         let (here, peer) = (attached.direction.from(), attached.direction.to());
-        if !plan.two_way || !plan.cuts.iter().any(|c| c.side == peer) {
+        // It may have failed over before an engine that has cut the positions and not come any further.
+        let failed_over = ready.sites[peer.index()].lineage.is_some_and(|l| l.before.is_some());
+        if !plan.two_way || !failed_over {
             continue;
         }
         // The connections of the engine before us are dead: nothing of it comes behind this.
         let end = ready.sites[here.index()].control.info().await?.master_repl_offset.unwrap_or_default();
         let lost =
             attached.link.lost_ahead(end).await.map_err(|e| JobError::passing(e.to_string(), "it is tried again"))?;
-        tell_carried_back(context, here, &lost);
+        if !lost.keys.is_empty() || plan.cuts.iter().any(|c| c.side == peer) {
+            tell_carried_back(context, here, &lost);
+        }
         carried_back.extend(lost.keys.into_iter().map(|(db, key)| (db, key, here)));
     }
     let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();

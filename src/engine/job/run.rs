@@ -233,7 +233,13 @@ impl StrandRun {
         if !context.job.policy.two_way {
             let source = &sites[Side::Source.index()];
             let (dialer, address) = (source.dialer.clone(), source.address.clone());
-            readers.push(tokio::spawn(super::carry::ask(shared.clone(), dialer, address, source.dialect)));
+            readers.push(tokio::spawn(super::carry::ask(
+                shared.clone(),
+                context.events.clone(),
+                dialer,
+                address,
+                source.dialect,
+            )));
         }
         let beats = links.iter().map(|l| (l.direction, l.gauge.clone(), l.replica.clone())).collect();
         readers.push(tokio::spawn(beat(shared.clone(), beats)));

@@ -152,6 +152,7 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     }
     // The reverse streams first: what is written at the target while the forward copy runs must not be lost. All strands
     // at once, so that those of one shard share its snapshot.
+    try_join_all(begun.iter_mut().map(Begun::note_down)).await?;
     for round in 0..2 {
         let limits = (share(limits.0, n), share(limits.1, n));
         let context = &context;
@@ -273,7 +274,10 @@ impl Begun {
             (None, Some(strand)) if plan.resume => {
                 for direction in Direction::BOTH {
                     let noted = found[direction.to().index()].noted.get(&strand.id).cloned().unwrap_or_default();
-                    plan.ahead[direction as usize] = noted.ahead;
+                    let shard = &places[direction.from().index()].shards[pair.shards[direction.from().index()]];
+                    if shard.history.knows(noted.ahead.stream) {
+                        plan.ahead[direction as usize] = noted.ahead;
+                    }
                     if direction == Direction::Forward {
                         plan.moved = noted.moved;
                     }
@@ -301,6 +305,28 @@ impl Begun {
             moved: plan.moved.clone(),
         };
         Ok(Begun { ready, plan, facts, begins: [Position::default(); 2] })
+    }
+
+    /// What the control keys can't say is there before they are: which slots are ahead of their strand, and which are to
+    /// be settled.
+    async fn note_down(&mut self) -> Result<(), JobError> {
+        let plan = &self.plan;
+        if self.ready.strand.is_none() {
+            return Ok(());
+        }
+        for direction in Direction::BOTH {
+            let db = self.ready.control_db;
+            let Site { control, names, .. } = &mut self.ready.sites[direction.to().index()];
+            let ahead = plan.ahead[direction as usize].to_text();
+            if plan.inherits {
+                fence::write_note(control, db, &names.notes(), core::AHEAD_FIELD, &ahead).await?;
+            }
+            for side in Side::BOTH.into_iter().filter(|_| plan.inherits && direction == Direction::Forward) {
+                let slots = plan.moved[side.index()].to_string();
+                fence::write_note(control, db, &names.notes(), core::moved_field(side), &slots).await?;
+            }
+        }
+        Ok(())
     }
 
     /// In which order the directions are attached, and their control keys written. What a standalone side has of a strand
@@ -344,6 +370,8 @@ struct Plan {
     merge: bool,
     /// The slots were divided in another way before.
     inherits: bool,
+    /// Some of the slots were another strand's.
+    others: bool,
     ahead: [Ahead; 2],
     /// By side: slots that came from another of its shards.
     moved: [SlotSet; 2],
@@ -379,6 +407,7 @@ impl Plan {
             reverse_full: options.reverse_full,
             merge: merge || options.lost[1],
             inherits,
+            others: false,
             ahead: Default::default(),
             moved: Default::default(),
             parents: BTreeSet::new(),
@@ -389,6 +418,7 @@ impl Plan {
         self.ahead = inherited.ahead;
         self.moved = inherited.moved;
         self.parents = inherited.parents;
+        self.others = inherited.others;
     }
 
     /// Of the direction's stream: what was replied, echoed and applied.
@@ -636,18 +666,7 @@ async fn raise_epoch(
         // Conflicts that were open before a new copy are settled by it.
         fence::delete_keys(control, db, &[&names.notes()]).await?;
     }
-    if names.strand().is_some() {
-        let ahead = plan.ahead[direction as usize].to_text();
-        if plan.inherits || !ahead.is_empty() {
-            fence::write_note(control, db, &names.notes(), core::AHEAD_FIELD, &ahead).await?;
-        }
-    }
-    // So that the slots are settled however often an engine ends before they are.
-    for side in Side::BOTH.into_iter().filter(|s| !plan.moved[s.index()].is_empty() && to == Side::Target) {
-        let slots = plan.moved[side.index()].to_string();
-        fence::write_note(control, db, &names.notes(), core::moved_field(side), &slots).await?;
-    }
-    match names.strand().filter(|_| names.is_cluster() && (fresh || plan.inherits)) {
+    match names.strand().filter(|_| names.is_cluster() && (fresh || plan.others)) {
         // In every slot, so that each tells for ever whose it is: a slot may come to another strand.
         Some(strand) => fence::write_slots(control, names, strand.slots.iter(), &key).await?,
         None => fence::write_control_key(control, db, &names.control(None), &key).await?,

@@ -131,6 +131,8 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     if clusters.contains(&true) {
         // A cluster has no other database.
         job.policy.databases = Databases::Only(vec![0]);
+        // A shard's FLUSHALL is of its slots alone.
+        job.policy.forward_flush = false;
     }
     let context = JobContext { job, ..context.clone() };
     let control_db = context.job.policy.databases.first();
@@ -675,11 +677,7 @@ async fn raise_epoch(
 }
 
 /// The three steps of recovery.
-async fn recover(
-    ready: &mut Ready,
-    plan: &Plan,
-    places: &mut [Place; 2],
-) -> Result<(), JobError> {
+async fn recover(ready: &mut Ready, plan: &Plan, places: &mut [Place; 2]) -> Result<(), JobError> {
     let mut doubtful = Vec::new();
     for attached in ready.links.iter_mut().filter(|_| plan.resume) {
         let Some((span, _)) = plan.span(attached.direction) else { continue };

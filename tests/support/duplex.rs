@@ -391,7 +391,7 @@ impl Drop for Duplex {
             if self.engine.is_some() {
                 let events = self.run(&["events", "--json"]).stdout;
                 let lines: Vec<&str> = events.lines().collect();
-                eprintln!("--- the last events\n{}", lines[lines.len().saturating_sub(30000)..].join("\n"));
+                eprintln!("--- the last events\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
             }
         }
         self.crash();

@@ -407,7 +407,9 @@ impl Writer {
         let due = bytes > 0
             && (checkpoint_due((bytes, real)) || real && (self.saved.elapsed() >= CHECKPOINT_EVERY || draining));
         // While a snapshot loads there is no position to save.
-        if !due || core.phase[self.site.other().index()] == LoadPhase::Loading {
+        // Nor may a slot's control key say more than the slot has had.
+        let waits = self.s.envelope.names.home().is_some_and(|home| self.parked.holds(home));
+        if !due || waits || core.phase[self.site.other().index()] == LoadPhase::Loading {
             return None;
         }
         core.unsaved[i] = (0, false);

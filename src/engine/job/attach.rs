@@ -139,6 +139,8 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     if clusters.contains(&true) {
         // A cluster has no other database.
         job.policy.databases = Databases::Only(vec![0]);
+        // A shard's FLUSHALL is of its slots alone.
+        job.policy.forward_flush = false;
     }
     let context = JobContext { job, ..context.clone() };
     let control_db = context.job.policy.databases.first();
@@ -158,6 +160,7 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         strand.note_unfinished().await?;
         begun.push(strand);
     }
+    try_join_all(begun.iter_mut().map(Begun::note_down)).await?;
     let limits = (share(limits.0, n), share(limits.1, n));
     if begun.iter().all(Begun::goes_on) {
         // All go on from where they were, so none has to wait for another.
@@ -274,7 +277,10 @@ impl Begun {
             (None, Some(strand)) if plan.resume => {
                 for direction in Direction::BOTH {
                     let noted = found[direction.to().index()].noted.get(&strand.id).cloned().unwrap_or_default();
-                    plan.ahead[direction as usize] = noted.ahead;
+                    let shard = &places[direction.from().index()].shards[pair.shards[direction.from().index()]];
+                    if shard.history.knows(noted.ahead.stream) {
+                        plan.ahead[direction as usize] = noted.ahead;
+                    }
                     if direction == Direction::Forward {
                         plan.moved = noted.moved;
                     }
@@ -303,6 +309,28 @@ impl Begun {
             moved: plan.moved.clone(),
         };
         Ok(Begun { ready, plan, facts, begins: [Position::default(); 2] })
+    }
+
+    /// What the control keys can't say is there before they are: which slots are ahead of their strand, and which are to
+    /// be settled.
+    async fn note_down(&mut self) -> Result<(), JobError> {
+        let plan = &self.plan;
+        if self.ready.strand.is_none() {
+            return Ok(());
+        }
+        for direction in Direction::BOTH {
+            let db = self.ready.control_db;
+            let Site { control, names, .. } = &mut self.ready.sites[direction.to().index()];
+            let ahead = plan.ahead[direction as usize].to_text();
+            if plan.inherits {
+                fence::write_note(control, db, &names.notes(), core::AHEAD_FIELD, &ahead).await?;
+            }
+            for side in Side::BOTH.into_iter().filter(|_| plan.inherits && direction == Direction::Forward) {
+                let slots = plan.moved[side.index()].to_string();
+                fence::write_note(control, db, &names.notes(), core::moved_field(side), &slots).await?;
+            }
+        }
+        Ok(())
     }
 
     /// In which order the directions are attached, and their control keys written. What a standalone side has of a strand
@@ -383,6 +411,8 @@ struct Plan {
     left_over: bool,
     /// The slots were divided in another way before.
     inherits: bool,
+    /// Some of the slots were another strand's.
+    others: bool,
     ahead: [Ahead; 2],
     /// By side: slots that came from another of its shards.
     moved: [SlotSet; 2],
@@ -419,6 +449,7 @@ impl Plan {
             reverse_full: options.reverse_full,
             merge: merge || options.lost[1],
             inherits,
+            others: false,
             ahead: Default::default(),
             moved: Default::default(),
             parents: BTreeSet::new(),
@@ -455,6 +486,7 @@ impl Plan {
         self.ahead = inherited.ahead;
         self.moved = inherited.moved;
         self.parents = inherited.parents;
+        self.others = inherited.others;
     }
 
     /// Of the direction's stream: what was replied, echoed and applied.
@@ -734,18 +766,7 @@ async fn raise_epoch(
         }
     }
     let Site { control, names, .. } = &mut ready.sites[to.index()];
-    if names.strand().is_some() {
-        let ahead = plan.ahead[direction as usize].to_text();
-        if plan.inherits || !ahead.is_empty() {
-            fence::write_note(control, db, &names.notes(), core::AHEAD_FIELD, &ahead).await?;
-        }
-    }
-    // So that the slots are settled however often an engine ends before they are.
-    for side in Side::BOTH.into_iter().filter(|s| !plan.moved[s.index()].is_empty() && to == Side::Target) {
-        let slots = plan.moved[side.index()].to_string();
-        fence::write_note(control, db, &names.notes(), core::moved_field(side), &slots).await?;
-    }
-    match names.strand().filter(|_| names.is_cluster() && (fresh || plan.inherits)) {
+    match names.strand().filter(|_| names.is_cluster() && (fresh || plan.others)) {
         // In every slot, so that each tells for ever whose it is: a slot may come to another strand.
         Some(strand) => fence::write_slots(control, names, strand.slots.iter(), &key).await?,
         None => fence::write_control_key(control, db, &names.control(None), &key).await?,

@@ -16,7 +16,7 @@ use crate::engine::core::expiries::{Expiries, put_off};
 use crate::engine::core::{Core, NewItem, unix_ms};
 use crate::engine::net::Lineage;
 use crate::engine::strand::{Names, SlotSet, Whose};
-use crate::model::{Databases, Offset, Side};
+use crate::model::{Databases, Offset, ReplId, Side};
 use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
@@ -125,32 +125,40 @@ pub struct Ahead {
     pub slots: HashMap<u16, Offset>,
     /// The furthest.
     pub until: Offset,
+    /// Of these slots, up to where the replies had been seen; of others, nothing is known of them.
+    pub replied: HashMap<u16, Offset>,
+    /// The stream's history.
+    pub stream: Option<ReplId>,
 }
 
 impl Ahead {
-    pub fn new(slots: HashMap<u16, Offset>) -> Self {
+    pub fn new(slots: HashMap<u16, Offset>, stream: Option<ReplId>) -> Self {
         let until = slots.values().copied().max().unwrap_or_default();
-        Ahead { slots, until }
+        Ahead { slots, until, replied: HashMap::new(), stream }
     }
 
-    /// `1234=0-5,7 1300=6`.
+    /// `REPLID 1234=0-5,7 1300=6`; nothing where no slot is ahead.
     pub fn to_text(&self) -> String {
+        let Some(stream) = self.stream.filter(|_| !self.slots.is_empty()) else { return String::new() };
         let mut by_offset: BTreeMap<Offset, SlotSet> = BTreeMap::new();
         for (slot, offset) in &self.slots {
             by_offset.entry(*offset).or_default().insert(*slot);
         }
-        by_offset.iter().map(|(offset, slots)| format!("{offset}={slots}")).collect::<Vec<_>>().join(" ")
+        let parts = by_offset.iter().map(|(offset, slots)| format!("{offset}={slots}"));
+        std::iter::once(stream.to_string()).chain(parts).collect::<Vec<_>>().join(" ")
     }
 
     /// What can't be read is not there.
     pub fn from_text(text: &str) -> Self {
         let mut slots = HashMap::new();
-        for (offset, set) in text.split(' ').filter_map(|part| part.split_once('=')) {
+        let mut words = text.split(' ');
+        let stream = words.next().and_then(|word| word.parse().ok());
+        for (offset, set) in words.filter_map(|part| part.split_once('=')) {
             if let (Ok(offset), Ok(set)) = (offset.parse::<u64>(), set.parse::<SlotSet>()) {
                 slots.extend(set.iter().map(|slot| (slot, Offset(offset))));
             }
         }
-        Ahead::new(slots)
+        Ahead::new(slots, stream)
     }
 }
 
@@ -422,6 +430,22 @@ impl Decider {
         }
     }
 
+    /// Changes that the other site has had, but whose replies may not have been seen: they may have failed.
+    #[cold]
+    fn may_have_failed(&mut self, core: &mut Core, effect: &Effect<'_>) {
+        let (Effect::Keys(touches) | Effect::Apart(touches)) = effect else { return };
+        let end = self.entry_end.offset;
+        for t in touches.iter().filter(|t| t.class != Class::Read) {
+            if self.is_ours(t.db, t.key)
+                && self.has_had(t.key)
+                && self.ahead.replied.get(&slot(t.key)).is_none_or(|replied| end > *replied)
+            {
+                core.differs(t, self.here, Cause::Recovery);
+                self.effects(core);
+            }
+        }
+    }
+
     fn single(&mut self, core: &mut Core, batch: &Batch, command: &Command, at: u32, unix_ms: u64) {
         let command = &Command { db: core.db_at_peer(self.here, command.db), ..*command };
         let args = batch.args(command);
@@ -431,6 +455,9 @@ impl Decider {
             return self.plain_set(core, command.db, args.arg(1), batch.frame_bytes(command), at);
         }
         let effect = classify_as(spec, &core.arbiter, command.db, &args);
+        if self.entry_end.offset <= self.ahead.until {
+            self.may_have_failed(core, &effect);
+        }
         if spec.is_some_and(|s| s.name == "restore-asking") {
             return self.came_with_its_slot(core, &effect, at);
         }
@@ -876,8 +903,9 @@ mod tests {
 
     #[test]
     fn what_slots_have_had_is_written_and_read() {
-        let ahead = Ahead::new([(3, Offset(70)), (4, Offset(70)), (9, Offset(80))].into());
-        assert_eq!(ahead.to_text(), "70=3-4 80=9");
+        let stream: ReplId = "00000000000000000000000000000000000000bb".parse().unwrap();
+        let ahead = Ahead::new([(3, Offset(70)), (4, Offset(70)), (9, Offset(80))].into(), Some(stream));
+        assert_eq!(ahead.to_text(), format!("{stream} 70=3-4 80=9"));
         assert_eq!(Ahead::from_text(&ahead.to_text()), ahead);
         assert_eq!((ahead.until, Ahead::from_text("").until), (Offset(80), Offset(0)));
         assert!(Ahead::from_text("x=1 5=y").slots.is_empty());

@@ -242,7 +242,7 @@ pub(super) async fn topology(cx: &Context) -> Result<Finding, Refusal> {
                     WHY,
                     "set `topology = \"standalone\"`, or leave it out",
                 ),
-                _ if info.is_cluster() => cluster(side).await,
+                _ if info.is_cluster() => cluster(side, cx.job.policy.forward_flush).await,
                 (Topology::Proxy, _) => refused("a proxy before a cluster"),
                 (Topology::Sentinel, _) => Finding::passed(format!("{name}: the master that the sentinels name")),
                 _ => Finding::passed(format!("{name}: standalone")),
@@ -254,7 +254,7 @@ pub(super) async fn topology(cx: &Context) -> Result<Finding, Refusal> {
 }
 
 /// Every slot of a cluster has a master.
-async fn cluster(side: &super::SideContext) -> Finding {
+async fn cluster(side: &super::SideContext, forward_flush: bool) -> Finding {
     let name = side.name();
     let masters = match side.dialer.masters().await {
         Ok(masters) => masters,
@@ -278,6 +278,13 @@ async fn cluster(side: &super::SideContext) -> Finding {
             format!("look at `redis-cli --cluster check {}`, and give the slots an owner: `--cluster fix`", {
                 masters.first().map_or("host:port", |m| m.address.as_str())
             }),
+        );
+    }
+    if forward_flush {
+        return Finding::failed(
+            format!("{name}: a cluster, and the job forwards FLUSHALL"),
+            "a shard's FLUSHALL is of its slots alone, and the other side has no command for that",
+            "leave `forward_flush` out, and flush both sides by hand",
         );
     }
     let shards: Vec<String> = masters.iter().map(|m| format!("{} {}", m.address, SlotSet::of(&m.slots))).collect();

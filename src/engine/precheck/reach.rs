@@ -8,7 +8,7 @@ use crate::{
     },
     model::{AccountSource, CheckState},
 };
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use std::{
     io::ErrorKind,
     time::{Duration, Instant},
@@ -196,24 +196,31 @@ pub(super) async fn credentials(cx: &Context) -> Finding {
     Finding::all(join_all(cx.both().iter().map(|side| login(cx, side))).await)
 }
 
+async fn enter(side: &SideContext, address: &str) -> Result<Server, NetError> {
+    let server = Server::new(side.dialer.control(address).await?);
+    // A server that asks for a password lets anybody connect; only a command tells.
+    match server.ask(&redis::cmd("PING")).await {
+        // A user without the right to PING is logged in all the same: the rights are another item.
+        Err(Refusal::Refused(line)) if !line.starts_with("NOPERM") => {
+            Err(NetError::from_reply(&server.address, "PING", &line))
+        }
+        Err(Refusal::Broken(seen)) => {
+            Err(NetError::Io { address: server.address.clone(), doing: "read an answer", seen })
+        }
+        _ => Ok(server),
+    }
+}
+
 async fn login(cx: &Context, side: &SideContext) -> Finding {
     let instance = cx.job.instance(side.side);
     let who = side.side;
     let connected = async {
         let masters = side.dialer.masters().await?;
-        let first = masters.into_iter().next().ok_or(NetError::NoAddress)?;
-        let server = Server::new(side.dialer.control(&first.address).await?);
-        // A server that asks for a password lets anybody connect; only a command tells.
-        match server.ask(&redis::cmd("PING")).await {
-            // A user without the right to PING is logged in all the same: the rights are another item.
-            Err(Refusal::Refused(line)) if !line.starts_with("NOPERM") => {
-                Err(NetError::from_reply(&server.address, "PING", &line))
-            }
-            Err(Refusal::Broken(seen)) => {
-                Err(NetError::Io { address: server.address.clone(), doing: "read an answer", seen })
-            }
-            _ => Ok(server),
-        }
+        // Every shard of a cluster lets us in, or none does.
+        let mut servers = try_join_all(masters.iter().map(|m| enter(side, &m.address))).await?.into_iter();
+        let first = servers.next().ok_or(NetError::NoAddress)?;
+        let _ = side.others.set(servers.collect());
+        Ok::<Server, NetError>(first)
     };
     let server = match timeout(PATIENCE * 2, connected).await {
         Ok(Ok(server)) => server,

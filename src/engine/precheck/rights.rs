@@ -52,6 +52,7 @@ async fn of_side(cx: &Context, side: &SideContext) -> Result<Finding, Refusal> {
         Err(Refusal::Refused(_)) => None,
         Err(broken) => return Err(broken),
     };
+    side.info().await?;
     let needs = wanted(cx, side.side);
     let own = side.own().await?;
     let mut verdicts = match &user {
@@ -62,6 +63,17 @@ async fn of_side(cx: &Context, side: &SideContext) -> Result<Finding, Refusal> {
         verdicts = queue(&own, &needs).await?;
     }
     let user = user.or_else(|| configured_user(cx, side.side)).unwrap_or_else(|| "default".into());
+    // The other shards of a cluster may know the account otherwise.
+    for other in side.others() {
+        if let Some(there) = dry_run(other, &user, &needs).await? {
+            let worse = |v: &Verdict| matches!(v, Verdict::Command | Verdict::Key);
+            if there.iter().any(worse) && verdicts.as_ref().is_some_and(|v| !v.iter().any(worse)) {
+                let mut finding = judge(side, &user, &needs, &there);
+                finding.seen = format!("{} (at the shard {})", finding.seen, other.address);
+                return Ok(finding.at(side.side));
+            }
+        }
+    }
     Ok(match verdicts {
         Some(verdicts) => judge(side, &user, &needs, &verdicts),
         None => Finding::failed(
@@ -105,6 +117,10 @@ fn wanted(cx: &Context, side: Side) -> Vec<&'static Need> {
         needs.extend(READS);
     }
     needs.extend(needs::BOTH);
+    let info = cx.side(side).server().ok().and_then(|s| s.known_info());
+    if info.is_some_and(|info| info.is_cluster()) {
+        needs.extend(needs::CLUSTERS);
+    }
     if cx.writes(side) {
         needs.extend(WRITES);
         needs.extend(WRITE_SAMPLES);

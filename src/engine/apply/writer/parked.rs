@@ -36,6 +36,10 @@ impl Parked {
         self.held
     }
 
+    pub fn holds(&self, slot: u16) -> bool {
+        self.slots.contains_key(&slot)
+    }
+
     /// These have to wait behind what is parked of their slot.
     pub fn wants(&self, items: &[Item]) -> bool {
         !self.slots.is_empty() && items.iter().find_map(|i| i.slot).is_some_and(|s| self.slots.contains_key(&s))

@@ -14,7 +14,7 @@ use crate::engine::job::JobError;
 use crate::engine::link::decide::Ahead;
 use crate::engine::strand::{SlotSet, Strand, StrandId};
 use crate::model::{Direction, Offset, ReplId, Side};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// What a strand goes on from.
 #[derive(Debug, Default)]
@@ -27,9 +27,11 @@ pub struct Inherited {
     pub moved: [SlotSet; 2],
     /// The strands before: their notes are read.
     pub parents: BTreeSet<StrandId>,
+    /// Some of the slots were another strand's.
+    pub others: bool,
 }
 
-/// `Ok(None)`: the slots are this strand's own since before, or nobody's.
+/// `Ok(None)`: the slots are this strand's own since before and all are as far as it is, or they are nobody's.
 pub fn inherit(
     strand: &Strand,
     shards: [usize; 2],
@@ -51,11 +53,13 @@ pub fn inherit(
     let directions = if two_way { &Direction::BOTH[..] } else { &[Direction::Forward] };
     let same = result.parents.len() == 1 && result.parents.contains(&strand.id);
     let mut loading = false;
+    let mut exact = true;
     for direction in directions {
         let (from, to) = (direction.from(), direction.to());
         let lineage = places[from.index()].shards[shards[from.index()]].lineage;
         let knows = |id: Option<ReplId>| id.zip(lineage).is_some_and(|(id, l)| l.shares(id).is_some());
         let mut at: Vec<(u16, Offset)> = Vec::new();
+        let mut replied = HashMap::new();
         let mut base: Option<ControlKey> = None;
         for slot in strand.slots.iter() {
             let Some(key) = owner(to, slot).and_then(|id| found[to.index()].newest.get(&id)) else {
@@ -80,10 +84,13 @@ pub fn inherit(
                 Some(own) => own.applied.offset.max(key.replied.offset),
                 None => key.applied.offset,
             };
-            if let Some(noted) = owner(to, slot).and_then(|id| found[to.index()].noted.get(&id)) {
+            let noted = owner(to, slot).and_then(|id| found[to.index()].noted.get(&id));
+            if let Some(noted) = noted.filter(|n| history.knows(n.ahead.stream)) {
                 position = position.max(noted.ahead.slots.get(&slot).copied().unwrap_or_default());
             }
+            exact &= position == key.applied.offset;
             at.push((slot, position));
+            replied.insert(slot, key.replied.offset);
             let merged = base.get_or_insert(*key);
             merged.applied = earlier(merged.applied, Position { offset: position, ..key.applied });
             merged.replied = earlier(merged.replied, key.replied);
@@ -91,14 +98,25 @@ pub fn inherit(
         let Some(mut base) = base else { continue };
         base.strand = Some(strand.id);
         base.replied = earlier(base.replied, base.applied);
-        let ahead = at.into_iter().filter(|(_, o)| *o > base.applied.offset).collect();
-        result.ahead[*direction as usize] = Ahead::new(ahead);
+        let ahead: HashMap<u16, Offset> = at.into_iter().filter(|(_, o)| *o > base.applied.offset).collect();
+        replied.retain(|slot, _| ahead.contains_key(slot));
+        result.ahead[*direction as usize] = Ahead { replied, ..Ahead::new(ahead, base.replid) };
         result.from[*direction as usize] = Some(base);
     }
     // What had not been settled when the last engine ended.
-    for noted in strand.slots.iter().filter_map(|slot| found[1].noted.get(&owner(Side::Target, slot)?)) {
+    for noted in result.parents.iter().chain([&strand.id]).filter_map(|id| found[1].noted.get(id)) {
         for (moved, noted) in result.moved.iter_mut().zip(&noted.moved) {
             moved.add(&noted.and(&strand.slots));
+        }
+    }
+    if result.others || result.moved.iter().any(|m| !m.is_empty()) {
+        // What may have failed unseen would be settled by the state of the side that made it; where slots move, that would
+        // stand against the state of the side where they do, and one of the two would lose what it has not told yet.
+        for ahead in &mut result.ahead {
+            ahead.replied = ahead.slots.clone();
+        }
+        for key in result.from.iter_mut().flatten() {
+            key.replied = key.applied;
         }
     }
     // Where both sides have moved a slot, the source's state stands.
@@ -108,7 +126,8 @@ pub fn inherit(
         // A copy was under way: it begins again.
         return Ok(None);
     }
-    if same && result.moved.iter().all(|m| m.is_empty()) {
+    result.others = !same;
+    if same && exact && result.moved.iter().all(|m| m.is_empty()) {
         return Ok(None);
     }
     // How far each stream had come back as echoes, as the link the other way knows it.

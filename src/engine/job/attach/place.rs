@@ -220,7 +220,7 @@ pub async fn find(places: &mut [Place; 2], id: &JobId, db: u32, pairs: &[Pair]) 
     for side in Side::BOTH {
         let (place, found) = (&mut places[side.index()], &mut found[side.index()]);
         let names = Names::of(base(side), any.clone(), place.cluster);
-        for id in found.newest.keys() {
+        for id in &known {
             let Some(shard) = place.shards.iter_mut().find(|s| s.slots.contains(id.home)) else { continue };
             let notes = names.of_sibling(*id).notes();
             let [ahead, source, target] = fence::read_fields(

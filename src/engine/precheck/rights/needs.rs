@@ -81,6 +81,15 @@ pub(super) const BOTH: &[Need] = &[
     Need { since_7: true, ..within("PEXPIRETIME K", "+pexpiretime", "+@read") },
 ];
 
+/// Where the instance is a cluster: who has which slots, and the keys of one that has moved.
+pub(super) const CLUSTERS: &[Need] = &[
+    need("CLUSTER SLOTS", "+cluster|slots"),
+    need("CLUSTER INFO", "+cluster|info"),
+    need("CLUSTER NODES", "+cluster|nodes"),
+    need("CLUSTER COUNTKEYSINSLOT 0", "+cluster|countkeysinslot"),
+    need("CLUSTER GETKEYSINSLOT 0 1", "+cluster|getkeysinslot"),
+];
+
 /// Where changes are written: what the engine itself sends.
 pub(super) const WRITES: &[Need] = &[
     within("SET K v", "+set", "+@write"),

@@ -4,7 +4,10 @@
 use super::apply::control_key::ControlKey;
 use super::core::parse_note;
 use super::net::{Control, NetError};
+use super::strand::Names;
 use crate::model::Side;
+use redis::Value;
+use redis::aio::ConnectionLike;
 use std::time::Duration;
 
 /// Kills the clients whose name begins with one of these, and waits until the server no longer lists them. The asking
@@ -42,6 +45,76 @@ fn ids_of<'a>(list: &'a str, names: &[&str]) -> Vec<&'a str> {
         }
     }
     ids
+}
+
+/// Commands sent at once where there is one for each slot.
+const AT_ONCE: usize = 2048;
+
+/// The control keys of a job in these slots of a cluster, where there are any. A slot that is just moving away is left
+/// out.
+pub async fn read_slots(
+    control: &mut Control,
+    names: &Names,
+    slots: impl Iterator<Item = u16>,
+) -> Result<Vec<(u16, ControlKey)>, NetError> {
+    let slots: Vec<u16> = slots.collect();
+    let mut found = Vec::new();
+    for some in slots.chunks(AT_ONCE) {
+        let mut pipe = redis::pipe();
+        for slot in some {
+            pipe.cmd("GET").arg(&names.control(Some(*slot))[..]);
+        }
+        for (slot, value) in some.iter().zip(each(control, &pipe, "the control keys").await?) {
+            if let Value::BulkString(text) = value
+                && let Some(key) = ControlKey::parse(&text)
+            {
+                found.push((*slot, key));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Writes a control key into each of these slots.
+pub async fn write_slots(
+    control: &mut Control,
+    names: &Names,
+    slots: impl Iterator<Item = u16>,
+    value: &ControlKey,
+) -> Result<(), NetError> {
+    let mut text = bytes::BytesMut::new();
+    value.write(&mut text);
+    let slots: Vec<u16> = slots.collect();
+    for some in slots.chunks(AT_ONCE) {
+        let mut pipe = redis::pipe();
+        for slot in some {
+            pipe.cmd("SET").arg(&names.control(Some(*slot))[..]).arg(&text[..]);
+        }
+        for value in each(control, &pipe, "the control keys").await? {
+            if let Value::ServerError(e) = value {
+                let seen = crate::engine::probe::server::error_line(&e);
+                return Err(NetError::from_reply(control.address(), "the control keys", &seen));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The replies to a pipeline; an error stands in its place.
+async fn each(control: &mut Control, pipe: &redis::Pipeline, doing: &str) -> Result<Vec<Value>, NetError> {
+    let address = control.address().to_owned();
+    let replies = control.req_packed_commands(pipe, 0, pipe.len()).await;
+    replies.map_err(|e| NetError::from_redis(&address, doing, &e))
+}
+
+/// How far a strand is by its control keys: of those of a cluster's slots the newest tells.
+pub async fn read_position(control: &mut Control, db: u32, names: &Names) -> Result<Option<ControlKey>, NetError> {
+    let Some(strand) = names.strand().filter(|_| names.is_cluster()) else {
+        return read_control_key(control, db, &names.control(None)).await;
+    };
+    let found = read_slots(control, names, strand.slots.iter()).await?;
+    let newest = found.into_iter().map(|(_, key)| key).max_by_key(|key| (key.epoch, key.number));
+    Ok(newest)
 }
 
 /// The control key's value as it is now.
@@ -83,6 +156,28 @@ pub async fn delete_keys(control: &mut Control, db: u32, keys: &[&[u8]]) -> Resu
         p.cmd("DEL").arg(keys);
     })
     .await?;
+    Ok(())
+}
+
+/// Deletes all that a job has left in these slots of a cluster.
+pub async fn delete_slots(
+    control: &mut Control,
+    names: &Names,
+    slots: impl Iterator<Item = u16>,
+) -> Result<(), NetError> {
+    let slots: Vec<u16> = slots.collect();
+    for some in slots.chunks(AT_ONCE) {
+        let mut pipe = redis::pipe();
+        for slot in some {
+            pipe.cmd("DEL").arg(&names.slot_keys(*slot).map(|k| k.to_vec())[..]);
+        }
+        for value in each(control, &pipe, "the control keys").await? {
+            if let Value::ServerError(e) = value {
+                let seen = crate::engine::probe::server::error_line(&e);
+                return Err(NetError::from_reply(control.address(), "the control keys", &seen));
+            }
+        }
+    }
     Ok(())
 }
 

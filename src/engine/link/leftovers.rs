@@ -22,7 +22,7 @@ impl Link {
                 loop {
                     let (next, keys) = self.s.peer.scan(db, cursor).await?;
                     let core = self.s.shared.lock();
-                    let ours = keys.iter().filter(|k| !k.starts_with(b"duplex:"));
+                    let ours = keys.iter().filter(|k| self.s.decider.is_ours(db, k));
                     hashes.extend(ours.map(|k| core.arbiter.hash(db, k)));
                     cursor = next;
                     if cursor == 0 {
@@ -80,11 +80,10 @@ impl Link {
         let mut core = self.s.shared.lock();
         core.set_now(self.s.shared.now_ms());
         let mut run = super::run::Run::default();
-        run.set_db(db);
         let mut gone = 0;
         for key in keys {
             let hash = core.arbiter.hash(db, key);
-            if key.starts_with(b"duplex:") || !core.arbiter.leftovers().holds(hash) {
+            if !self.s.decider.is_ours(db, key) || !core.arbiter.leftovers().holds(hash) {
                 continue;
             }
             // SCAN may give a key twice.
@@ -97,8 +96,10 @@ impl Link {
                 core.carry_out();
             }
             let Verdict::Forward(serial) = verdict else { continue };
-            if run.is_full() {
+            let slot = core.facts[peer.index()].names.slot(key);
+            if !run.is_for(db, slot) || run.is_full() {
                 run.flush(&mut core, peer, ItemKind::Changes);
+                run.set_place(db, slot);
             }
             run.tell(Reveals::Fewer(1));
             encode(run.data(), &[&b"UNLINK"[..], key]);

@@ -1,6 +1,6 @@
 //! The handshake: from a dialled connection to the answer of PSYNC.
 
-use crate::engine::net::{Conversation, Dialer, NetError, RawStream, ServerError, ServerInfo, Token};
+use crate::engine::net::{Conversation, Dialer, Lineage, NetError, RawStream, ServerError, ServerInfo, Token};
 use crate::model::{Offset, ReplId};
 use crate::wire::dialect::{Dialect, Flavor};
 use bytes::BytesMut;
@@ -28,6 +28,8 @@ pub(super) enum Answer {
     Continue { replid: ReplId, at: Offset },
     /// A snapshot comes; the stream behind it starts at the offset.
     Full { replid: ReplId, offset: Offset },
+    /// It has not got the position, and was not asked for it: that would have made it fork for nothing.
+    Lost { replid: ReplId, offset: Offset },
 }
 
 /// A connection on which the master now sends.
@@ -46,6 +48,7 @@ pub(super) async fn attach(
     dialer: &Dialer,
     address: &str,
     want: Want,
+    allow_full: bool,
     handshaking: impl FnOnce(),
 ) -> Result<Attached, NetError> {
     let mut talk = dialer.conversation(address).await?;
@@ -74,6 +77,12 @@ pub(super) async fn attach(
         read_replconf(&mut talk, wait).await?;
     }
 
+    if let (Want::Position(replid, offset), Some(info), false) = (want, &info, allow_full)
+        && let Some((replid, offset)) = certainly_lost(info, replid, offset)
+    {
+        let (stream, buffer) = talk.into_parts();
+        return Ok(Attached { stream, buffer, answer: Answer::Lost { replid, offset }, silence });
+    }
     let position = match want {
         Want::Position(replid, offset) => Some((replid, offset)),
         Want::Current => info.as_ref().and_then(|i| i.replid.zip(i.master_repl_offset)),
@@ -94,6 +103,15 @@ pub(super) async fn attach(
     let answer = read_answer(address, &line, position)?;
     let (stream, buffer) = talk.into_parts();
     Ok(Attached { stream, buffer, answer, silence })
+}
+
+/// By the server's own account, PSYNC from this position would be answered with a snapshot. Gives where it is itself.
+fn certainly_lost(info: &ServerInfo, replid: ReplId, offset: Offset) -> Option<(ReplId, Offset)> {
+    let (lineage, now) = (Lineage::of(info)?, info.master_repl_offset?);
+    let (first, length) = (info.backlog_first?, info.backlog_histlen?);
+    let next = offset.0 + 1;
+    let kept = info.backlog_active && next >= first && next <= first + length;
+    (!kept || !lineage.holds(replid, offset)).then_some((lineage.replid, now))
 }
 
 async fn read_info(talk: &mut Conversation, wait: Duration) -> Result<Option<ServerInfo>, NetError> {

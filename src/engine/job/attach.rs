@@ -82,7 +82,7 @@ pub struct Site {
     pub names: Names,
     /// The control key written there, as an engine before us left it.
     found: Option<ControlKey>,
-    /// Where its stream ended when the engine before us was shut out, if that had not finished its copy to this site.
+    /// Where its stream ended when the engine before us was shut out, if that had not finished a copy.
     unfinished_at: Offset,
     way_ms: u64,
 }
@@ -151,14 +151,17 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     try_join_all(shards.map(|shard| fence::kill_clients(&mut shard.control, &before))).await?;
     let pairs = place::pairs(&places);
     let found = place::find(&mut places, &context.id, control_db, &pairs).await?;
+    if found.iter().any(Found::unfinished) {
+        for shard in places.iter_mut().flat_map(|p| &mut p.shards) {
+            shard.stream_end = shard.control.info().await?.master_repl_offset.unwrap_or_default();
+        }
+    }
     let epoch = found.iter().map(Found::epoch).max().unwrap_or(0) + 1;
     let mut begun = Vec::new();
     let n = pairs.len();
     for pair in &pairs {
         let sites = Side::BOTH.map(|side| site(&context, &places, side, pair));
-        let mut strand = Begun::new(&context, sites, pair, &places, &found, epoch, options)?;
-        strand.note_unfinished().await?;
-        begun.push(strand);
+        begun.push(Begun::new(&context, sites, pair, &places, &found, epoch, options)?);
     }
     try_join_all(begun.iter_mut().map(Begun::note_down)).await?;
     let limits = (share(limits.0, n), share(limits.1, n));
@@ -229,7 +232,7 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
         keys,
         names,
         found: None,
-        unfinished_at: Offset(0),
+        unfinished_at: shard.stream_end,
         way_ms: shard.way_ms,
         lineage: shard.lineage,
         is_master: shard.is_master,
@@ -359,16 +362,6 @@ impl Begun {
         self.begins[direction.from().index()] = begin;
         self.ready.links.push(attached);
         raise_epoch(&mut self.ready, direction, start, begin, &self.begins, &self.plan).await
-    }
-
-    /// Where the streams end to which an unfinished copy may have written.
-    async fn note_unfinished(&mut self) -> Result<(), JobError> {
-        for site in &mut self.ready.sites {
-            if site.found.is_some_and(|k| k.phase == LoadPhase::Loading) {
-                site.unfinished_at = site.control.info().await?.master_repl_offset.unwrap_or_default();
-            }
-        }
-        Ok(())
     }
 
     /// Both links go on from where they were.
@@ -624,6 +617,9 @@ async fn one(
     let merge = plan.merge && direction == Direction::Reverse;
     let target = facts[to.index()].dialect;
     let databases = job.policy.databases.clone();
+    // What stands in the target's stream and the unfinished copy may have written over.
+    let unfinished = site.found.is_some_and(|k| k.phase == LoadPhase::Loading);
+    let doubtful_until = if direction == Direction::Reverse && unfinished { site.unfinished_at } else { Offset(0) };
     let decider = Decider::new(DeciderSetup {
         here: from,
         epoch: ready.epoch,
@@ -636,7 +632,7 @@ async fn one(
         two_way: job.policy.two_way,
         // Without a position that goes on, a snapshot tells all that the other site holds.
         peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.from[direction.other() as usize].is_some()),
-        doubtful_until: if direction == Direction::Reverse { site.unfinished_at } else { Offset(0) },
+        doubtful_until,
         ahead: plan.ahead[direction as usize].clone(),
     });
     let link = Link::new(LinkSetup {

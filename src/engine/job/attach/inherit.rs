@@ -85,7 +85,7 @@ pub fn inherit(
                 None => key.applied.offset,
             };
             let noted = owner(to, slot).and_then(|id| found[to.index()].noted.get(&id));
-            if let Some(noted) = noted.filter(|n| history.knows(n.ahead.stream)) {
+            if let Some(noted) = noted.filter(|n| knows(n.ahead.stream)) {
                 position = position.max(noted.ahead.slots.get(&slot).copied().unwrap_or_default());
             }
             exact &= position == key.applied.offset;

@@ -1,7 +1,7 @@
 //! Where a job's sides are: the shards of each, dialled, and what an engine before us has left there.
 
 use super::client_name;
-use crate::engine::apply::control_key::ControlKey;
+use crate::engine::apply::control_key::{ControlKey, LoadPhase};
 use crate::engine::core;
 use crate::engine::fence;
 use crate::engine::job::JobError;
@@ -9,7 +9,7 @@ use crate::engine::link::decide::Ahead;
 use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, ShardAddress};
 use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
 use crate::model::job::ReadFrom;
-use crate::model::{Job, JobId, Side};
+use crate::model::{Job, JobId, Offset, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::slot::SLOTS;
 use futures::future::{try_join, try_join_all};
@@ -31,6 +31,8 @@ pub struct Shard {
     pub lineage: Option<Lineage>,
     /// Not so where a one-way job reads from a replica that its file names.
     pub is_master: bool,
+    /// Where its stream ended when the engine before us was shut out, where that had not finished a copy.
+    pub stream_end: Offset,
 }
 
 /// One side.
@@ -109,7 +111,7 @@ async fn dial_shard(
     let slots = if cluster { SlotSet::of(&at.slots) } else { SlotSet::all() };
     let (lineage, way_ms) = (Lineage::of(&info), best.as_millis() as u64 / 2);
     let is_master = info.is_master();
-    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage, is_master })
+    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage, is_master, stream_end: Offset(0) })
 }
 
 /// A strand of the job: its shards at both sides, by their places, and its slots.
@@ -168,6 +170,11 @@ impl Found {
     /// The highest epoch of all.
     pub fn epoch(&self) -> u64 {
         self.newest.values().chain(&self.whole).map(|k| k.epoch).max().unwrap_or(0)
+    }
+
+    /// Some copy was not finished.
+    pub fn unfinished(&self) -> bool {
+        self.newest.values().chain(&self.whole).any(|k| k.phase == LoadPhase::Loading)
     }
 
     fn note(&mut self, key: ControlKey, id: StrandId) {

@@ -281,7 +281,7 @@ impl Begun {
                 for direction in Direction::BOTH {
                     let noted = found[direction.to().index()].noted.get(&strand.id).cloned().unwrap_or_default();
                     let shard = &places[direction.from().index()].shards[pair.shards[direction.from().index()]];
-                    if shard.history.knows(noted.ahead.stream) {
+                    if shard.knows(noted.ahead.stream) {
                         plan.ahead[direction as usize] = noted.ahead;
                     }
                     if direction == Direction::Forward {

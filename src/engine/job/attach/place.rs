@@ -9,7 +9,7 @@ use crate::engine::link::decide::Ahead;
 use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, ShardAddress};
 use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
 use crate::model::job::ReadFrom;
-use crate::model::{Job, JobId, Offset, Side};
+use crate::model::{Job, JobId, Offset, ReplId, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::slot::SLOTS;
 use futures::future::{try_join, try_join_all};
@@ -33,6 +33,13 @@ pub struct Shard {
     pub is_master: bool,
     /// Where its stream ended when the engine before us was shut out, where that had not finished a copy.
     pub stream_end: Offset,
+}
+
+impl Shard {
+    /// Whether positions in a history of this name are positions in its stream.
+    pub fn knows(&self, replid: Option<ReplId>) -> bool {
+        replid.zip(self.lineage).is_some_and(|(id, lineage)| lineage.shares(id).is_some())
+    }
 }
 
 /// One side.

@@ -4,6 +4,7 @@
 //! is the order on the wire. Nothing here waits.
 
 pub mod carry;
+pub mod expiries;
 pub mod given_up;
 mod settling;
 
@@ -13,6 +14,7 @@ use super::apply::replies::State;
 use super::arbiter::{Arbiter, Effect, Token};
 use super::conflicts::ConflictLog;
 use super::events::EventSink;
+use super::strand::Names;
 use crate::model::{EventKind, JobId, Offset, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
@@ -20,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
 /// A job's core and the bells that tell its tasks to look.
@@ -81,11 +83,9 @@ impl Shared {
 #[derive(Debug, Clone)]
 pub struct SiteFacts {
     pub dialect: Dialect,
-    /// The control key that our transactions write there.
-    pub control_key: Bytes,
-    /// The hash of open episodes there.
-    pub episodes_key: Bytes,
-    /// Where both of them live.
+    /// What our keys there are called.
+    pub names: Names,
+    /// The database where they live.
     pub control_db: u32,
 }
 
@@ -125,6 +125,8 @@ pub struct Core {
     pub carry: carry::Carry,
     pub carry_bell: Arc<Notify>,
     carry_token: u64,
+    /// By the site: whether what a first copy wrote there expires when it should.
+    pub expiries: [expiries::Expiries; 2],
     /// Keys that a site does not take.
     pub given_up: given_up::GivenUp,
     /// What a site has no word for, counted.
@@ -160,6 +162,7 @@ impl Core {
             carry: carry::Carry::default(),
             carry_bell: Arc::default(),
             carry_token: 0,
+            expiries: Default::default(),
             given_up: given_up::GivenUp::default(),
             lost: HashMap::new(),
             unknown: Default::default(),
@@ -203,6 +206,7 @@ impl Core {
             data: item.data,
             commands: item.commands,
             db: item.db,
+            slot: item.slot,
             kind: item.kind,
             serial: item.serial,
             phase: self.phase[from],
@@ -268,17 +272,18 @@ impl Core {
             self.unsaved[side.index()] = (u64::MAX / 2, true);
         }
         self.snapshot_end[side.index()] = Some(SnapshotEnd { serial, echoed_at });
-        if self.arbiter.is_one_way() {
-            self.snapshot_is_safe(side);
-        }
+        self.expiries[peer.index()].bell.notify_one();
+        self.look_at_snapshots();
     }
 
     /// To be asked now and then: has a snapshot become safe?
     pub fn look_at_snapshots(&mut self) {
         for side in Side::BOTH {
-            let Some(SnapshotEnd { echoed_at: Some(at), .. }) = self.snapshot_end[side.index()] else { continue };
+            let Some(end) = self.snapshot_end[side.index()] else { continue };
             // The link from the other site has applied its stream beyond the echoes, and said so at `side`.
-            if self.replied[side.index()].offset >= at {
+            let safe =
+                self.arbiter.is_one_way() || end.echoed_at.is_some_and(|at| self.replied[side.index()].offset >= at);
+            if safe && self.expiries[side.other().index()].are_true() {
                 self.snapshot_is_safe(side);
             }
         }
@@ -355,7 +360,11 @@ impl Core {
         };
         self.push(
             site,
-            NewItem { db: Some(db), ..NewItem::new(data.freeze(), commands, ItemKind::Ask(token), serial) },
+            NewItem {
+                db: Some(db),
+                slot: self.facts[site.index()].names.slot(key),
+                ..NewItem::new(data.freeze(), commands, ItemKind::Ask(token), serial)
+            },
         );
     }
 
@@ -374,7 +383,7 @@ impl Core {
         if let Some(db) = moved_to {
             let facts = &self.facts[site.index()];
             let mut data = BytesMut::new();
-            encode(&mut data, &[&b"DEL"[..], &facts.control_key, &facts.episodes_key]);
+            encode(&mut data, &[&b"DEL"[..], &facts.names.control(None), &facts.names.notes()]);
             let serial = self.arbiter.last_serial(site);
             self.push(site, NewItem { db: Some(db), ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
         }
@@ -382,11 +391,12 @@ impl Core {
             self.arbiter.episodes().iter().map(|e| (e.db, e.key.clone(), e.number, e.authority)).collect();
         // In one transaction: half of the notes would be worse than the old ones.
         let glue = self.glue.replace(site);
-        let key = self.facts[site.index()].episodes_key.clone();
+        let facts = &self.facts[site.index()];
+        let (key, slot) = (facts.names.notes(), facts.names.home());
         let mut data = BytesMut::new();
         encode(&mut data, &[&b"DEL"[..], &key]);
         let (db, serial) = (Some(self.facts[site.index()].control_db), self.arbiter.last_serial(site));
-        self.push(site, NewItem { db, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
+        self.push(site, NewItem { db, slot, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
         for (db, key, number, authority) in open {
             self.persist(site, db, &key, number, authority);
         }
@@ -419,13 +429,13 @@ impl Core {
         let mut data = BytesMut::new();
         encode_header(&mut data, words.len() + 1);
         encode_part(&mut data, words[0]);
-        encode_part(&mut data, &facts.episodes_key);
+        encode_part(&mut data, &facts.names.notes());
         for word in &words[1..] {
             encode_part(&mut data, word);
         }
-        let db = Some(facts.control_db);
+        let (db, slot) = (Some(facts.control_db), facts.names.home());
         let serial = self.arbiter.last_serial(site);
-        self.push(site, NewItem { db, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
+        self.push(site, NewItem { db, slot, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
     }
 }
 
@@ -453,6 +463,8 @@ pub struct NewItem {
     pub data: Bytes,
     pub commands: u32,
     pub db: Option<u32>,
+    /// The slot of its keys, where the site is a cluster.
+    pub slot: Option<u16>,
     pub kind: ItemKind,
     pub serial: u64,
     pub changes: u32,
@@ -461,8 +473,13 @@ pub struct NewItem {
 
 impl NewItem {
     pub fn new(data: Bytes, commands: u32, kind: ItemKind, serial: u64) -> Self {
-        NewItem { data, commands, db: None, kind, serial, changes: 0, telltales: SmallVec::new() }
+        NewItem { data, commands, db: None, slot: None, kind, serial, changes: 0, telltales: SmallVec::new() }
     }
+}
+
+/// Milliseconds since 1970.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// The field under which an open episode is noted: the database, a colon, the key.

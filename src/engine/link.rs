@@ -18,6 +18,7 @@ mod run;
 
 use super::apply::control_key::{LoadPhase, Position};
 use super::core::Shared;
+pub use super::core::unix_ms;
 use super::events::EventSink;
 use super::gauge::Gauge;
 use super::replica::ReplicaHandle;
@@ -29,7 +30,6 @@ use decide::{Decider, Turn};
 use loader::{LoadError, Loader};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes and items that may wait in an outbox before its link stops deciding.
 const OUTBOX_BYTES: usize = 2 << 20;
@@ -170,6 +170,10 @@ impl Link {
         let mut core = self.s.shared.lock();
         core.phase[self.here.index()] = LoadPhase::Loading;
         core.decided[self.here.index()] = Position { offset, db: 0 };
+        if core.expiries[self.peer().index()].are_true() {
+            // It began within a run: what the other site holds is not known.
+            core.expiries[self.peer().index()].begin(true);
+        }
         let text = format!("copying the snapshot of {}", self.s.replica.address());
         self.s.events.info(Some(self.s.direction), EventKind::SnapshotStarted, text);
     }
@@ -287,6 +291,7 @@ impl Link {
             let now = self.s.shared.now_ms();
             let unix = unix_ms();
             let late = self.s.replica.received().since(Offset(self.offset)) > (1 << 20);
+            self.s.replica.read_times(Offset(self.offset), self.s.decider.read_times());
             let at =
                 if self.offset < self.unknown_until || late { 0 } else { read_at(now - self.s.way_ms.min(now - 1)) };
             // The state's bell is looked for before the look under the lock, so that it is not missed.
@@ -379,9 +384,4 @@ async fn wait_for_room(shared: &Shared, site: Side) {
 /// A time of the job's clock as the arbiter keeps it: its low half, which wraps after 49 days. 0 is its word for unknown.
 fn read_at(ms: u64) -> u32 {
     (ms as u32).max(1)
-}
-
-/// Milliseconds since 1970.
-pub fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

@@ -6,6 +6,7 @@
 //! certificates are read anew at each dial, so that they can be rotated under a running job.
 
 mod account;
+mod cluster;
 mod control;
 mod conversation;
 mod error;
@@ -16,6 +17,7 @@ mod replicas;
 mod stream;
 mod tls;
 
+pub use cluster::{ClusterView, ClusterWatch};
 pub use control::Control;
 pub use conversation::{Conversation, Token, request};
 pub use error::{NetError, ServerError};
@@ -77,6 +79,11 @@ impl Dialer {
 
     pub fn client_name(&self) -> &str {
         &self.client_name
+    }
+
+    /// The same instance, for connections of another name.
+    pub fn named(&self, client_name: &str) -> Dialer {
+        Dialer { client_name: client_name.into(), ..self.clone() }
     }
 
     /// The instance's account, read now.

@@ -190,7 +190,7 @@ impl Group {
     /// Starts whoever does not run, empty as it may be, and waits until it is a replica in step.
     #[track_caller]
     pub fn heal(&mut self) {
-        for s in self.servers.iter_mut().filter(|s| !s.runs()) {
+        for s in self.servers.iter_mut().filter(|s| !s.is_running()) {
             s.restart();
         }
         let (master, replica) = (self.master(), self.replica());

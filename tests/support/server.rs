@@ -104,7 +104,7 @@ impl Server {
     }
 
     /// Whether it was started and neither killed nor stopped.
-    pub fn runs(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         self.child.is_some()
     }
 

@@ -83,6 +83,8 @@ pub struct WriterSetup {
     pub order: watch::Receiver<Order>,
     /// The history of the stream that is applied here, and of this site's own.
     pub replids: Arc<[std::sync::RwLock<Option<ReplId>>; 2]>,
+    /// Rung when the site is perhaps not what it was: a connection was lost, a transaction redirected.
+    pub trouble: Arc<tokio::sync::Notify>,
 }
 
 pub struct Writer {
@@ -211,6 +213,7 @@ impl Writer {
     }
 
     fn lost(&self, why: String) {
+        self.s.trouble.notify_one();
         let fresh = self.s.gauge.set_condition(Condition::Reconnecting { why: why.clone() });
         if fresh {
             self.s.gauge.reconnected();
@@ -234,7 +237,7 @@ impl Writer {
         if self.has_new_history(&mut talk).await? {
             return Ok(Err(End::WentBack));
         }
-        if self.s.envelope.select && self.s.envelope.db != 0 {
+        if !self.s.envelope.names.is_cluster() && self.s.envelope.db != 0 {
             let db = self.s.envelope.db.to_string();
             talk.ask(&[b"SELECT", db.as_bytes()], Duration::from_secs(10)).await?;
         }
@@ -253,10 +256,12 @@ impl Writer {
     }
 
     async fn reconcile(&mut self) -> Result<Result<(), End>, NetError> {
-        let mut control = self.s.dialer.control(&self.s.address).await?;
-        crate::engine::fence::kill_clients(&mut control, self.s.dialer.client_name()).await?;
-        let key =
-            crate::engine::fence::read_control_key(&mut control, self.s.envelope.db, &self.s.envelope.key).await?;
+        let apply = self.s.dialer.client_name();
+        let asking = self.s.dialer.named(&apply.replacen(":apply", ":control", 1));
+        let mut control = asking.control(&self.s.address).await?;
+        crate::engine::fence::kill_clients(&mut control, &[apply]).await?;
+        let names = &self.s.envelope.names;
+        let key = crate::engine::fence::read_position(&mut control, self.s.envelope.db, names).await?;
         let Some(key) = key else {
             return Ok(if self.number == 0 { Ok(()) } else { Err(End::Gone) });
         };
@@ -424,6 +429,7 @@ impl Writer {
             replied: if self.notes_under_way() { self.safe_replied } else { at.replied },
             peer_replid: replid(self.site),
             echoed: at.echoed,
+            strand: self.s.envelope.names.id(),
         }
     }
 
@@ -521,6 +527,7 @@ impl Writer {
                     failed = Some(*token);
                     self.restore_failed(&mut core, &t.items[*item], *token, reply);
                 }
+                Finding::Expiries(at) => core.expiries_came(self.site, Some(at)),
                 Finding::NoteFailed { reply } => {
                     tracing::warn!(direction = %self.s.direction, reply, "a note of an open conflict could not be written");
                 }
@@ -545,6 +552,7 @@ impl Writer {
                     let now = core.now_ms();
                     core.arbiter.token_lost(token, now);
                 }
+                ItemKind::Expiries => core.expiries_came(self.site, None),
                 ItemKind::Notes => {}
                 _ => {
                     self.differs(&mut core, item, None, self.site.other(), Cause::Recovery);
@@ -635,6 +643,7 @@ impl Writer {
             return None;
         };
         self.refused_once = true;
+        self.s.trouble.notify_one();
         let wait = match Refusal::of(&text) {
             Refusal::Command => {
                 self.without_refused_command(&text);
@@ -685,6 +694,7 @@ impl Writer {
                     let now = core.now_ms();
                     core.arbiter.token_lost(token, now);
                 }
+                ItemKind::Expiries => core.expiries_came(self.site, None),
                 ItemKind::Notes => notes = true,
                 _ => self.send_again(&mut core, item),
             }
@@ -702,6 +712,7 @@ impl Writer {
     }
 
     fn send_again(&self, core: &mut crate::engine::core::Core, item: &Item) {
+        let item_slot = item.slot;
         let mut again = Vec::new();
         each_command(item, |_, batch, command| {
             let args = batch.args(command);
@@ -711,6 +722,7 @@ impl Writer {
             match &touches[..] {
                 [one] if item.kind == ItemKind::Changes && self.s.two_way => {
                     if let Verdict::Forward(serial) = core.arbiter.overtaken(self.site, one) {
+                        core.touched(self.site, one.hash);
                         again.push((batch.frame(command), command.db, serial));
                     }
                 }
@@ -723,7 +735,8 @@ impl Writer {
         });
         core.carry_out();
         for (data, db, serial) in again {
-            core.push(self.site, NewItem { db: Some(db), ..NewItem::new(data, 1, ItemKind::Changes, serial) });
+            let item = NewItem::new(data, 1, ItemKind::Changes, serial);
+            core.push(self.site, NewItem { db: Some(db), slot: item_slot, ..item });
         }
     }
 

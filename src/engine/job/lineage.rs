@@ -94,6 +94,7 @@ mod tests {
             replied: Position::new(replied, 0),
             peer_replid: Some(id(peer)),
             echoed: Position::new(echoed, 0),
+            strand: None,
         }
     }
 

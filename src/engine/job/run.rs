@@ -1,6 +1,6 @@
 //! One run of a job: its tasks, and what the end of one of them means for all.
 
-use super::attach::{Ready, position_lost};
+use super::attach::{Ready, ReadyJob, position_lost, share};
 use super::progress::Progress;
 use super::watch::SourceFacts;
 use super::{JobContext, JobError};
@@ -13,15 +13,17 @@ use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::Shared;
 use crate::engine::gauge::Gauge;
 use crate::engine::link::{Link, LinkError};
+use crate::engine::net::{Dialer, ShardAddress};
 use crate::engine::replica::{ReplicaHandle, ReplicaState};
 use crate::engine::spool::SpoolReleaser;
+use crate::engine::strand::Strand;
 use crate::model::job::ReadFrom;
 use crate::model::{Direction, Side};
-use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// How often positions, rates and lag are looked at.
@@ -58,9 +60,17 @@ pub struct LinkRun {
     order: watch::Sender<Order>,
 }
 
-pub struct Run {
+/// A strand while it runs: a job without a cluster is one.
+pub struct StrandRun {
+    pub strand: Option<Arc<Strand>>,
     pub shared: Arc<Shared>,
     pub links: Vec<LinkRun>,
+}
+
+pub struct Run {
+    pub strands: Vec<StrandRun>,
+    /// The shards of both sides.
+    pub maps: [Vec<ShardAddress>; 2],
     ends: tokio::sync::Mutex<mpsc::UnboundedReceiver<RunEnd>>,
     readers: Mutex<Vec<JoinHandle<()>>>,
     writers: Mutex<Vec<JoinHandle<()>>>,
@@ -68,10 +78,113 @@ pub struct Run {
 
 impl Run {
     /// Starts the tasks of an attached job.
-    pub fn spawn(context: &JobContext, ready: Ready) -> Run {
-        let Ready { shared, sites, links: attached, epoch, replids, control_db } = ready;
+    pub fn spawn(context: &JobContext, ready: ReadyJob, nodes: &Arc<Mutex<[BTreeSet<String>; 2]>>) -> Run {
         let (tell, ends) = mpsc::unbounded_channel();
-        let (mut links, mut readers, mut writers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut readers, mut writers) = (Vec::new(), Vec::new());
+        let trouble: [Arc<Notify>; 2] = Default::default();
+        for side in Side::BOTH.into_iter().filter(|s| ready.maps[s.index()].iter().any(|m| !m.slots.is_empty())) {
+            let dialer = Dialer::new(context.job.instance(side), &format!("duplex:{}:control", context.id));
+            let (map, bell) = (ready.maps[side.index()].clone(), trouble[side.index()].clone());
+            let (tell, nodes) = (tell.clone(), nodes.clone());
+            readers.push(tokio::spawn(async move {
+                let known = |seen: &BTreeSet<String>| {
+                    nodes.lock().unwrap_or_else(|p| p.into_inner())[side.index()].extend(seen.iter().cloned());
+                };
+                let what = super::topology::changed(side, dialer, map, bell, known).await;
+                let _ = tell.send(RunEnd::Again(JobError::passing(what, "the links go on with what it is now")));
+            }));
+        }
+        for side in Side::BOTH {
+            let ([only], instance) = (&ready.maps[side.index()][..], context.job.instance(side)) else { continue };
+            if only.slots.is_empty() && instance.may_move() {
+                let dialer = Dialer::new(instance, &format!("duplex:{}:control", context.id));
+                let (address, tell) = (only.address.clone(), tell.clone());
+                readers.push(tokio::spawn(async move {
+                    let moved = super::follow::follow(dialer, side, address).await;
+                    let _ = tell.send(RunEnd::Again(moved));
+                }));
+            }
+        }
+        let strands = ready.strands.into_iter();
+        let strands =
+            strands.map(|s| StrandRun::spawn(context, s, &trouble, &tell, &mut readers, &mut writers)).collect();
+        Run {
+            strands,
+            maps: ready.maps,
+            ends: tokio::sync::Mutex::new(ends),
+            readers: Mutex::new(readers),
+            writers: Mutex::new(writers),
+        }
+    }
+
+    /// Waits until something ends the run.
+    pub async fn ended(&self) -> RunEnd {
+        match self.ends.lock().await.recv().await {
+            Some(end) => end,
+            None => RunEnd::Again(JobError::passing("the links' tasks have ended", "they start again")),
+        }
+    }
+
+    /// Ends all tasks where they are.
+    pub fn abort(&self) {
+        for list in [&self.readers, &self.writers] {
+            for task in list.lock().unwrap_or_else(|p| p.into_inner()).drain(..) {
+                task.abort();
+            }
+        }
+    }
+
+    /// Reads no more, writes what was decided, waits for the replies; then ends.
+    pub async fn drain(&self, patience: Duration) {
+        for task in self.readers.lock().unwrap_or_else(|p| p.into_inner()).drain(..) {
+            task.abort();
+        }
+        for strand in &self.strands {
+            for link in &strand.links {
+                let _ = link.order.send(Order::Drain);
+            }
+            strand.shared.wake_writers();
+        }
+        let writers: Vec<_> = self.writers.lock().unwrap_or_else(|p| p.into_inner()).drain(..).collect();
+        let aborts: Vec<_> = writers.iter().map(JoinHandle::abort_handle).collect();
+        let _ = tokio::time::timeout(patience, futures::future::join_all(writers)).await;
+        for a in aborts {
+            a.abort();
+        }
+    }
+
+    pub fn set_limits(&self, ops: u64, bytes: u64) {
+        let n = self.strands.len();
+        for strand in &self.strands {
+            for link in &strand.links {
+                link.gauge.set_limits(share(ops, n), share(bytes, n));
+                link.progress.lock().unwrap_or_else(|p| p.into_inner()).reset();
+            }
+            strand.shared.wake_writers();
+        }
+    }
+
+    /// Opens episodes for keys that were found to differ.
+    pub async fn repair(&self, keys: &[(u32, Vec<u8>)]) {
+        for strand in &self.strands {
+            let ours = |key: &[u8]| strand.strand.as_ref().is_none_or(|s| s.has(key));
+            let keys: Vec<&(u32, Vec<u8>)> = keys.iter().filter(|(_, key)| ours(key)).collect();
+            strand.repair(&keys).await;
+        }
+    }
+}
+
+impl StrandRun {
+    fn spawn(
+        context: &JobContext,
+        ready: Ready,
+        trouble: &[Arc<Notify>; 2],
+        tell: &mpsc::UnboundedSender<RunEnd>,
+        readers: &mut Vec<JoinHandle<()>>,
+        writers: &mut Vec<JoinHandle<()>>,
+    ) -> StrandRun {
+        let Ready { strand, shared, sites, links: attached, epoch, replids, control_db } = ready;
+        let mut links = Vec::new();
         for a in attached {
             let (order, orders) = watch::channel(Order::Run);
             let site = &sites[a.direction.to().index()];
@@ -82,16 +195,27 @@ impl Run {
                 direction: a.direction,
                 dialer: site.dialer.clone(),
                 address: site.address.clone(),
-                envelope: Envelope {
-                    key: Bytes::from(context.id.control_key(a.direction)),
-                    db: control_db,
-                    select: true,
-                },
+                envelope: Envelope { names: site.names.clone(), db: control_db },
                 epoch,
                 two_way: context.job.policy.two_way,
                 order: orders,
                 replids: replids.clone(),
+                trouble: trouble[a.direction.to().index()].clone(),
             });
+            readers.push(tokio::spawn(super::expiries::see_to(super::expiries::Setup {
+                shared: shared.clone(),
+                direction: a.direction,
+                replica: a.replica.clone(),
+                dialer: site.dialer.clone(),
+                address: site.address.clone(),
+                source: {
+                    let from = &sites[a.direction.from().index()];
+                    (!from.dialect.speaks_redis(7, 0)).then(|| (from.dialer.clone(), from.address.clone()))
+                },
+                source_control: None,
+                databases: context.job.policy.databases.clone(),
+                names: site.names.clone(),
+            })));
             writers.push(tokio::spawn(write(writer, a.direction, tell.clone())));
             readers.push(tokio::spawn(read(a.link, a.direction, a.replica.clone(), tell.clone())));
             links.push(LinkRun {
@@ -130,70 +254,17 @@ impl Run {
             }
         }
         for (side, site) in Side::BOTH.into_iter().zip(sites) {
-            if site.dialer.instance().may_move() {
-                let (dialer, address, tell) = (site.dialer.clone(), site.address.clone(), tell.clone());
-                readers.push(tokio::spawn(async move {
-                    let moved = super::follow::follow(dialer, side, address).await;
-                    let _ = tell.send(RunEnd::Again(moved));
-                }));
-            }
             if let Some(link) = links.iter().find(|l| l.direction.from() == side) {
                 readers.push(tokio::spawn(super::watch::follow(site.control, link.source.clone())));
             }
         }
-        Run {
-            shared,
-            links,
-            ends: tokio::sync::Mutex::new(ends),
-            readers: Mutex::new(readers),
-            writers: Mutex::new(writers),
-        }
+        StrandRun { strand, shared, links }
     }
 
-    /// Waits until something ends the run.
-    pub async fn ended(&self) -> RunEnd {
-        match self.ends.lock().await.recv().await {
-            Some(end) => end,
-            None => RunEnd::Again(JobError::passing("the links' tasks have ended", "they start again")),
+    async fn repair(&self, keys: &[&(u32, Vec<u8>)]) {
+        if keys.is_empty() {
+            return;
         }
-    }
-
-    /// Ends all tasks where they are.
-    pub fn abort(&self) {
-        for list in [&self.readers, &self.writers] {
-            for task in list.lock().unwrap_or_else(|p| p.into_inner()).drain(..) {
-                task.abort();
-            }
-        }
-    }
-
-    /// Reads no more, writes what was decided, waits for the replies; then ends.
-    pub async fn drain(&self, patience: Duration) {
-        for task in self.readers.lock().unwrap_or_else(|p| p.into_inner()).drain(..) {
-            task.abort();
-        }
-        for link in &self.links {
-            let _ = link.order.send(Order::Drain);
-        }
-        self.shared.wake_writers();
-        let writers: Vec<_> = self.writers.lock().unwrap_or_else(|p| p.into_inner()).drain(..).collect();
-        let aborts: Vec<_> = writers.iter().map(JoinHandle::abort_handle).collect();
-        let _ = tokio::time::timeout(patience, futures::future::join_all(writers)).await;
-        for a in aborts {
-            a.abort();
-        }
-    }
-
-    pub fn set_limits(&self, ops: u64, bytes: u64) {
-        for link in &self.links {
-            link.gauge.set_limits(ops, bytes);
-            link.progress.lock().unwrap_or_else(|p| p.into_inner()).reset();
-        }
-        self.shared.wake_writers();
-    }
-
-    /// Opens episodes for keys that were found to differ.
-    pub async fn repair(&self, keys: &[(u32, Vec<u8>)]) {
         {
             let mut core = self.shared.lock();
             core.set_now(self.shared.now_ms());

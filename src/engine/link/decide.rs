@@ -12,13 +12,15 @@ use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::classify::{self, Effect, classify, classify_as};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::arbiter::{Touch, Verdict};
-use crate::engine::core::{Core, NewItem};
+use crate::engine::core::expiries::{Expiries, put_off};
+use crate::engine::core::{Core, NewItem, unix_ms};
 use crate::engine::net::Lineage;
+use crate::engine::strand::{Names, Whose};
 use crate::model::{Databases, Side};
 use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
-use crate::wire::rewrite::{Line, Rewrite, encode_line, rewrite_as};
+use crate::wire::rewrite::{Line, Rewrite, encode_line, postpone, rewrite_as};
 use crate::wire::stream::{Args, Batch, Command, Entry};
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
@@ -60,8 +62,10 @@ pub enum Turn {
 pub struct Decider {
     here: Side,
     epoch: u64,
-    /// The control key that the other link writes at `here`: its echo is known by it.
-    marker: Bytes,
+    /// What the other link's keys at `here` are called: its echo is known by its control key.
+    names: Names,
+    /// What ours at the other site are called.
+    there: Names,
     own_prefix: Bytes,
     databases: Databases,
     target: Dialect,
@@ -74,6 +78,17 @@ pub struct Decider {
     /// A source's transaction is being decided.
     inside: bool,
     pub read: Read,
+    /// When which of the bytes that are being decided were read: their end, milliseconds since 1970.
+    read_times: Vec<(u64, u64)>,
+}
+
+/// Whose echo an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marker {
+    /// Of this link's other direction, with what its control key says (`None`: it can't be read).
+    Ours(Option<ControlKey>),
+    /// Of another strand of the job.
+    Sibling,
 }
 
 /// Every key of this product, whatever the job.
@@ -83,7 +98,8 @@ const KEY_PREFIX: &[u8] = b"duplex:";
 pub struct DeciderSetup {
     pub here: Side,
     pub epoch: u64,
-    pub marker: Bytes,
+    pub names: Names,
+    pub there: Names,
     pub own_prefix: Bytes,
     pub databases: Databases,
     pub target: Dialect,
@@ -99,7 +115,8 @@ impl Decider {
         Decider {
             here: s.here,
             epoch: s.epoch,
-            marker: s.marker,
+            names: s.names,
+            there: s.there,
             own_prefix: s.own_prefix,
             databases: s.databases,
             target: s.target,
@@ -110,19 +127,31 @@ impl Decider {
             entry_end: Position::default(),
             inside: false,
             read: Read::default(),
+            read_times: Vec::new(),
         }
+    }
+
+    /// To be filled before a turn: (end of bytes, when they were read), in order.
+    pub fn read_times(&mut self) -> &mut Vec<(u64, u64)> {
+        &mut self.read_times
     }
 
     pub fn forwards_flush(&self) -> bool {
         self.forward_flush
     }
 
-    /// The control key's value, if this entry is an echo of our own.
-    pub fn marker_of(&self, batch: &Batch, entry: &Entry) -> Option<Option<ControlKey>> {
+    /// Whose echo this entry is, if it is one of this job.
+    pub fn marker_of(&self, batch: &Batch, entry: &Entry) -> Option<Marker> {
         batch.commands(entry).iter().find_map(|c| {
             let args = batch.args(c);
-            (args.get(1) == Some(&self.marker[..]) && args.get(0).is_some_and(|n| n.eq_ignore_ascii_case(b"set")))
-                .then(|| ControlKey::parse(args.get(2).unwrap_or_default()))
+            let whose = self.names.whose(args.get(1)?);
+            if whose == Whose::Nobodys || !args.get(0)?.eq_ignore_ascii_case(b"set") {
+                return None;
+            }
+            Some(match whose {
+                Whose::Ours => Marker::Ours(ControlKey::parse(args.get(2).unwrap_or_default())),
+                _ => Marker::Sibling,
+            })
         })
     }
 
@@ -136,14 +165,17 @@ impl Decider {
             let mut real = true;
             if entry.commands.0 == entry.commands.1 {
                 real = false;
-            } else if let Some(marker) = self.marker_of(batch, entry) {
-                if marker.is_some_and(|m| self.lacks_reply(core, &m)) {
-                    self.flush(core);
-                    return Turn::Waits { entry: i };
-                }
-                real = self.echo(core, batch, entry, marker);
             } else {
-                self.local(core, batch, entry, at, unix_ms);
+                match self.marker_of(batch, entry) {
+                    Some(Marker::Ours(Some(m))) if self.lacks_reply(core, &m) => {
+                        self.flush(core);
+                        return Turn::Waits { entry: i };
+                    }
+                    Some(Marker::Ours(marker)) => real = self.echo(core, batch, entry, marker),
+                    // Of another strand of this job: none of our keys are in it.
+                    Some(Marker::Sibling) => real = false,
+                    None => self.local(core, batch, entry, at, unix_ms),
+                }
             }
             let begin = base + i.checked_sub(1).map_or(0, |p| batch.entries[p].end);
             core.decided[here] = self.entry_end;
@@ -228,8 +260,9 @@ impl Decider {
         for c in batch.commands(entry) {
             let args = batch.args(c);
             match classify(&core.arbiter, c.db, &args) {
-                Effect::Keys(touches) | Effect::Apart(touches) => {
-                    for t in touches.iter().filter(|t| t.class != Class::Read && !t.key.starts_with(KEY_PREFIX)) {
+                Effect::Keys(mut touches) | Effect::Apart(mut touches) => {
+                    touches.retain(|t| t.class != Class::Read && self.is_ours(t.db, t.key));
+                    for t in &touches {
                         core.arbiter.differs(t, self.here, Cause::Recovery);
                         self.effects(core);
                     }
@@ -284,8 +317,9 @@ impl Decider {
     fn ran_after_flush(&mut self, core: &mut Core, batch: &Batch, entry: &Entry) {
         for c in batch.commands(entry) {
             let args = batch.args(c);
-            if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, c.db, &args) {
-                for t in touches.iter().filter(|t| t.class != Class::Read && !t.key.starts_with(KEY_PREFIX)) {
+            if let Effect::Keys(mut touches) | Effect::Apart(mut touches) = classify(&core.arbiter, c.db, &args) {
+                touches.retain(|t| t.class != Class::Read && self.is_ours(t.db, t.key));
+                for t in &touches {
                     core.arbiter.differs(t, self.here, Cause::ConcurrentWrite);
                     self.effects(core);
                 }
@@ -314,7 +348,7 @@ impl Decider {
         match effect {
             Effect::Nothing => {}
             Effect::Keys(touches) => {
-                if !self.wanted(&touches) {
+                if !self.wanted(&touches) || self.crosses_slots(&touches) {
                     return self.partly_wanted(core, &touches, at);
                 }
                 self.read.changes += 1;
@@ -326,29 +360,31 @@ impl Decider {
             }
             Effect::Flush(db) => self.whole_database(core, db),
             Effect::Swap(a, b) => self.swap(core, batch, command, a, b),
+            Effect::Pass if !self.is_for_us(spec) => {}
             Effect::Pass => {
                 if is_sentinels_word(&args) {
                     return;
                 }
                 self.read.changes += 1;
                 let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { return };
-                self.begin(core, command.db);
-                self.forward(core, batch, command, spec, serial);
+                self.begin(core, command.db, None);
+                self.forward(core, batch, command, spec, serial, None);
             }
         }
     }
 
     /// The most frequent change by far.
     fn plain_set(&mut self, core: &mut Core, db: u32, key: &[u8], frame: &[u8], at: u32) {
-        if key.starts_with(KEY_PREFIX) || !self.databases.contains(db) {
+        if !self.is_ours(db, key) {
             return;
         }
         self.read.changes += 1;
         let touch = Touch { db, key, hash: core.arbiter.hash(db, key), class: Class::Write, part: Part::WHOLE };
+        core.touched(self.here.other(), touch.hash);
         let verdict = core.arbiter.change(self.here, &touch, at);
         self.effects(core);
         let Verdict::Forward(serial) = verdict else { return };
-        self.begin(core, db);
+        self.begin(core, db, self.there.slot(key));
         self.run.data().put_slice(frame);
         self.run.added(1, serial);
     }
@@ -370,8 +406,17 @@ impl Decider {
         if core.keep_back(self.here, touches, at, end) {
             return;
         }
+        touches.iter().for_each(|t| core.touched(self.here.other(), t.hash));
+        // A time that is relative counts from when it was read, which may be long ago.
+        let unix_ms = self
+            .read_times
+            .get(self.read_times.partition_point(|(upto, _)| *upto < end))
+            .map_or(unix_ms, |(_, at)| *at);
         // What we do not know we do not touch: a module of the user's.
-        let words = spec.map_or(Rewrite::AsIs, |spec| rewrite_as(spec, &args, unix_ms, self.target));
+        let mut words = spec.map_or(Rewrite::AsIs, |spec| rewrite_as(spec, &args, unix_ms, self.target));
+        if !core.expiries.iter().all(Expiries::are_true) {
+            self.put_off(core, spec, &args, touches, &mut words);
+        }
         match words {
             Rewrite::Drop => return,
             Rewrite::AsIs if !core.is_unknown(self.here.other(), &args) => {}
@@ -387,10 +432,44 @@ impl Decider {
         };
         self.effects(core);
         let Verdict::Forward(serial) = verdict else { return };
-        self.begin(core, command.db);
+        let slot = touches.first().and_then(|t| self.there.slot(t.key));
+        self.begin(core, command.db, slot);
         match words {
             Rewrite::Commands(list) => self.rewritten(&list, &args, serial),
-            _ => self.forward(core, batch, command, spec, serial),
+            _ => self.forward(core, batch, command, spec, serial, slot),
+        }
+    }
+
+    /// One of the sites still has expiries that a copy has put off: those that this change sets are put off as well,
+    /// and where it takes such a key to another name, that one has to be found.
+    #[cold]
+    fn put_off(
+        &self,
+        core: &mut Core,
+        spec: Option<&Spec>,
+        args: &Args<'_>,
+        touches: &[Touch<'_>],
+        words: &mut Rewrite,
+    ) {
+        let (here, peer) = (self.here.index(), self.here.other().index());
+        if spec.is_none_or(|s| matches!(s.name, "rename" | "renamenx" | "copy" | "move")) {
+            core.expiries[here].moved();
+            if core.expiries[peer].put_off() {
+                core.expiries[peer].moved();
+            } else if !core.expiries[peer].are_true() && spec.is_some() {
+                // It is being looked for: its state tells what is true.
+                *words = Rewrite::State;
+            }
+        }
+        if !core.expiries[peer].put_off() {
+            return;
+        }
+        let now = unix_ms();
+        if let Some(later) = postpone(args, words, |at| put_off(at, now)) {
+            *words = later;
+            for t in touches.iter().filter(|t| t.class != Class::Read) {
+                core.expiries[peer].note(t.db, t.key);
+            }
         }
     }
 
@@ -408,9 +487,10 @@ impl Decider {
         let per_key = if touches.first().is_some_and(|t| t.class == Class::Delete) { 1 } else { 2 };
         let mut wanted: SmallVec<[(usize, u64); 8]> = SmallVec::new();
         for (n, touch) in touches.iter().enumerate() {
-            if touch.key.starts_with(KEY_PREFIX) || !self.databases.contains(touch.db) {
+            if !self.is_ours(touch.db, touch.key) {
                 continue;
             }
+            core.touched(self.here.other(), touch.hash);
             if core.keep_back(self.here, std::slice::from_ref(touch), at, self.entry_end.offset.0) {
                 continue;
             }
@@ -421,7 +501,23 @@ impl Decider {
             }
         }
         let Some(&(_, serial)) = wanted.last() else { return };
-        self.begin(core, command.db);
+        if self.there.is_cluster() && touches.len() > 1 {
+            // Each in its slot.
+            for (n, serial) in wanted {
+                self.begin(core, command.db, self.there.slot(touches[n].key));
+                if per_key == 1 {
+                    self.run.tell(classify::Reveals::Fewer(1));
+                }
+                let data = self.run.data();
+                encode_header(data, 1 + per_key);
+                encode_part(data, args.arg(0));
+                (0..per_key).for_each(|k| encode_part(data, args.arg(1 + n * per_key + k)));
+                self.run.added(1, serial);
+            }
+            return;
+        }
+        let slot = touches.first().and_then(|t| self.there.slot(t.key));
+        self.begin(core, command.db, slot);
         if per_key == 1 && touches.len() > 1 {
             // One by one, so that each reply tells whether its key was there: see `hidden_deletes`.
             for (n, _) in wanted {
@@ -432,7 +528,7 @@ impl Decider {
             return self.run.added(0, serial);
         }
         if wanted.len() == touches.len() {
-            return self.forward(core, batch, command, spec, serial);
+            return self.forward(core, batch, command, spec, serial, slot);
         }
         let data = self.run.data();
         encode_header(data, 1 + per_key * wanted.len());
@@ -467,6 +563,7 @@ impl Decider {
 
     fn whole_database(&mut self, core: &mut Core, db: Option<u32>) {
         self.read.flushes += 1;
+        core.touched_all(self.here.other());
         let control_db = core.facts[self.here.index()].control_db;
         if db.is_none_or(|d| d == control_db) {
             // Our own keys at this site went with it.
@@ -501,6 +598,8 @@ impl Decider {
             return;
         }
         self.read.changes += 1;
+        core.touched_all(self.here.other());
+        core.expiries.iter_mut().for_each(Expiries::moved);
         let control_db = core.facts[self.here.index()].control_db;
         let moved_to = [(a, b), (b, a)].into_iter().find(|(from, _)| *from == control_db).map(|(_, to)| to);
         if moved_to.is_some() {
@@ -533,17 +632,36 @@ impl Decider {
 
     /// All keys are in selected databases, and none is our product's own.
     fn wanted(&self, touches: &[Touch<'_>]) -> bool {
-        touches.iter().all(|t| !t.key.starts_with(KEY_PREFIX) && self.databases.contains(t.db))
+        touches.iter().all(|t| self.is_ours(t.db, t.key))
+    }
+
+    /// A key that this link is about.
+    #[inline]
+    pub fn is_ours(&self, db: u32, key: &[u8]) -> bool {
+        !key.starts_with(KEY_PREFIX)
+            && self.databases.contains(db)
+            && self.there.strand().is_none_or(|strand| strand.has(key))
+    }
+
+    /// The other site is a cluster, and can't run this as it is.
+    fn crosses_slots(&self, touches: &[Touch<'_>]) -> bool {
+        let Some((first, rest)) = touches.split_first().filter(|_| self.there.is_cluster()) else { return false };
+        rest.iter().any(|t| self.there.slot(t.key) != self.there.slot(first.key))
+    }
+
+    /// Whether what touches no key goes by this link: of the strands of a job one does it.
+    fn is_for_us(&self, spec: Option<&Spec>) -> bool {
+        let side = match spec.map(|s| s.kind) {
+            Some(command::Kind::Publish) => self.here,
+            _ => self.here.other(),
+        };
+        self.there.strand().is_none_or(|strand| strand.leads[side.index()])
     }
 
     /// A change that reaches into the selected databases from outside (MOVE, COPY … DB): what it left there is carried
     /// as state.
     fn partly_wanted(&mut self, core: &mut Core, touches: &[Touch<'_>], at: u32) {
-        let inside: SmallVec<[Touch<'_>; 4]> = touches
-            .iter()
-            .filter(|t| !t.key.starts_with(KEY_PREFIX) && self.databases.contains(t.db))
-            .copied()
-            .collect();
+        let inside: SmallVec<[Touch<'_>; 4]> = touches.iter().filter(|t| self.is_ours(t.db, t.key)).copied().collect();
         if !inside.is_empty() {
             core.change_as_state(self.here, &inside, at, self.entry_end.offset.0);
             self.effects(core);
@@ -569,16 +687,25 @@ impl Decider {
         }
     }
 
-    /// A change for this database follows. Inside a source's transaction a run ends only where the database changes,
+    /// A change for this database and slot follows. Inside a source's transaction a run ends only where one of them changes,
     /// and is glued to the next.
-    fn begin(&mut self, core: &mut Core, db: u32) {
-        if self.run.db() != db || (self.run.is_full() && !self.inside) {
+    #[inline]
+    fn begin(&mut self, core: &mut Core, db: u32, slot: Option<u16>) {
+        if !self.run.is_for(db, slot) || (self.run.is_full() && !self.inside) {
             self.flush(core);
-            self.run.set_db(db);
+            self.run.set_place(db, slot);
         }
     }
 
-    fn forward(&mut self, core: &mut Core, batch: &Batch, command: &Command, spec: Option<&Spec>, serial: u64) {
+    fn forward(
+        &mut self,
+        core: &mut Core,
+        batch: &Batch,
+        command: &Command,
+        spec: Option<&Spec>,
+        serial: u64,
+        slot: Option<u16>,
+    ) {
         let argc = (command.args.1 - command.args.0) as usize;
         let reveals = spec.and_then(|spec| classify::reveals(spec, argc));
         if !is_big(command) {
@@ -595,6 +722,7 @@ impl Decider {
             self.here.other(),
             NewItem {
                 db: Some(command.db),
+                slot,
                 changes: 1,
                 telltales: reveals.map(|reveals| Telltale { index: 0, reveals }).into_iter().collect(),
                 ..NewItem::new(batch.frame(command), 1, ItemKind::Changes, serial)

@@ -7,9 +7,10 @@
 use super::run::Run;
 use crate::engine::apply::outbox::ItemKind;
 use crate::engine::arbiter::class::{Class, Part};
-use crate::engine::arbiter::episode::Cause;
 use crate::engine::arbiter::{Touch, Verdict};
-use crate::engine::core::{Core, NewItem};
+use crate::engine::core::expiries::{meant, put_off};
+use crate::engine::core::{Core, NewItem, unix_ms};
+use crate::engine::strand::Names;
 use crate::engine::transfer::{BIG, write_entry};
 use crate::model::{Databases, Side};
 use crate::wire::dialect::Dialect;
@@ -22,11 +23,6 @@ use bytes::Bytes;
 /// What is gathered for one turn under the lock.
 const KEYS: usize = 256;
 const BYTES: usize = 128 << 10;
-/// A key that has so little time left, in milliseconds, may expire at the target before the stream that renews it is
-/// reached: it is carried as state then.
-const SOON_MS: u64 = 10_000;
-/// Keys that may wait for their state at the same time: each takes half a kilobyte.
-const SETTLED_AT_ONCE: usize = 20_000;
 /// The longest element, or string: what a server takes with `proto-max-bulk-len` raised. Only what comes is held.
 const LONGEST: usize = 4 << 30;
 /// Strings below this are written by SET: those above are not worth a thought.
@@ -76,21 +72,24 @@ pub struct Loader {
     big: Option<Big>,
     /// A big key whose rest is left to the state transfer.
     abandoned: Option<(u32, Bytes)>,
-    /// Where parts of a value are gathered in a merge.
-    part_key: Bytes,
+    /// What our keys at the other site are called; the strand that this is about.
+    names: Names,
+    /// Whether what is in no slot (functions) is for us.
+    slotless: bool,
     keys_total: u64,
     /// The database that is being read.
     db: u32,
     ended: bool,
     /// Of big values, until there is a turn to tell of it.
     lost: Vec<Lost>,
-    unix_ms: u64,
+    /// Keys whose expiry was put off, until there is a turn to tell of it.
+    put_off: Vec<(u32, Bytes)>,
     /// For texts that are not as they stand.
     room: Vec<u8>,
 }
 
 impl Loader {
-    pub fn new(here: Side, target: Dialect, databases: Databases, merge: bool, discard: bool, part_key: Bytes) -> Self {
+    pub fn new(here: Side, target: Dialect, databases: Databases, merge: bool, discard: bool, names: Names) -> Self {
         let limits = Limits { big: BIG, value: LONGEST, ..Limits::default() };
         Loader {
             here,
@@ -102,12 +101,13 @@ impl Loader {
             pieces: Vec::new(),
             big: None,
             abandoned: None,
-            part_key,
+            slotless: names.strand().is_none_or(|s| s.leads[here.other().index()]),
+            names,
             keys_total: 0,
             db: 0,
             ended: false,
             lost: Vec::new(),
-            unix_ms: 0,
+            put_off: Vec::new(),
             room: Vec::new(),
         }
     }
@@ -129,20 +129,22 @@ impl Loader {
 
     /// Parses up to a turn's worth. False: nothing is ready and more bytes are needed.
     pub fn gather(&mut self) -> Result<bool, LoadError> {
-        let mut bytes = 0;
+        let (mut bytes, now) = (0, unix_ms());
         while self.pieces.len() < KEYS && bytes < BYTES {
             let Some(item) = self.reader.next()? else { return Ok(!self.pieces.is_empty()) };
             match item {
                 Item::Db(n) => self.db = n,
                 Item::Resize { keys, .. } if self.databases.contains(self.db) => self.keys_total += keys,
-                Item::Function(code) if !self.discard => self.pieces.push(Piece::Function(code)),
-                Item::Key(entry) if self.wanted(&entry) => {
+                Item::Function(code) if !self.discard && self.slotless => self.pieces.push(Piece::Function(code)),
+                Item::Key(mut entry) if self.wanted(&entry) => {
+                    self.outlives(&mut entry, now);
                     bytes += entry.value.len() + entry.key.len();
                     self.pieces.push(Piece::Key(entry));
                 }
-                Item::BigBegin(entry) if self.wanted(&entry) => {
+                Item::BigBegin(mut entry) if self.wanted(&entry) => {
+                    self.outlives(&mut entry, now);
                     // In a merge it is made under a name of ours: what is there must stay, and a part is no value.
-                    let name = if self.merge { self.part_key.clone() } else { entry.key.clone() };
+                    let name = if self.merge { self.names.part(&entry.key) } else { entry.key.clone() };
                     self.big = Some(Big {
                         decoder: Decoder::big(entry.kind)?,
                         rebuild: Some(Rebuild::new(name.clone(), self.target)),
@@ -169,8 +171,21 @@ impl Loader {
         Ok(true)
     }
 
+    /// The key must not expire at the target before the stream that may renew it is reached.
+    fn outlives(&mut self, entry: &mut KeyEntry, now: u64) {
+        let Some(at) = &mut entry.expire_ms else { return };
+        let later = put_off(*at, now);
+        if later != *at || meant(later) != later {
+            *at = later;
+            self.put_off.push((entry.db, entry.key.clone()));
+        }
+    }
+
     fn wanted(&self, entry: &KeyEntry) -> bool {
-        !self.discard && self.databases.contains(entry.db) && !entry.key.starts_with(b"duplex:")
+        !self.discard
+            && self.databases.contains(entry.db)
+            && !entry.key.starts_with(b"duplex:")
+            && self.names.strand().is_none_or(|s| s.has(&entry.key))
     }
 
     fn big_part(&mut self, part: &Bytes) -> Result<(), LoadError> {
@@ -192,8 +207,9 @@ impl Loader {
         let mut commands = Vec::new();
         self.lost.extend(rebuild.finish(big.entry.expire_ms, &mut commands));
         if self.merge {
-            commands.push(vec![Bytes::from_static(b"RENAMENX"), self.part_key.clone(), big.entry.key.clone()]);
-            commands.push(vec![Bytes::from_static(b"UNLINK"), self.part_key.clone()]);
+            let part = self.names.part(&big.entry.key);
+            commands.push(vec![Bytes::from_static(b"RENAMENX"), part.clone(), big.entry.key.clone()]);
+            commands.push(vec![Bytes::from_static(b"UNLINK"), part]);
         }
         // Nothing is entered as in flight that is not sent: nothing would ever clear it.
         if !commands.is_empty() {
@@ -228,7 +244,9 @@ impl Loader {
 
     /// Decides what was gathered and puts it into the outbox. Gives the number of keys.
     pub fn decide(&mut self, core: &mut Core) -> Result<u64, LoadError> {
-        self.unix_ms = super::unix_ms();
+        for (db, key) in self.put_off.drain(..) {
+            core.expiries[self.here.other().index()].note(db, &key);
+        }
         core.count_lost(self.here.other(), &std::mem::take(&mut self.lost));
         let mut run = Run::default();
         let mut keys = 0;
@@ -247,7 +265,7 @@ impl Loader {
                 }
                 Piece::Function(code) => {
                     let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { continue };
-                    self.begin(core, &mut run, 0);
+                    self.begin(core, &mut run, 0, None);
                     encode(run.data(), &[&b"FUNCTION"[..], b"LOAD", b"REPLACE", &code]);
                     run.added(1, serial);
                 }
@@ -263,33 +281,17 @@ impl Loader {
         run.flush(core, self.here.other(), kind);
     }
 
-    /// Commands for this database follow.
-    fn begin(&self, core: &mut Core, run: &mut Run, db: u32) {
-        if run.db() != db || run.is_full() {
+    /// Commands for this database and slot follow.
+    fn begin(&self, core: &mut Core, run: &mut Run, db: u32, slot: Option<u16>) {
+        if !run.is_for(db, slot) || run.is_full() {
             self.flush(core, run);
-            run.set_db(db);
+            run.set_place(db, slot);
         }
     }
 
     fn key(&mut self, core: &mut Core, run: &mut Run, entry: &KeyEntry) {
-        // A key that has expired on the way is deleted in the stream that follows, or was renewed there; until then
-        // nobody may see it. What the stream does to it must not run on nothing, so its state is asked for.
-        if let Some(at) = entry.expire_ms
-            && at <= self.unix_ms + SOON_MS
-        {
-            if core.open() < SETTLED_AT_ONCE {
-                self.flush(core, run);
-                let hash = core.arbiter.hash(entry.db, &entry.key);
-                let touch = Touch { db: entry.db, key: &entry.key, hash, class: Class::Write, part: Part::WHOLE };
-                core.differs(&touch, self.here, Cause::Snapshot);
-                return core.carry_out();
-            }
-            if at <= self.unix_ms {
-                return;
-            }
-        }
         let Some(serial) = self.verdict(core, run, entry.db, &entry.key) else { return };
-        self.begin(core, run, entry.db);
+        self.begin(core, run, entry.db, self.names.slot(&entry.key));
         // What a plain SET says just as well costs the target less than a RESTORE.
         let bare = !self.merge && entry.expire_ms.or(entry.idle).is_none() && entry.freq.is_none();
         if bare && let Some(text) = entry.text(SMALL, &mut self.room) {
@@ -309,7 +311,8 @@ impl Loader {
                 core.impossible(to, entry.db, &entry.key, &e.to_string());
                 // It was entered as in flight: an echo has to say that it is not.
                 self.flush(core, run);
-                core.push(to, NewItem::new(Bytes::new(), 0, ItemKind::Changes, serial));
+                let item = NewItem::new(Bytes::new(), 0, ItemKind::Changes, serial);
+                core.push(to, NewItem { slot: self.names.slot(&entry.key), ..item });
             }
         }
     }
@@ -324,7 +327,7 @@ impl Loader {
             self.abandoned = Some((db, key.clone()));
             return;
         };
-        self.begin(core, run, db);
+        self.begin(core, run, db, self.names.slot(key));
         let own = first && !self.merge;
         let serial = if own { self.own_delete(core, db, key).unwrap_or(serial) } else { serial };
         for command in commands {

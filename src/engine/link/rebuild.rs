@@ -1,6 +1,7 @@
 //! Recovery, before anything is applied: what an earlier engine applied, and whose echoes it had not read, is entered
 //! into the in-flight table in its own words.
 
+use super::decide::Marker;
 use super::{Link, LinkError};
 use crate::engine::arbiter::Touch;
 use crate::engine::arbiter::class::Class;
@@ -105,14 +106,16 @@ impl Link {
             }
             let core = self.s.shared.lock();
             for entry in &batch.entries {
-                let Some(Some(marker)) = self.s.decider.marker_of(&batch, entry) else { continue };
+                let Some(Marker::Ours(Some(marker))) = self.s.decider.marker_of(&batch, entry) else { continue };
                 if !self.s.decider.is_lost(&marker) {
                     continue;
                 }
                 for c in batch.commands(entry) {
                     let args = batch.args(c);
                     if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, c.db, &args) {
-                        for t in touches.iter().filter(|t| t.class != Class::Read && !t.key.starts_with(b"duplex:")) {
+                        for t in
+                            touches.iter().filter(|t| t.class != Class::Read && self.s.decider.is_ours(t.db, t.key))
+                        {
                             lost.changes += 1;
                             if seen.insert((t.db, t.key.to_vec())) {
                                 lost.keys.push((t.db, t.key.to_vec()));
@@ -141,7 +144,7 @@ impl Link {
                 _ => continue,
             };
             let touches: SmallVec<[Touch<'_>; 4]> =
-                touches.into_iter().filter(|t| !t.key.starts_with(b"duplex:")).collect();
+                touches.into_iter().filter(|t| self.s.decider.is_ours(t.db, t.key)).collect();
             if end > span.echoed.0 {
                 for part in touches.chunks(if apart { 1 } else { touches.len().max(1) }) {
                     core.arbiter.recover_change(self.here, part, end);

@@ -126,6 +126,7 @@ impl Pump<'_> {
             if !self.buffer.is_empty() {
                 let bytes = self.buffer.split().freeze();
                 let next = offset.plus(bytes.len() as u64);
+                self.publisher.stream_came(next);
                 if let Err(e) = self.spool.push(Item::Stream { offset, bytes }).await {
                     return End::Spool(e);
                 }

@@ -35,7 +35,7 @@ impl Site {
     }
 
     fn in_step(&self) {
-        self.replicas.iter().filter(|r| r.runs()).for_each(|r| in_step(&self.master, r));
+        self.replicas.iter().filter(|r| r.is_running()).for_each(|r| in_step(&self.master, r));
     }
 
     /// The replica that has this address.

@@ -400,8 +400,14 @@ fn storm_through_failovers(seed: u64) {
         let told = StopOnDrop(&stop);
         let skills = Skills { six_two: speaks(name) >= (6, 2) };
         for (side, writer) in [(0, "a0"), (0, "a1"), (1, "b0"), (1, "b1")] {
-            let writer =
-                Writer { server: &placeholder, name: writer.into(), rng: rng.fork(), skills, per_second: 300.0 };
+            let writer = Writer {
+                server: &placeholder,
+                name: writer.into(),
+                rng: rng.fork(),
+                skills,
+                per_second: 300.0,
+                copied: 0,
+            };
             let (ports, stop) = (&ports[side], &stop);
             s.spawn(move || blow(ports, writer, stop));
         }

@@ -130,7 +130,7 @@ impl Writer<'_> {
     }
 
     /// A write to a key that is being copied: one of all, or one of a few that both sites write again and again.
-    fn to_copied(&mut self) -> Argv {
+    fn write_to_copied(&mut self) -> Argv {
         let n = if self.rng.bool() { self.rng.u64(0..self.copied) } else { self.rng.u64(0..200) * (self.copied / 200) };
         let (k, w) = (format!("key:{n}"), self.word());
         match self.rng.u32(0..12) {
@@ -148,7 +148,7 @@ impl Writer<'_> {
     /// Any command of any family.
     fn any(&mut self) -> Argv {
         if self.copied > 0 && self.rng.u32(0..5) < 2 {
-            return self.to_copied();
+            return self.write_to_copied();
         }
         match self.rng.u32(0..8) {
             0 => self.string(),

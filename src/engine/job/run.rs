@@ -97,6 +97,17 @@ impl Run {
                 let _ = tell.send(RunEnd::Topology(JobError::passing(what, "the links go on with what it is now")));
             }));
         }
+        for side in Side::BOTH {
+            let ([only], instance) = (&ready.maps[side.index()][..], context.job.instance(side)) else { continue };
+            if only.slots.is_empty() && instance.may_move() {
+                let dialer = Dialer::new(instance, &format!("duplex:{}:control", context.id));
+                let (address, tell) = (only.address.clone(), tell.clone());
+                readers.push(tokio::spawn(async move {
+                    let moved = super::follow::follow(dialer, side, address).await;
+                    let _ = tell.send(RunEnd::Again(moved));
+                }));
+            }
+        }
         let strands = ready.strands.into_iter();
         let strands =
             strands.map(|s| StrandRun::spawn(context, s, &trouble, &tell, &mut readers, &mut writers)).collect();
@@ -252,13 +263,6 @@ impl StrandRun {
             }
         }
         for (side, site) in Side::BOTH.into_iter().zip(sites) {
-            if site.dialer.instance().may_move() {
-                let (dialer, address, tell) = (site.dialer.clone(), site.address.clone(), tell.clone());
-                readers.push(tokio::spawn(async move {
-                    let moved = super::follow::follow(dialer, side, address).await;
-                    let _ = tell.send(RunEnd::Again(moved));
-                }));
-            }
             if let Some(link) = links.iter().find(|l| l.direction.from() == side) {
                 readers.push(tokio::spawn(super::watch::follow(site.control, link.source.clone())));
             }

@@ -234,7 +234,6 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
         found: None,
         unfinished_at: shard.stream_end,
         way_ms: shard.way_ms,
-        is_master: shard.is_master,
         lineage: shard.lineage,
         is_master: shard.is_master,
     }

@@ -83,7 +83,6 @@ async fn dial_shard(
     side: Side,
     at: &ShardAddress,
     cluster: bool,
-    only_read: bool,
 ) -> Result<Shard, JobError> {
     let (instance, address) = (job.instance(side), at.address.clone());
     let mut control = named.control(&address).await?;

@@ -20,6 +20,7 @@ pub mod precheck;
 pub mod probe;
 pub mod replica;
 pub mod spool;
+pub mod strand;
 pub mod supervisor;
 pub mod transfer;
 pub mod verify;

@@ -5,6 +5,7 @@
 //! - `resp`: a small client with deadlines, so that no suite depends on the product's own decoder.
 //! - `proxy`: delay, cut, refuse and stall the connections between engine and server.
 //! - `duplex`: the `duplex` binary with a home of its own; status polling; crash and revival.
+//! - `cluster`: clusters of servers, slots moved, a client that follows redirections, loads over many slots.
 //! - `compare`: reads two servers key by key and says what differs.
 //! - `load`: writes whose outcome is known exactly.
 //! - `observer`: a second reader of a server's replication stream.
@@ -12,6 +13,7 @@
 //! - `versions`: which servers are installed and which of them a run uses.
 #![allow(dead_code, unused_imports, reason = "each suite uses its own part of the support")]
 
+pub mod cluster;
 pub mod compare;
 pub mod duplex;
 pub mod load;

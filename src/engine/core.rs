@@ -14,6 +14,7 @@ use super::apply::replies::State;
 use super::arbiter::{Arbiter, Effect, Token};
 use super::conflicts::ConflictLog;
 use super::events::EventSink;
+use super::strand::Names;
 use crate::model::{EventKind, JobId, Offset, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
@@ -82,11 +83,9 @@ impl Shared {
 #[derive(Debug, Clone)]
 pub struct SiteFacts {
     pub dialect: Dialect,
-    /// The control key that our transactions write there.
-    pub control_key: Bytes,
-    /// The hash of open episodes there.
-    pub episodes_key: Bytes,
-    /// Where both of them live.
+    /// What our keys there are called.
+    pub names: Names,
+    /// The database where they live.
     pub control_db: u32,
 }
 
@@ -207,6 +206,7 @@ impl Core {
             data: item.data,
             commands: item.commands,
             db: item.db,
+            slot: item.slot,
             kind: item.kind,
             serial: item.serial,
             phase: self.phase[from],
@@ -360,7 +360,11 @@ impl Core {
         };
         self.push(
             site,
-            NewItem { db: Some(db), ..NewItem::new(data.freeze(), commands, ItemKind::Ask(token), serial) },
+            NewItem {
+                db: Some(db),
+                slot: self.facts[site.index()].names.slot(key),
+                ..NewItem::new(data.freeze(), commands, ItemKind::Ask(token), serial)
+            },
         );
     }
 
@@ -379,7 +383,7 @@ impl Core {
         if let Some(db) = moved_to {
             let facts = &self.facts[site.index()];
             let mut data = BytesMut::new();
-            encode(&mut data, &[&b"DEL"[..], &facts.control_key, &facts.episodes_key]);
+            encode(&mut data, &[&b"DEL"[..], &facts.names.control(None), &facts.names.notes()]);
             let serial = self.arbiter.last_serial(site);
             self.push(site, NewItem { db: Some(db), ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
         }
@@ -387,11 +391,12 @@ impl Core {
             self.arbiter.episodes().iter().map(|e| (e.db, e.key.clone(), e.number, e.authority)).collect();
         // In one transaction: half of the notes would be worse than the old ones.
         let glue = self.glue.replace(site);
-        let key = self.facts[site.index()].episodes_key.clone();
+        let facts = &self.facts[site.index()];
+        let (key, slot) = (facts.names.notes(), facts.names.home());
         let mut data = BytesMut::new();
         encode(&mut data, &[&b"DEL"[..], &key]);
         let (db, serial) = (Some(self.facts[site.index()].control_db), self.arbiter.last_serial(site));
-        self.push(site, NewItem { db, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
+        self.push(site, NewItem { db, slot, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
         for (db, key, number, authority) in open {
             self.persist(site, db, &key, number, authority);
         }
@@ -424,13 +429,13 @@ impl Core {
         let mut data = BytesMut::new();
         encode_header(&mut data, words.len() + 1);
         encode_part(&mut data, words[0]);
-        encode_part(&mut data, &facts.episodes_key);
+        encode_part(&mut data, &facts.names.notes());
         for word in &words[1..] {
             encode_part(&mut data, word);
         }
-        let db = Some(facts.control_db);
+        let (db, slot) = (Some(facts.control_db), facts.names.home());
         let serial = self.arbiter.last_serial(site);
-        self.push(site, NewItem { db, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
+        self.push(site, NewItem { db, slot, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
     }
 }
 
@@ -458,6 +463,8 @@ pub struct NewItem {
     pub data: Bytes,
     pub commands: u32,
     pub db: Option<u32>,
+    /// The slot of its keys, where the site is a cluster.
+    pub slot: Option<u16>,
     pub kind: ItemKind,
     pub serial: u64,
     pub changes: u32,
@@ -466,7 +473,7 @@ pub struct NewItem {
 
 impl NewItem {
     pub fn new(data: Bytes, commands: u32, kind: ItemKind, serial: u64) -> Self {
-        NewItem { data, commands, db: None, kind, serial, changes: 0, telltales: SmallVec::new() }
+        NewItem { data, commands, db: None, slot: None, kind, serial, changes: 0, telltales: SmallVec::new() }
     }
 }
 

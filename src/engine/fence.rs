@@ -4,11 +4,15 @@
 use super::apply::control_key::ControlKey;
 use super::core::parse_note;
 use super::net::{Control, NetError};
+use super::strand::Names;
 use crate::model::Side;
+use redis::Value;
+use redis::aio::ConnectionLike;
 use std::time::Duration;
 
-/// Kills the clients whose name begins so, and waits until the server no longer lists them.
-pub async fn kill_clients(control: &mut Control, name: &str) -> Result<(), NetError> {
+/// Kills the clients whose name begins with one of these, and waits until the server no longer lists them. The asking
+/// connection itself has to bear another name: nobody kills itself, and it would be waited for in vain.
+pub async fn kill_clients(control: &mut Control, names: &[&str]) -> Result<(), NetError> {
     for _ in 0..50 {
         let list: String = match control.ask(redis::cmd("CLIENT").arg("LIST")).await {
             Ok(list) => list,
@@ -16,23 +20,101 @@ pub async fn kill_clients(control: &mut Control, name: &str) -> Result<(), NetEr
             Err(NetError::Server { .. }) => return Ok(()),
             Err(e) => return Err(e),
         };
-        let mut found = false;
-        for line in list.lines() {
-            let field = |key: &str| line.split(' ').find_map(|f| f.strip_prefix(key)?.strip_prefix('='));
-            if !field("name").is_some_and(|n| n.starts_with(name)) {
-                continue;
-            }
-            found = true;
-            if let Some(id) = field("id") {
-                let _: Result<i64, NetError> = control.ask(redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id)).await;
-            }
-        }
-        if !found {
+        let found = ids_of(&list, names);
+        if found.is_empty() {
             return Ok(());
         }
+        // All at once: over a slow line each question costs its round trip. One that is gone already is an error.
+        let mut kills = redis::pipe();
+        for id in found {
+            kills.cmd("CLIENT").arg("KILL").arg("ID").arg(id);
+        }
+        let _: redis::RedisResult<redis::Value> = kills.query_async(control).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())
+}
+
+/// The ids in a `CLIENT LIST` of those whose name begins with one of these.
+fn ids_of<'a>(list: &'a str, names: &[&str]) -> Vec<&'a str> {
+    let mut ids = Vec::new();
+    for line in list.lines() {
+        let field = |key: &str| line.split(' ').find_map(|f| f.strip_prefix(key)?.strip_prefix('='));
+        if field("name").is_some_and(|n| names.iter().any(|name| n.starts_with(name))) {
+            ids.extend(field("id"));
+        }
+    }
+    ids
+}
+
+/// Commands sent at once where there is one for each slot.
+const AT_ONCE: usize = 2048;
+
+/// The control keys of a job in these slots of a cluster, where there are any. A slot that is just moving away is left
+/// out.
+pub async fn read_slots(
+    control: &mut Control,
+    names: &Names,
+    slots: impl Iterator<Item = u16>,
+) -> Result<Vec<(u16, ControlKey)>, NetError> {
+    let slots: Vec<u16> = slots.collect();
+    let mut found = Vec::new();
+    for some in slots.chunks(AT_ONCE) {
+        let mut pipe = redis::pipe();
+        for slot in some {
+            pipe.cmd("GET").arg(&names.control(Some(*slot))[..]);
+        }
+        for (slot, value) in some.iter().zip(each(control, &pipe, "the control keys").await?) {
+            if let Value::BulkString(text) = value
+                && let Some(key) = ControlKey::parse(&text)
+            {
+                found.push((*slot, key));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Writes a control key into each of these slots.
+pub async fn write_slots(
+    control: &mut Control,
+    names: &Names,
+    slots: impl Iterator<Item = u16>,
+    value: &ControlKey,
+) -> Result<(), NetError> {
+    let mut text = bytes::BytesMut::new();
+    value.write(&mut text);
+    let slots: Vec<u16> = slots.collect();
+    for some in slots.chunks(AT_ONCE) {
+        let mut pipe = redis::pipe();
+        for slot in some {
+            pipe.cmd("SET").arg(&names.control(Some(*slot))[..]).arg(&text[..]);
+        }
+        for value in each(control, &pipe, "the control keys").await? {
+            if let Value::ServerError(e) = value {
+                let seen = crate::engine::probe::server::error_line(&e);
+                return Err(NetError::from_reply(control.address(), "the control keys", &seen));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The replies to a pipeline; an error stands in its place.
+async fn each(control: &mut Control, pipe: &redis::Pipeline, doing: &str) -> Result<Vec<Value>, NetError> {
+    let address = control.address().to_owned();
+    let replies = control.req_packed_commands(pipe, 0, pipe.len()).await;
+    replies.map_err(|e| NetError::from_redis(&address, doing, &e))
+}
+
+/// How far a strand is by its control keys: of those of a cluster's slots the newest tells.
+pub async fn read_position(control: &mut Control, db: u32, names: &Names) -> Result<Option<ControlKey>, NetError> {
+    let Some(strand) = names.strand().filter(|_| names.is_cluster()) else {
+        return read_control_key(control, db, &names.control(None)).await;
+    };
+    let found = read_slots(control, names, strand.slots.iter()).await?;
+    let newest = found.into_iter().map(|(_, key)| key).max_by_key(|key| (key.epoch, key.number));
+    Ok(newest)
 }
 
 /// The control key's value as it is now.
@@ -77,6 +159,28 @@ pub async fn delete_keys(control: &mut Control, db: u32, keys: &[&[u8]]) -> Resu
     Ok(())
 }
 
+/// Deletes all that a job has left in these slots of a cluster.
+pub async fn delete_slots(
+    control: &mut Control,
+    names: &Names,
+    slots: impl Iterator<Item = u16>,
+) -> Result<(), NetError> {
+    let slots: Vec<u16> = slots.collect();
+    for some in slots.chunks(AT_ONCE) {
+        let mut pipe = redis::pipe();
+        for slot in some {
+            pipe.cmd("DEL").arg(&names.slot_keys(*slot).map(|k| k.to_vec())[..]);
+        }
+        for value in each(control, &pipe, "the control keys").await? {
+            if let Value::ServerError(e) = value {
+                let seen = crate::engine::probe::server::error_line(&e);
+                return Err(NetError::from_reply(control.address(), "the control keys", &seen));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Asks in a database and returns to database 0, as one transaction.
 pub async fn in_db<T: redis::FromRedisValue>(
     control: &mut Control,
@@ -94,4 +198,18 @@ pub async fn in_db<T: redis::FromRedisValue>(
     }
     let address = control.address().to_owned();
     pipe.query_async(control).await.map_err(|e| NetError::from_redis(&address, "the control key", &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ids_of;
+
+    #[test]
+    fn only_clients_of_these_names_are_meant() {
+        let list = "id=3 addr=h:1 laddr=h:2 fd=8 name=duplex:j1:apply age=1\nid=4 addr=h:1 name=duplex:j1:control db=0\n\
+                    id=5 addr=h:1 name= db=0\nid=6 addr=h:1 name=duplex:j1:replica flags=S\nid=7 name=duplex:j2:apply\n";
+        assert_eq!(ids_of(list, &["duplex:j1:apply", "duplex:j1:replica"]), ["3", "6"]);
+        assert_eq!(ids_of(list, &["duplex:j1:apply"]), ["3"]);
+        assert!(ids_of(list, &[]).is_empty());
+    }
 }

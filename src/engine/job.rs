@@ -14,9 +14,12 @@
 mod attach;
 mod carry;
 mod expiries;
+mod follow;
+mod lineage;
 mod progress;
 mod run;
 mod status;
+mod topology;
 mod watch;
 
 use super::events::EventSink;
@@ -24,6 +27,7 @@ use super::net::NetError;
 use crate::model::{ConflictRecord, Direction, EventKind, HotKey, Job, JobId, JobStatus, Severity};
 use attach::AttachOptions;
 use run::{Run, RunEnd};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -76,6 +80,10 @@ impl From<NetError> for JobError {
 /// Back-off between runs.
 const AGAIN_FIRST: Duration = Duration::from_millis(200);
 const AGAIN_MOST: Duration = Duration::from_secs(10);
+/// The longest of them where nobody has to do anything: a failover that is under way ends all at once.
+const AGAIN_PASSING: Duration = Duration::from_secs(2);
+/// Keys that are shown as the hottest in conflict.
+const HOTTEST: usize = 20;
 /// How long halting waits for what is under way.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -91,6 +99,8 @@ struct Inner {
     context: JobContext,
     state: Mutex<State>,
     limits: Mutex<(u64, u64)>,
+    /// Nodes of clusters that were seen, by side: more seeds for when those of the job file are away.
+    nodes: Arc<Mutex<[BTreeSet<String>; 2]>>,
 }
 
 struct State {
@@ -106,6 +116,17 @@ impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+
+    /// The context, with every node that was seen as one more seed.
+    fn with_nodes(&self) -> JobContext {
+        let mut context = self.context.clone();
+        let nodes = self.nodes.lock().unwrap_or_else(|p| p.into_inner());
+        for (instance, nodes) in [&mut context.job.source, &mut context.job.target].into_iter().zip(nodes.iter()) {
+            let new: Vec<String> = nodes.iter().filter(|n| !instance.addresses.contains(n)).cloned().collect();
+            instance.addresses.extend(new);
+        }
+        context
+    }
 }
 
 impl RunningJob {
@@ -117,6 +138,7 @@ impl RunningJob {
             context,
             state: Mutex::new(State { run: None, waiting: None, failed: None, since: Instant::now(), last: None }),
             limits: Mutex::new(limits),
+            nodes: Arc::default(),
         });
         let run = begin(&inner, AttachOptions::default()).await?;
         let (halt, halted) = channel::channel(false);
@@ -132,11 +154,21 @@ impl RunningJob {
     /// Open conflicts, settled ones (newest first, at most `limit`), hottest keys.
     pub fn conflicts(&self, limit: usize) -> (Vec<ConflictRecord>, Vec<ConflictRecord>, Vec<HotKey>) {
         let Some(run) = self.inner.state().run.clone() else { return Default::default() };
-        let core = run.shared.lock();
-        let mut open: Vec<ConflictRecord> =
-            core.arbiter.episodes().iter().take(limit).map(|e| core.conflicts.record(e)).collect();
-        open.sort_by_key(|r| std::cmp::Reverse(r.number));
-        (open, core.conflicts.latest(limit), core.conflicts.hottest(20))
+        let (mut open, mut settled, mut hot) = (Vec::new(), Vec::new(), Vec::new());
+        for strand in &run.strands {
+            let core = strand.shared.lock();
+            open.extend(core.arbiter.episodes().iter().take(limit).map(|e| core.conflicts.record(e)));
+            settled.extend(core.conflicts.latest(limit));
+            hot.extend(core.conflicts.hottest(HOTTEST));
+        }
+        open.sort_by_key(|r: &ConflictRecord| std::cmp::Reverse(r.number));
+        if run.strands.len() > 1 {
+            settled.sort_by_key(|r: &ConflictRecord| std::cmp::Reverse((r.settled_ms, r.number)));
+            settled.truncate(limit);
+            hot.sort_by_key(|h: &HotKey| std::cmp::Reverse(h.conflicts));
+            hot.truncate(HOTTEST);
+        }
+        (open, settled, hot)
     }
 
     /// Settles keys by state transfer as if they were in conflict (`verify --repair`); the source's value stands.
@@ -182,26 +214,27 @@ impl Drop for RunningJob {
 
 async fn begin(inner: &Arc<Inner>, options: AttachOptions) -> Result<Arc<Run>, JobError> {
     let limits = *inner.limits.lock().unwrap_or_else(|p| p.into_inner());
-    let attached = match attach::attach(&inner.context, options, limits).await {
+    let context = &inner.with_nodes();
+    let attached = match attach::attach(context, options, limits).await {
         // A stream that was taken up in its middle did not say which database it is in: begin it with a full sync.
         Err(e) if e.what == attach::UNKNOWN_DB => {
-            attach::attach(&inner.context, AttachOptions { reverse_full: true, ..options }, limits).await
+            attach::attach(context, AttachOptions { reverse_full: true, ..options }, limits).await
         }
         Err(e) if allows_copy(inner, &e) => {
             // The other direction may turn out to be lost as well.
             let again = options.without(e.needs_copy);
             tell_copy(inner, &e);
-            match attach::attach(&inner.context, again, limits).await {
+            match attach::attach(context, again, limits).await {
                 Err(e) if allows_copy(inner, &e) && again != again.without(e.needs_copy) => {
                     tell_copy(inner, &e);
-                    attach::attach(&inner.context, again.without(e.needs_copy), limits).await
+                    attach::attach(context, again.without(e.needs_copy), limits).await
                 }
                 other => other,
             }
         }
         other => other,
     }?;
-    let run = Arc::new(Run::spawn(&inner.context, attached));
+    let run = Arc::new(Run::spawn(context, attached, &inner.nodes));
     let mut state = inner.state();
     state.run = Some(run.clone());
     state.waiting = None;
@@ -227,6 +260,7 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
     let mut wait = AGAIN_FIRST;
     let mut options = AttachOptions::default();
     loop {
+        let mut lost = false;
         let began = Instant::now();
         let end = tokio::select! {
             end = run.ended() => end,
@@ -240,6 +274,11 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
         let error = match end {
             RunEnd::Failed(error) if allows_copy(&inner, &error) => {
                 options = options.without(error.needs_copy);
+                error
+            }
+            // Another master may have it.
+            RunEnd::Lost(error) => {
+                lost = true;
                 error
             }
             RunEnd::Failed(error) => {
@@ -280,7 +319,16 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
                     events.info(None, EventKind::Resumed, "both links run again");
                     break run;
                 }
-                Err(e) if e.passing => error = e,
+                Err(e) if e.passing => {
+                    wait = wait.min(AGAIN_PASSING);
+                    error = e;
+                }
+                Err(e) if lost && e.needs_copy.is_some() => {
+                    events.emit(None, Severity::Error, EventKind::Failed, e.to_string());
+                    let mut state = inner.state();
+                    state.failed = Some(e);
+                    return;
+                }
                 Err(e) => {
                     events.emit(None, Severity::Error, EventKind::Failed, e.to_string());
                     // What needs a person is looked at again now and then: the person may have been there.

@@ -52,6 +52,10 @@ pub enum LinkError {
     UnknownDb,
     #[error("the snapshot was cut off: {0}")]
     Cut(String),
+    /// The stream goes on under another name: the site failed over. What that means for the positions is looked at
+    /// where a run begins.
+    #[error("{address} has begun another history")]
+    NewHistory { address: String },
 }
 
 impl From<SpoolError> for LinkError {
@@ -135,10 +139,20 @@ impl Link {
                 Item::Snapshot(bytes) => self.snapshot(bytes).await?,
                 Item::SnapshotEnd => self.snapshot_ends().await?,
                 Item::Stream { offset, bytes } => self.stream(offset, bytes).await?,
-                Item::NewReplid { replid, .. } => self.set_replid(replid),
+                Item::NewReplid { replid, .. } => self.goes_on(replid)?,
                 Item::Lost { why } => return Err(LinkError::Cut(why)),
             }
         }
+    }
+
+    /// The stream goes on, under the name that is known.
+    fn goes_on(&self, replid: ReplId) -> Result<(), LinkError> {
+        let known = *self.s.replids[self.here.index()].read().unwrap_or_else(|p| p.into_inner());
+        if known.is_some_and(|known| known != replid) {
+            return Err(LinkError::NewHistory { address: self.s.replica.address() });
+        }
+        self.set_replid(replid);
+        Ok(())
     }
 
     fn set_replid(&self, replid: ReplId) {

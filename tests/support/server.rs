@@ -103,6 +103,11 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Whether it was started and neither killed nor stopped.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the server runs").id()
     }

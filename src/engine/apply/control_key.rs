@@ -3,13 +3,14 @@
 //! Its text is words with one space between, in this order:
 //!
 //! ```text
-//! 1 EPOCH NUMBER SERIAL PHASE REPLID OFFSET DB REPLIED DB PEER-REPLID ECHOED DB
+//! 1 EPOCH NUMBER SERIAL PHASE REPLID OFFSET DB REPLIED DB PEER-REPLID ECHOED DB [STRAND]
 //! ```
 //!
 //! `PHASE` is `l` while the snapshot is being loaded (OFFSET is then where the stream will begin) and `s` after. A
 //! database stands beside each position, since PSYNC does not say which one was selected there. An unknown replication
-//! id is `-`.
+//! id is `-`. `STRAND` stands in jobs with a cluster: which strand wrote it.
 
+use crate::engine::strand::StrandId;
 use crate::model::{Offset, ReplId};
 use bytes::{BufMut, BytesMut};
 
@@ -59,6 +60,8 @@ pub struct ControlKey {
     pub peer_replid: Option<ReplId>,
     /// How far that stream had come back as echoes from the other site, at that point of the applied stream.
     pub echoed: Position,
+    /// Who wrote it, in a job with a cluster.
+    pub strand: Option<StrandId>,
 }
 
 impl ControlKey {
@@ -88,6 +91,9 @@ impl ControlKey {
         word(out, self.echoed.offset.0);
         word(out, self.echoed.db.into());
         out.truncate(out.len() - 1);
+        if let Some(strand) = self.strand {
+            out.put_slice(format!(" {strand}").as_bytes());
+        }
     }
 
     /// Reads the value's text; `None` if it is no control key of a version that we know.
@@ -111,6 +117,10 @@ impl ControlKey {
         let replied = Position::new(next()?.parse().ok()?, next()?.parse().ok()?);
         let peer_replid = next()?.parse().ok();
         let echoed = Position::new(next()?.parse().ok()?, next()?.parse().ok()?);
+        let strand = match next() {
+            None => None,
+            Some(word) => Some(word.parse().ok()?),
+        };
         words.next().is_none().then_some(ControlKey {
             epoch,
             number,
@@ -121,6 +131,7 @@ impl ControlKey {
             replied,
             peer_replid,
             echoed,
+            strand,
         })
     }
 }
@@ -132,7 +143,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(epoch: u64, number: u64, serial: u64, load: bool, id in proptest::option::of("[0-9a-f]{40}"),
+        fn what_is_written_is_read(epoch: u64, number: u64, serial: u64, load: bool, id in proptest::option::of("[0-9a-f]{40}"), home in proptest::option::of(0u16..16384),
                                    a: u64, b: u64, c: u64, db: u32) {
             let key = ControlKey {
                 epoch, number, serial,
@@ -140,6 +151,7 @@ mod tests {
                 replid: id.as_ref().map(|i| i.parse().unwrap()),
                 applied: Position::new(a, db), replied: Position::new(b, 0),
                 peer_replid: None, echoed: Position::new(c, db),
+                strand: home.map(|home| StrandId { home, hash: serial as u32 }),
             };
             let mut out = BytesMut::new();
             key.write(&mut out);

@@ -46,6 +46,8 @@ pub struct Item {
     pub commands: u32,
     /// `None`: they are about no database.
     pub db: Option<u32>,
+    /// The cluster slot of all of its keys, where the site is a cluster. `None`: any.
+    pub slot: Option<u16>,
     pub kind: ItemKind,
     /// The arbiter's serial of the last change in it.
     pub serial: u64,
@@ -116,14 +118,30 @@ impl Outbox {
         self.items.front().map(|i| i.decided_ms)
     }
 
-    /// Takes what makes one transaction: at least one item, at most about so many commands and bytes; tokens last.
+    /// A source's transaction that spans slots has to be cut. What is cut off says that all of it is applied, so that a
+    /// crash between its parts applies none of them twice; `replied` stays before it, so recovery looks at its keys.
+    fn cut(&self, taken: &mut [Item]) {
+        if let Some(last) = taken.last_mut().filter(|i| i.glued)
+            && let Some(end) = self.items.iter().find(|i| !i.glued)
+        {
+            last.position = end.position;
+        }
+    }
+
+    /// Takes what makes one transaction: at least one item, of one slot, at most about so many commands and bytes; tokens
+    /// last.
     pub fn take(&mut self, commands: usize, bytes: usize) -> Vec<Item> {
         let (mut n, mut size, mut taken) = (0usize, 0usize, Vec::new());
+        let mut slot = None;
         while let Some(item) = self.items.front() {
             let last: Option<&Item> = taken.last();
             if last.is_some_and(Item::is_token) && !item.is_token() {
                 break;
             }
+            if item.slot.is_some() && slot.is_some() && item.slot != slot {
+                break;
+            }
+            slot = slot.or(item.slot);
             let free = last.is_some_and(|l| !l.glued);
             // A MSET is many changes: a rate limit counts those.
             let work = item.commands.max(item.changes) as usize;
@@ -137,6 +155,7 @@ impl Outbox {
             }
         }
         self.bytes -= size;
+        self.cut(&mut taken);
         taken
     }
 }

@@ -2,6 +2,7 @@
 
 use super::control_key::{ControlKey, Position};
 use super::outbox::{Item, ItemKind};
+use crate::engine::strand::Names;
 use crate::wire::resp::{encode, encode_header, encode_part, encode_part_int};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -42,12 +43,10 @@ pub enum Outcome {
 /// What stays the same over a link's transactions.
 #[derive(Debug, Clone)]
 pub struct Envelope {
-    /// The control key's name.
-    pub key: Bytes,
-    /// The database that holds it.
+    /// What the control key is called, by slot.
+    pub names: Names,
+    /// The database that holds it. A cluster knows no other than 0, and no SELECT.
     pub db: u32,
-    /// A cluster knows no SELECT.
-    pub select: bool,
 }
 
 impl Transaction {
@@ -59,8 +58,11 @@ impl Transaction {
         let mut segments = Vec::new();
         let mut queued = 0u32;
         let mut selected = envelope.db;
+        let one_db = envelope.names.is_cluster();
+        let slot = items.iter().find_map(|i| i.slot);
+        let key = envelope.names.control(slot);
         let mut select = |out: &mut BytesMut, db: u32, queued: &mut u32| {
-            if envelope.select && selected != db {
+            if !one_db && selected != db {
                 encode_header(out, 2);
                 encode_part(out, b"SELECT");
                 encode_part_int(out, db);
@@ -71,7 +73,7 @@ impl Transaction {
         out.put_slice(b"*1\r\n$5\r\nMULTI\r\n");
         let mut value = BytesMut::with_capacity(192);
         control.write(&mut value);
-        encode(&mut out, &[&b"SET"[..], &envelope.key, &value]);
+        encode(&mut out, &[&b"SET"[..], &key, &value]);
         queued += 1;
         let mut first_reply = Vec::with_capacity(items.len());
         for item in &items {
@@ -89,7 +91,7 @@ impl Transaction {
         }
         select(&mut out, envelope.db, &mut queued);
         if items.iter().any(|i| i.kind == ItemKind::Sweeping) {
-            encode(&mut out, &[&b"SET"[..], &envelope.key, &value]);
+            encode(&mut out, &[&b"SET"[..], &key, &value]);
             queued += 1;
         }
         out.put_slice(b"*1\r\n$4\r\nEXEC\r\n");

@@ -23,7 +23,7 @@ use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::{NewItem, Shared, checkpoint_due};
 use crate::engine::events::EventSink;
 use crate::engine::gauge::{Condition, Gauge};
-use crate::engine::net::{Dialer, NetError, RawStream};
+use crate::engine::net::{Conversation, Dialer, NetError, RawStream, ServerInfo, Token};
 use crate::model::{Direction, EventKind, Offset, ReplId, Severity, Side};
 use crate::wire::stream::{Batch, Command, Decoder};
 use bytes::{Buf, Bytes};
@@ -83,6 +83,8 @@ pub struct WriterSetup {
     pub order: watch::Receiver<Order>,
     /// The history of the stream that is applied here, and of this site's own.
     pub replids: Arc<[std::sync::RwLock<Option<ReplId>>; 2]>,
+    /// Rung when the site is perhaps not what it was: a connection was lost, a transaction redirected.
+    pub trouble: Arc<tokio::sync::Notify>,
 }
 
 pub struct Writer {
@@ -211,6 +213,7 @@ impl Writer {
     }
 
     fn lost(&self, why: String) {
+        self.s.trouble.notify_one();
         let fresh = self.s.gauge.set_condition(Condition::Reconnecting { why: why.clone() });
         if fresh {
             self.s.gauge.reconnected();
@@ -231,18 +234,34 @@ impl Writer {
             return Ok(Err(end));
         }
         let mut talk = self.s.dialer.conversation(&self.s.address).await?;
-        if self.s.envelope.select && self.s.envelope.db != 0 {
+        if self.has_new_history(&mut talk).await? {
+            return Ok(Err(End::WentBack));
+        }
+        if !self.s.envelope.names.is_cluster() && self.s.envelope.db != 0 {
             let db = self.s.envelope.db.to_string();
             talk.ask(&[b"SELECT", db.as_bytes()], Duration::from_secs(10)).await?;
         }
         Ok(Ok(talk.into_parts().0))
     }
 
+    /// Behind this address (a name, a virtual one) is another server than before, or the same with another past. What
+    /// that means for the positions has to be looked at before anything is written.
+    async fn has_new_history(&self, talk: &mut Conversation) -> Result<bool, NetError> {
+        let known = *self.s.replids[self.site.index()].read().unwrap_or_else(|p| p.into_inner());
+        let Some(known) = known else { return Ok(false) };
+        let answer = talk.ask(&[b"INFO", b"replication"], self.s.dialer.deadlines().response).await?;
+        let Token::Bulk(text) = answer else { return Ok(false) };
+        let now = ServerInfo::parse(&String::from_utf8_lossy(&text)).replid;
+        Ok(now.is_some_and(|now| now != known))
+    }
+
     async fn reconcile(&mut self) -> Result<Result<(), End>, NetError> {
-        let mut control = self.s.dialer.control(&self.s.address).await?;
-        crate::engine::fence::kill_clients(&mut control, self.s.dialer.client_name()).await?;
-        let key =
-            crate::engine::fence::read_control_key(&mut control, self.s.envelope.db, &self.s.envelope.key).await?;
+        let apply = self.s.dialer.client_name();
+        let asking = self.s.dialer.named(&apply.replacen(":apply", ":control", 1));
+        let mut control = asking.control(&self.s.address).await?;
+        crate::engine::fence::kill_clients(&mut control, &[apply]).await?;
+        let names = &self.s.envelope.names;
+        let key = crate::engine::fence::read_position(&mut control, self.s.envelope.db, names).await?;
         let Some(key) = key else {
             return Ok(if self.number == 0 { Ok(()) } else { Err(End::Gone) });
         };
@@ -410,6 +429,7 @@ impl Writer {
             replied: if self.notes_under_way() { self.safe_replied } else { at.replied },
             peer_replid: replid(self.site),
             echoed: at.echoed,
+            strand: self.s.envelope.names.id(),
         }
     }
 
@@ -623,6 +643,7 @@ impl Writer {
             return None;
         };
         self.refused_once = true;
+        self.s.trouble.notify_one();
         let wait = match Refusal::of(&text) {
             Refusal::Command => {
                 self.without_refused_command(&text);
@@ -691,6 +712,7 @@ impl Writer {
     }
 
     fn send_again(&self, core: &mut crate::engine::core::Core, item: &Item) {
+        let item_slot = item.slot;
         let mut again = Vec::new();
         each_command(item, |_, batch, command| {
             let args = batch.args(command);
@@ -713,7 +735,8 @@ impl Writer {
         });
         core.carry_out();
         for (data, db, serial) in again {
-            core.push(self.site, NewItem { db: Some(db), ..NewItem::new(data, 1, ItemKind::Changes, serial) });
+            let item = NewItem::new(data, 1, ItemKind::Changes, serial);
+            core.push(self.site, NewItem { db: Some(db), slot: item_slot, ..item });
         }
     }
 

@@ -188,7 +188,7 @@ impl Core {
         self.snapshot_end[site.other().index()].is_some() && waiting.max(unread_ms).is_none_or(|age| age < IN_STEP_MS)
     }
 
-    /// Asks the site when these keys of one database expire, in the order of its outbox. `said`: what the source says
+    /// Asks the site when these keys of one database (and slot, in a cluster) expire, in the order of its outbox. `said`: what the source says
     /// of each that has an expiry there; empty where its stream tells absolute times.
     pub fn ask_expiries(&mut self, site: Side, db: u32, keys: Vec<Box<[u8]>>, said: Vec<Option<u64>>) {
         let mut data = BytesMut::new();
@@ -201,10 +201,12 @@ impl Core {
             encode(&mut data, &[b"TIME"]);
             commands += 1;
         }
+        let slot = keys.first().and_then(|key| self.facts[site.index()].names.slot(key));
         let same = keys.iter().map(|key| self.arbiter.hash(db, key)).collect();
         self.expiries[site.index()].asked = Some(Asked { db, keys, said, same });
         let serial = self.arbiter.last_serial(site);
-        self.push(site, NewItem { db: Some(db), ..NewItem::new(data.freeze(), commands, ItemKind::Expiries, serial) });
+        let item = NewItem::new(data.freeze(), commands, ItemKind::Expiries, serial);
+        self.push(site, NewItem { db: Some(db), slot, ..item });
     }
 
     /// The site's answer: milliseconds since 1970, `None` without an expiry. No list: the answer is lost.
@@ -230,7 +232,8 @@ impl Core {
         expiries.bell.notify_one();
     }
 
-    /// Puts these times into the site's outbox, `None` for keys that have the true one; gives the keys that were changed since they were asked for.
+    /// Puts these times into the site's outbox, `None` for keys that have the true one; gives the keys that were changed
+    /// since they were asked for.
     fn set_true(
         &mut self,
         site: Side,
@@ -241,7 +244,8 @@ impl Core {
     ) -> Vec<Box<[u8]>> {
         let from = site.other();
         let mut again = Vec::new();
-        let (mut times, now) = (Times::default(), unix_ms());
+        let slot = keys.first().and_then(|key| self.facts[site.index()].names.slot(key));
+        let (mut times, now) = (Times { slot, ..Times::default() }, unix_ms());
         for (key, at) in keys.into_iter().zip(at) {
             let Some(at) = *at else { continue };
             let hash = self.arbiter.hash(db, &key);
@@ -300,6 +304,8 @@ impl Core {
 /// Expiries that go in one item.
 #[derive(Default)]
 struct Times {
+    /// The one slot of them all, where the site is a cluster.
+    slot: Option<u16>,
     data: BytesMut,
     commands: u32,
     serial: u64,
@@ -320,8 +326,10 @@ impl Times {
         if self.commands == 0 {
             return;
         }
-        let Times { data, commands, serial, telltales } = std::mem::take(self);
+        let slot = self.slot;
+        let Times { data, commands, serial, telltales, .. } =
+            std::mem::replace(self, Times { slot, ..Times::default() });
         let item = NewItem::new(data.freeze(), commands, ItemKind::Changes, serial);
-        core.push(site, NewItem { db: Some(db), telltales, ..item });
+        core.push(site, NewItem { db: Some(db), slot, telltales, ..item });
     }
 }

@@ -115,6 +115,7 @@ impl Core {
             state.expire_at_ms = Some(put_off(at, unix_ms()));
             self.expiries[site.index()].note(db, key);
         }
+        let slot = self.facts[site.index()].names.slot(key);
         match transfer::restore(key, &state, self.facts[site.index()].dialect) {
             Transfer::Commands { parts, lost } => {
                 self.count_lost(site, &lost);
@@ -123,13 +124,14 @@ impl Core {
                     // The echo that ends it is that of the last part.
                     let serial = if n == last { serial } else { serial.saturating_sub(1) };
                     let item = NewItem::new(data, commands, ItemKind::Restore(token), serial);
-                    self.push(site, NewItem { db: Some(db), ..item });
+                    self.push(site, NewItem { db: Some(db), slot, ..item });
                 }
             }
             Transfer::Impossible { why } => {
                 self.impossible(site, db, key, &why);
                 // An item all the same, so that the episode's end is seen.
-                self.push(site, NewItem::new(bytes::Bytes::new(), 0, ItemKind::Restore(token), serial));
+                let item = NewItem::new(bytes::Bytes::new(), 0, ItemKind::Restore(token), serial);
+                self.push(site, NewItem { slot, ..item });
             }
         }
     }

@@ -4,30 +4,36 @@
 //! raised epoch; attach the forward stream; rebuild the in-flight tables; open what was open. Nothing is applied
 //! before all of that is done.
 
+mod place;
+
+use super::lineage::{self, Cut};
 use super::{JobContext, JobError};
 use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::arbiter::Arbiter;
 use crate::engine::arbiter::Touch;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::episode::Cause;
-use crate::engine::conflicts::ConflictLog;
+use crate::engine::conflicts::{ConflictLog, shown};
 use crate::engine::core::{Core, Shared, SiteFacts, own_prefix};
 use crate::engine::fence;
 use crate::engine::gauge::Gauge;
 use crate::engine::link::decide::{Decider, DeciderSetup};
 use crate::engine::link::loader::Loader;
 use crate::engine::link::peer::Peer;
-use crate::engine::link::rebuild::Span;
+use crate::engine::link::rebuild::{Lost, Span};
 use crate::engine::link::{Link, LinkError, LinkSetup, UNKNOWN_DB as NO_DB, unix_ms};
-use crate::engine::net::{Control, Dialer};
+use crate::engine::net::{Control, Dialer, Lineage, ShardAddress};
 use crate::engine::replica::{Replica, ReplicaHandle, ReplicaOptions, ReplicaState, Start};
 use crate::engine::spool::{Spool, SpoolOptions, SpoolReleaser};
-use crate::model::{Direction, ExistingKeys, Job, JobId, Offset, ReplId, Side};
+use crate::engine::strand::{Names, SlotSet, Strand};
+use crate::model::{Databases, Direction, EventKind, ExistingKeys, Job, JobId, Offset, ReplId, Severity, Side};
 use crate::wire::dialect::Dialect;
 use bytes::Bytes;
-use std::collections::HashMap;
+use futures::future::try_join_all;
+use place::{Found, Pair, Place};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The text of the error that asks for a full sync of the reverse stream.
 pub const UNKNOWN_DB: &str = "the stream does not say which database it is in";
@@ -54,14 +60,19 @@ impl AttachOptions {
     }
 }
 
-/// One site, dialled.
+/// One site of a strand.
 pub struct Site {
     pub control: Control,
+    /// Its connections bear the name of the strand's writer.
     pub dialer: Dialer,
     pub address: String,
     pub dialect: Dialect,
-    /// Keys in the selected databases when it was dialled.
+    /// Keys of the strand when it was dialled; about, in a cluster.
     pub keys: u64,
+    /// The histories of its stream, where it tells them.
+    lineage: Option<Lineage>,
+    /// What our keys there are called.
+    pub names: Names,
     /// The control key written there, as an engine before us left it.
     found: Option<ControlKey>,
     way_ms: u64,
@@ -77,8 +88,9 @@ pub struct Attached {
     pub with_snapshot: bool,
 }
 
-/// A job, ready to go.
+/// A strand, ready to go.
 pub struct Ready {
+    pub strand: Option<Arc<Strand>>,
     pub shared: Arc<Shared>,
     pub sites: [Site; 2],
     pub links: Vec<Attached>,
@@ -87,107 +99,201 @@ pub struct Ready {
     pub control_db: u32,
 }
 
-fn client_name(id: &JobId, role: &str) -> String {
-    format!("duplex:{id}:{role}")
+/// A job, ready to go.
+pub struct ReadyJob {
+    pub strands: Vec<Ready>,
+    /// The shards of both sides, as they were when it was attached.
+    pub maps: [Vec<ShardAddress>; 2],
 }
 
-async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Site, JobError> {
-    let instance = job.instance(side);
-    let named = Dialer::new(instance, &client_name(id, "control"));
-    let mut masters = named.masters().await?;
-    if masters.len() != 1 {
-        return Err(JobError::lasting(
-            format!("the {side} is a cluster of {} shards, which this version does not sync", masters.len()),
-            "use a standalone or sentinel instance",
-        ));
+fn client_name(id: &JobId, role: &str, strand: Option<&Strand>) -> String {
+    match strand {
+        None => format!("duplex:{id}:{role}"),
+        // One that is no beginning of another.
+        Some(strand) => format!("duplex:{id}:{role}:{:05}", strand.id.home),
     }
-    let address = masters.remove(0).address;
-    let mut control = named.control(&address).await?;
-    let info = control.info().await?;
-    let Some(dialect) = info.dialect else {
-        return Err(JobError::lasting(
-            format!("{address} does not tell its version"),
-            "let the account run INFO, or name the server itself instead of a proxy",
-        ));
-    };
-    if info.is_cluster() {
-        return Err(JobError::lasting(
-            format!("{address} runs in cluster mode, which this version does not sync"),
-            "use a standalone or sentinel instance",
-        ));
-    }
-    if !info.is_master() {
-        return Err(JobError::lasting(format!("{address} is a replica"), "name its master"));
-    }
-    if info.loading {
-        return Err(JobError::passing(format!("{address} is loading its data"), "wait until it has"));
-    }
-    let mut best = Duration::from_secs(1);
-    for _ in 0..3 {
-        let asked = Instant::now();
-        let _: String = control.ask(&redis::cmd("PING")).await?;
-        best = best.min(asked.elapsed());
-    }
-    let dialer = Dialer::new(instance, &client_name(id, "apply"));
-    let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
-    Ok(Site { control, dialer, address, dialect, keys, found: None, way_ms: best.as_millis() as u64 / 2 })
 }
 
-/// Dials both sites, shuts out whoever was there, and gets both links ready.
-pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, u64)) -> Result<Ready, JobError> {
+/// The share of one of `n` strands in a limit; 0 stays no limit.
+pub fn share(limit: u64, n: usize) -> u64 {
+    limit.div_ceil(n.max(1) as u64)
+}
+
+/// Dials both sites, shuts out whoever was there, and gets all links ready.
+pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, u64)) -> Result<ReadyJob, JobError> {
     let job = &context.job;
-    let control_db = job.policy.databases.first();
-    let (source, target) =
-        tokio::try_join!(dial(job, &context.id, Side::Source), dial(job, &context.id, Side::Target))?;
-    let mut sites = [source, target];
-    for side in Side::BOTH {
-        let site = &mut sites[side.index()];
-        for role in ["apply", "replica"] {
-            fence::kill_clients(&mut site.control, &client_name(&context.id, role)).await?;
+    let mut places = place::dial_both(job, &context.id).await?;
+    let clusters = [places[0].cluster, places[1].cluster];
+    let mut job = job.clone();
+    if clusters.contains(&true) {
+        // A cluster has no other database.
+        job.policy.databases = Databases::Only(vec![0]);
+    }
+    let context = JobContext { job, ..context.clone() };
+    let control_db = context.job.policy.databases.first();
+    // The connections of an engine before us, at all shards at once.
+    let (apply, replica) = (client_name(&context.id, "apply", None), client_name(&context.id, "replica", None));
+    let before = [apply.as_str(), replica.as_str()];
+    let shards = places.iter_mut().flat_map(|p| &mut p.shards);
+    try_join_all(shards.map(|shard| fence::kill_clients(&mut shard.control, &before))).await?;
+    let pairs = place::pairs(&places);
+    let found = place::find(&mut places, &context.id, control_db, &pairs).await?;
+    let epoch = found.iter().map(Found::epoch).max().unwrap_or(0) + 1;
+    let mut begun = Vec::new();
+    let n = pairs.len();
+    for pair in &pairs {
+        let sites = Side::BOTH.map(|side| site(&context, &places, side, pair));
+        begun.push(Begun::new(&context, sites, pair, &found, epoch, options)?);
+    }
+    if begun.iter().all(Begun::goes_on) {
+        // All go on from where they were, so none has to wait for another.
+        let (limits, context) = ((share(limits.0, n), share(limits.1, n)), &context);
+        try_join_all(begun.iter_mut().map(|b| async move { b.attach_both(context, limits, n).await })).await?;
+    } else {
+        // The reverse streams first: what is written at the target while the forward copy runs must not be lost. All strands
+        // at once, so that those of one shard share its snapshot.
+        for direction in [Direction::Reverse, Direction::Forward] {
+            if direction == Direction::Reverse && !context.job.policy.two_way {
+                continue;
+            }
+            let limits = (share(limits.0, n), share(limits.1, n));
+            let context = &context;
+            try_join_all(begun.iter_mut().map(|b| async move { b.attach(context, direction, limits, n).await }))
+                .await?;
         }
-        let key = context.id.control_key(side.incoming());
-        site.found = fence::read_control_key(&mut site.control, control_db, key.as_bytes()).await?;
     }
-    let plan = Plan::make(context, &sites, options)?;
-    let facts = Side::BOTH.map(|side| SiteFacts {
-        dialect: sites[side.index()].dialect,
-        control_key: Bytes::from(context.id.control_key(side.incoming())),
-        episodes_key: Bytes::from(episodes_key(&context.id, side)),
-        control_db,
-    });
-    let arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), !job.policy.two_way);
-    let conflicts = ConflictLog::since(unix_ms().saturating_sub(1));
-    let shared = Arc::new(Shared::new(Core::new(arbiter, facts.clone(), conflicts, context.events.clone())));
-    let replids: ReplIds = Arc::new([RwLock::new(None), RwLock::new(None)]);
-    let mut ready = Ready { shared, sites, links: Vec::new(), epoch: plan.epoch, replids, control_db };
-
-    // The reverse stream first: what is written at the target while the forward copy runs must not be lost.
-    let mut begins = [Position::default(); 2];
-    for direction in [Direction::Reverse, Direction::Forward] {
-        if direction == Direction::Reverse && !job.policy.two_way {
-            continue;
+    let mut strands = Vec::new();
+    for mut b in begun {
+        b.ready.links.sort_by_key(|l| l.direction);
+        b.plan.tell_cuts(&context);
+        if b.plan.resume {
+            recover(&context, &mut b.ready, &b.plan).await?;
         }
-        let start = plan.start(direction);
-        let (attached, begin) = one(context, &ready, &facts, direction, start, limits, &plan).await?;
-        begins[direction.from().index()] = begin;
-        ready.links.push(attached);
-        raise_epoch(&mut ready, context, direction, start, begin, &begins, &plan).await?;
+        strands.push(b.ready);
     }
-    ready.links.sort_by_key(|l| l.direction);
-    if plan.resume {
-        recover(context, &mut ready, &plan).await?;
-    }
-    Ok(ready)
+    let [source, target] = places;
+    Ok(ReadyJob { strands, maps: [source.map, target.map] })
 }
 
-/// The key that notes the open episodes at a site.
-pub fn episodes_key(id: &JobId, side: Side) -> String {
-    format!("{}:open", id.control_key(side.incoming()))
+fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> Site {
+    let place = &places[side.index()];
+    let shard = &place.shards[pair.shards[side.index()]];
+    let base = context.id.control_key(side.incoming());
+    let (names, keys) = match &pair.strand {
+        None => (Names::whole(base), shard.keys),
+        Some(strand) => {
+            let part = strand.slots.len() as u64;
+            let keys = (u128::from(shard.keys) * u128::from(part)).div_ceil(shard.slots.len().max(1) as u128);
+            (Names::of(base, strand.clone(), place.cluster), keys as u64)
+        }
+    };
+    let name = client_name(&context.id, "apply", pair.strand.as_deref());
+    Site {
+        control: shard.control.clone(),
+        dialer: Dialer::new(context.job.instance(side), &name),
+        address: shard.address.clone(),
+        dialect: shard.dialect,
+        keys,
+        names,
+        found: None,
+        way_ms: shard.way_ms,
+        lineage: shard.lineage,
+    }
 }
 
-/// Where a merge gathers the parts of a value at a site.
-fn part_key(id: &JobId, side: Side) -> Bytes {
-    Bytes::from(format!("{}:part", id.control_key(side.incoming())))
+/// A strand while it is attached.
+struct Begun {
+    ready: Ready,
+    plan: Plan,
+    facts: [SiteFacts; 2],
+    begins: [Position; 2],
+}
+
+impl Begun {
+    fn new(
+        context: &JobContext,
+        mut sites: [Site; 2],
+        pair: &Pair,
+        found: &[Found; 2],
+        epoch: u64,
+        options: AttachOptions,
+    ) -> Result<Begun, JobError> {
+        let control_db = context.job.policy.databases.first();
+        for side in Side::BOTH {
+            sites[side.index()].found = match &pair.strand {
+                None => found[side.index()].whole,
+                Some(strand) => found[side.index()].newest.get(&strand.id).copied(),
+            };
+        }
+        if let Some(strand) = &pair.strand {
+            let mut owners = found.iter().flat_map(|f| strand.slots.iter().filter_map(|s| f.owners.get(&s)));
+            if owners.any(|id| *id != strand.id) {
+                return Err(JobError::needs_copy(
+                    Direction::Forward,
+                    "the slots are divided in another way than when this job last ran",
+                    "compare both sides, then start with a new copy: duplex start --discard-previous",
+                ));
+            }
+        }
+        let plan = Plan::make(context, &sites, epoch, options)?;
+        let facts = Side::BOTH.map(|side| SiteFacts {
+            dialect: sites[side.index()].dialect,
+            names: sites[side.index()].names.clone(),
+            control_db,
+        });
+        let arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), !context.job.policy.two_way);
+        let conflicts = ConflictLog::since(unix_ms().saturating_sub(1));
+        let shared = Arc::new(Shared::new(Core::new(arbiter, facts.clone(), conflicts, context.events.clone())));
+        let replids: ReplIds = Arc::new([RwLock::new(None), RwLock::new(None)]);
+        let ready = Ready {
+            strand: pair.strand.clone(),
+            shared,
+            sites,
+            links: Vec::new(),
+            epoch: plan.epoch,
+            replids,
+            control_db,
+        };
+        Ok(Begun { ready, plan, facts, begins: [Position::default(); 2] })
+    }
+
+    /// Attaches one direction and shuts out older engines from what it writes.
+    async fn attach(
+        &mut self,
+        context: &JobContext,
+        direction: Direction,
+        limits: (u64, u64),
+        strands: usize,
+    ) -> Result<(), JobError> {
+        let start = self.plan.start(direction);
+        let (attached, begin) =
+            one(context, &self.ready, &self.facts, direction, start, limits, strands, &self.plan).await?;
+        self.begins[direction.from().index()] = begin;
+        self.ready.links.push(attached);
+        raise_epoch(&mut self.ready, direction, start, begin, &self.begins, &self.plan).await
+    }
+
+    /// Both links go on from where they were.
+    fn goes_on(&self) -> bool {
+        Direction::BOTH.into_iter().all(|d| matches!(self.plan.start(d), Begin::Position(..)))
+    }
+
+    /// Both directions at once; only where both go on from where they were.
+    async fn attach_both(&mut self, context: &JobContext, limits: (u64, u64), strands: usize) -> Result<(), JobError> {
+        let starts = Direction::BOTH.map(|d| (d, self.plan.start(d)));
+        let [a, b] =
+            starts.map(|(d, start)| one(context, &self.ready, &self.facts, d, start, limits, strands, &self.plan));
+        let (a, b) = tokio::try_join!(a, b)?;
+        for (attached, begin) in [a, b] {
+            self.begins[attached.direction.from().index()] = begin;
+            self.ready.links.push(attached);
+        }
+        for (direction, start) in starts {
+            let begin = self.begins[direction.from().index()];
+            raise_epoch(&mut self.ready, direction, start, begin, &self.begins, &self.plan).await?;
+        }
+        Ok(())
+    }
 }
 
 /// What the control keys of an engine before us mean.
@@ -200,14 +306,15 @@ struct Plan {
     two_way: bool,
     reverse_full: bool,
     merge: bool,
+    /// Sites whose new master lacks what was read from the old one.
+    cuts: Vec<Cut>,
 }
 
 impl Plan {
-    fn make(context: &JobContext, sites: &[Site; 2], options: AttachOptions) -> Result<Plan, JobError> {
+    fn make(context: &JobContext, sites: &[Site; 2], epoch: u64, options: AttachOptions) -> Result<Plan, JobError> {
         let two_way = context.job.policy.two_way;
         let forward = sites[Side::Target.index()].found;
         let reverse = sites[Side::Source.index()].found.filter(|_| two_way);
-        let epoch = [forward, reverse].iter().flatten().map(|k| k.epoch).max().unwrap_or(0) + 1;
         let merge = context.job.policy.existing_keys == ExistingKeys::Merge;
         let streaming = |k: &ControlKey| k.phase == LoadPhase::Streaming && k.replid.is_some();
         if forward.is_some_and(|k| streaming(&k)) && reverse.is_none() && two_way && !options.lost[1] {
@@ -217,7 +324,8 @@ impl Plan {
             return Err(gone(Direction::Forward, &sites[Side::Target.index()].address));
         }
         let from = [forward, reverse].map(|k| k.filter(streaming));
-        let from = [from[0].filter(|_| !options.lost[0]), from[1].filter(|_| !options.lost[1])];
+        let mut from = [from[0].filter(|_| !options.lost[0]), from[1].filter(|_| !options.lost[1])];
+        let cuts = lineage::cut(&mut from, Side::BOTH.map(|side| sites[side.index()].lineage));
         Ok(Plan {
             epoch,
             from,
@@ -225,7 +333,25 @@ impl Plan {
             two_way,
             reverse_full: options.reverse_full,
             merge: merge || options.lost[1],
+            cuts,
         })
+    }
+
+    fn tell_cuts(&self, context: &JobContext) {
+        for Cut { side, at, bytes } in &self.cuts {
+            let other = side.other();
+            let head = format!(
+                "the {side}'s new master lacks the last {bytes} bytes, behind offset {at}, of what its old one had passed on"
+            );
+            let (severity, tail) = if self.two_way {
+                (Severity::Warning, format!("what the {other} got of it is carried back"))
+            } else {
+                let tail =
+                    format!("the {other} holds writes that the {side} has lost: compare them with duplex verify");
+                (Severity::Error, tail)
+            };
+            context.events.emit(Some(side.outgoing()), severity, EventKind::Failover, format!("{head}; {tail}"));
+        }
     }
 
     /// Of the direction's stream: what was replied, echoed and applied.
@@ -282,6 +408,7 @@ fn gone(direction: Direction, address: &str) -> JobError {
 }
 
 /// Attaches one direction; gives where its stream begins.
+#[allow(clippy::too_many_arguments, reason = "private; its caller names them")]
 async fn one(
     context: &JobContext,
     ready: &Ready,
@@ -289,14 +416,18 @@ async fn one(
     direction: Direction,
     begin: Begin,
     limits: (u64, u64),
+    strands: usize,
     plan: &Plan,
 ) -> Result<(Attached, Position), JobError> {
     let (job, from, to) = (&context.job, direction.from(), direction.to());
     let site = &ready.sites[from.index()];
     let (writer, reader) = Spool::new(SpoolOptions {
-        memory_bytes: job.limits.spool_memory,
-        disk_bytes: job.limits.spool_disk,
-        dir: context.spool_dir.join(direction.as_str()),
+        memory_bytes: share(job.limits.spool_memory, strands),
+        disk_bytes: share(job.limits.spool_disk, strands),
+        dir: context.spool_dir.join(match &ready.strand {
+            None => direction.as_str().to_owned(),
+            Some(strand) => format!("{direction}-{}", strand.id),
+        }),
     })
     .map_err(|e| JobError::lasting(e.to_string(), "mend the disk or move the state folder"))?;
     let applied = match begin {
@@ -304,7 +435,7 @@ async fn one(
         _ => Offset(0),
     };
     let gauge = Arc::new(Gauge::new(applied, limits.0, limits.1));
-    let dialer = Dialer::new(job.instance(from), &client_name(&context.id, "replica"));
+    let dialer = Dialer::new(job.instance(from), &client_name(&context.id, "replica", ready.strand.as_deref()));
     let options = ReplicaOptions::new(context.events.clone(), direction, gauge.watch_applied());
     let start = match begin {
         Begin::Snapshot => Start::Full { keep_snapshot: true },
@@ -314,9 +445,13 @@ async fn one(
     let spool = reader.releaser();
     let replica = Replica::spawn(dialer, &site.address, start, writer, options);
     let (replid, at) = wait_attached(&replica, direction).await?;
+    if matches!(begin, Begin::Position(..)) && site.lineage.is_some_and(|l| l.replid != replid) {
+        let what = format!("{} has begun another history while it was attached to", site.address);
+        return Err(JobError::passing(what, "it is looked at again"));
+    }
     let db = match begin {
         Begin::Position(_, p) => p.db,
-        Begin::Nothing(Start::Current) => NO_DB,
+        Begin::Nothing(Start::Current) if !site.names.is_cluster() => NO_DB,
         _ => 0,
     };
     let position = Position { offset: at, db };
@@ -345,12 +480,15 @@ async fn one(
     let decider = Decider::new(DeciderSetup {
         here: from,
         epoch: ready.epoch,
-        marker: facts[from.index()].control_key.clone(),
+        names: facts[from.index()].names.clone(),
+        there: facts[to.index()].names.clone(),
         own_prefix: Bytes::from(own_prefix(&context.id)),
         databases: databases.clone(),
         target,
         forward_flush: job.policy.forward_flush,
         two_way: job.policy.two_way,
+        // Without a position that goes on, a snapshot tells all that the other site holds.
+        peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.from[direction.other() as usize].is_some()),
     });
     let link = Link::new(LinkSetup {
         shared: ready.shared.clone(),
@@ -360,8 +498,12 @@ async fn one(
         replica: replica.clone(),
         spool: reader,
         decider,
-        loader: Loader::new(from, target, databases, merge, false, part_key(&context.id, to)),
-        peer: Peer::new(ready.sites[to.index()].dialer.clone(), ready.sites[to.index()].address.clone()),
+        loader: Loader::new(from, target, databases, merge, false, facts[to.index()].names.clone()),
+        peer: Peer::new(
+            ready.sites[to.index()].dialer.clone(),
+            ready.sites[to.index()].address.clone(),
+            facts[to.index()].names.is_cluster(),
+        ),
         replids: ready.replids.clone(),
         from: position,
         control_db: ready.control_db,
@@ -427,7 +569,6 @@ pub fn position_lost(direction: Direction, asked: Offset) -> JobError {
 /// now on is recovered from here, and the stream of that site shows a marker of ours.
 async fn raise_epoch(
     ready: &mut Ready,
-    context: &JobContext,
     direction: Direction,
     begin: Begin,
     at: Position,
@@ -446,20 +587,32 @@ async fn raise_epoch(
         replied: at,
         peer_replid: replid(to),
         echoed: begins[to.index()],
+        strand: ready.strand.as_ref().map(|s| s.id),
     };
     let key = match plan.from[direction as usize] {
-        // It goes on from where it was: only the epoch is new.
-        Some(found) => ControlKey { epoch: ready.epoch, number: 0, serial: 0, ..found },
+        // It goes on from where it was; the epoch is new, and perhaps the names of the histories.
+        Some(found) => ControlKey {
+            epoch: ready.epoch,
+            number: 0,
+            serial: 0,
+            replid: replid(from),
+            peer_replid: replid(to).or(found.peer_replid),
+            ..found
+        },
         None => key,
     };
-    let name = context.id.control_key(direction);
     let db = ready.control_db;
-    if plan.from[direction as usize].is_none() {
+    let fresh = plan.from[direction as usize].is_none();
+    let Site { control, names, .. } = &mut ready.sites[to.index()];
+    if fresh {
         // Conflicts that were open before a new copy are settled by it.
-        let notes = episodes_key(&context.id, to);
-        fence::delete_keys(&mut ready.sites[to.index()].control, db, &[notes.as_bytes()]).await?;
+        fence::delete_keys(control, db, &[&names.notes()]).await?;
     }
-    fence::write_control_key(&mut ready.sites[to.index()].control, db, name.as_bytes(), &key).await?;
+    match names.strand().filter(|_| names.is_cluster() && fresh) {
+        // In every slot, so that each tells for ever whose it is: a slot may come to another strand.
+        Some(strand) => fence::write_slots(control, names, strand.slots.iter(), &key).await?,
+        None => fence::write_control_key(control, db, &names.control(None), &key).await?,
+    }
     Ok(())
 }
 
@@ -476,11 +629,24 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
         let source = attached.direction.from();
         doubtful.extend(found.into_iter().map(|(db, key)| (db, key, source)));
     }
+    let mut carried_back = Vec::new();
+    for attached in &mut ready.links {
+        let (here, peer) = (attached.direction.from(), attached.direction.to());
+        if !plan.two_way || !plan.cuts.iter().any(|c| c.side == peer) {
+            continue;
+        }
+        // The connections of the engine before us are dead: nothing of it comes behind this.
+        let end = ready.sites[here.index()].control.info().await?.master_repl_offset.unwrap_or_default();
+        let lost =
+            attached.link.lost_ahead(end).await.map_err(|e| JobError::passing(e.to_string(), "it is tried again"))?;
+        tell_carried_back(context, here, &lost);
+        carried_back.extend(lost.keys.into_iter().map(|(db, key)| (db, key, here)));
+    }
     let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
     for side in Side::BOTH {
-        let key = episodes_key(&context.id, side);
         let db = ready.control_db;
-        let notes = fence::read_notes(&mut ready.sites[side.index()].control, db, key.as_bytes()).await?;
+        let Site { control, names, .. } = &mut ready.sites[side.index()];
+        let notes = fence::read_notes(control, db, &names.notes()).await?;
         for (db, key, number, authority) in notes {
             let entry = open.entry((db, key)).or_insert((number, authority));
             if number > entry.0 {
@@ -498,6 +664,9 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
             core.carry_again(db, &key);
         }
     }
+    for (db, key, holder) in carried_back {
+        core.arbiter.recover_episode(db, &key, holder);
+    }
     for (db, key, source) in doubtful {
         let hash = core.arbiter.hash(db, &key);
         let touch = Touch { db, key: &key, hash, class: Class::Write, part: Part::WHOLE };
@@ -508,20 +677,56 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
     Ok(())
 }
 
+/// What a site got from the other's old master, and the new one never had.
+fn tell_carried_back(context: &JobContext, holder: Side, lost: &Lost) {
+    let other = holder.other();
+    let named: Vec<String> = lost.keys.iter().take(5).map(|(db, key)| format!("{:?} in db{db}", shown(key))).collect();
+    let text = match lost.keys.len() {
+        0 => format!("nothing that clients wrote at the {other}'s old master is missing at its new one"),
+        n => format!(
+            "{} changes of {n} keys were lost by the {other} in its failover, and the {holder} has them: these keys are \
+             carried back, such as {}",
+            lost.changes,
+            named.join(", ")
+        ),
+    };
+    let severity = if lost.keys.is_empty() { Severity::Info } else { Severity::Warning };
+    context.events.emit(Some(holder.outgoing()), severity, EventKind::Failover, text);
+}
+
 /// Deletes what a job has left at both sides, after shutting out its engine.
 pub async fn remove_control_keys(job: &Job, id: &JobId) -> Result<(), JobError> {
     let db = job.policy.databases.first();
+    let any = Arc::new(Strand::new(SlotSet::all()));
+    let mut maps = Vec::new();
     for side in Side::BOTH {
-        let named = Dialer::new(job.instance(side), &client_name(id, "control"));
+        let named = Dialer::new(job.instance(side), &client_name(id, "control", None));
         let masters = named.masters().await?;
+        maps.push((id.control_key(side.incoming()), named, masters));
+    }
+    // What is called by a strand's name at a standalone side is known from the cluster at the other.
+    maps.sort_by_key(|(.., masters)| masters.iter().all(|m| m.slots.is_empty()));
+    let mut strands = BTreeSet::new();
+    for (base, named, masters) in maps {
         for master in masters {
             let mut control = named.control(&master.address).await?;
-            fence::kill_clients(&mut control, &client_name(id, "apply")).await?;
-            fence::kill_clients(&mut control, &client_name(id, "replica")).await?;
-            let key = id.control_key(side.incoming());
-            let notes = episodes_key(id, side);
-            let part = part_key(id, side);
-            fence::delete_keys(&mut control, db, &[key.as_bytes(), notes.as_bytes(), &part]).await?;
+            let (apply, replica) = (client_name(id, "apply", None), client_name(id, "replica", None));
+            fence::kill_clients(&mut control, &[&apply, &replica]).await?;
+            if !master.slots.is_empty() {
+                let slots = SlotSet::of(&master.slots);
+                let names = Names::of(base.clone(), any.clone(), true);
+                let found = fence::read_slots(&mut control, &names, slots.iter()).await?;
+                strands.extend(found.into_iter().filter_map(|(_, key)| key.strand));
+                fence::delete_slots(&mut control, &names, slots.iter()).await?;
+                continue;
+            }
+            let by_strand = Names::of(base.clone(), any.clone(), false);
+            for names in
+                std::iter::once(Names::whole(base.clone())).chain(strands.iter().map(|s| by_strand.of_sibling(*s)))
+            {
+                let own = [names.control(None), names.notes(), names.part(b"")];
+                fence::delete_keys(&mut control, db, &own.each_ref().map(|k| &k[..])).await?;
+            }
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use crate::engine::core::expiries::{Answer, BATCH, Name};
 use crate::engine::fence::in_db;
 use crate::engine::net::{Control, Dialer, NetError};
 use crate::engine::replica::ReplicaHandle;
+use crate::engine::strand::Names;
 use crate::model::{Databases, Direction};
 use crate::wire::dialect::Dialect;
 use redis::FromRedisValue;
@@ -40,6 +41,8 @@ pub struct Setup {
     pub source: Option<(Dialer, String, Dialect)>,
     pub source_control: Option<Control>,
     pub databases: Databases,
+    /// Of the target.
+    pub names: Names,
 }
 
 /// Sees to the expiries of one link's copies, for ever.
@@ -55,6 +58,16 @@ pub async fn see_to(mut s: Setup) {
 }
 
 impl Setup {
+    /// Keys of one question have one of these: a transaction in a cluster is for one slot.
+    fn slot(&self, key: &[u8]) -> Option<u16> {
+        self.names.slot(key)
+    }
+
+    /// Another strand of the job sees to the rest.
+    fn is_ours(&self, key: &[u8]) -> bool {
+        self.names.strand().is_none_or(|strand| strand.has(key))
+    }
+
     /// Gives the names to ask for when the link is in step; `None` if there is nothing to see to.
     async fn wait_in_step(&self) -> Option<Vec<Name>> {
         let (to, from) = (self.direction.to(), self.direction.from());
@@ -78,11 +91,13 @@ impl Setup {
         let to = self.direction.to();
         names.sort_unstable();
         names.dedup();
+        names.sort_by_cached_key(|(db, key)| (*db, self.slot(key)));
         let mut names = names.into_iter().peekable();
         while let Some((db, key)) = names.next() {
+            let slot = self.slot(&key);
             let mut keys = vec![key];
             while keys.len() < BATCH
-                && let Some((_, key)) = names.next_if(|n| n.0 == db)
+                && let Some((_, key)) = names.next_if(|n| n.0 == db && self.slot(&n.1) == slot)
             {
                 keys.push(key);
             }
@@ -125,8 +140,13 @@ impl Setup {
             let mut cursor = 0;
             loop {
                 let (next, keys) = page(&mut control, db, cursor).await?;
-                for some in keys.chunks(BATCH) {
-                    self.ask(db, some.to_vec()).await;
+                let mut keys: Vec<_> = keys.into_iter().filter(|k| self.is_ours(k)).collect();
+                keys.sort_by_cached_key(|key| self.slot(key));
+                let parts: Vec<_> = keys.chunk_by(|a, b| self.slot(a) == self.slot(b)).map(<[_]>::to_vec).collect();
+                for part in parts {
+                    for some in part.chunks(BATCH) {
+                        self.ask(db, some.to_vec()).await;
+                    }
                 }
                 cursor = next;
                 if cursor == 0 {

@@ -1,6 +1,6 @@
 //! One run of a job: its tasks, and what the end of one of them means for all.
 
-use super::attach::{Ready, position_lost};
+use super::attach::{Ready, ReadyJob, position_lost, share};
 use super::progress::Progress;
 use super::watch::SourceFacts;
 use super::{JobContext, JobError};
@@ -13,14 +13,16 @@ use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::Shared;
 use crate::engine::gauge::Gauge;
 use crate::engine::link::{Link, LinkError};
+use crate::engine::net::{Dialer, ShardAddress};
 use crate::engine::replica::{ReplicaHandle, ReplicaState};
 use crate::engine::spool::SpoolReleaser;
+use crate::engine::strand::Strand;
 use crate::model::{Direction, Side};
-use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// How often positions, rates and lag are looked at.
@@ -33,6 +35,9 @@ pub enum RunEnd {
     Again(JobError),
     /// The reverse stream has to be taken up with a full sync.
     UnknownDb,
+    /// A position or a control key is gone, where this run looked for it: begin another, which looks for the site's
+    /// master anew. If it is gone there too, a person has to decide.
+    Lost(JobError),
     /// A person has to decide.
     Failed(JobError),
 }
@@ -54,9 +59,17 @@ pub struct LinkRun {
     order: watch::Sender<Order>,
 }
 
-pub struct Run {
+/// A strand while it runs: a job without a cluster is one.
+pub struct StrandRun {
+    pub strand: Option<Arc<Strand>>,
     pub shared: Arc<Shared>,
     pub links: Vec<LinkRun>,
+}
+
+pub struct Run {
+    pub strands: Vec<StrandRun>,
+    /// The shards of both sides.
+    pub maps: [Vec<ShardAddress>; 2],
     ends: tokio::sync::Mutex<mpsc::UnboundedReceiver<RunEnd>>,
     readers: Mutex<Vec<JoinHandle<()>>>,
     writers: Mutex<Vec<JoinHandle<()>>>,
@@ -64,75 +77,28 @@ pub struct Run {
 
 impl Run {
     /// Starts the tasks of an attached job.
-    pub fn spawn(context: &JobContext, ready: Ready) -> Run {
-        let Ready { shared, sites, links: attached, epoch, replids, control_db } = ready;
+    pub fn spawn(context: &JobContext, ready: ReadyJob, nodes: &Arc<Mutex<[BTreeSet<String>; 2]>>) -> Run {
         let (tell, ends) = mpsc::unbounded_channel();
-        let (mut links, mut readers, mut writers) = (Vec::new(), Vec::new(), Vec::new());
-        for a in attached {
-            let (order, orders) = watch::channel(Order::Run);
-            let site = &sites[a.direction.to().index()];
-            let writer = Writer::new(WriterSetup {
-                shared: shared.clone(),
-                gauge: a.gauge.clone(),
-                events: context.events.clone(),
-                direction: a.direction,
-                dialer: site.dialer.clone(),
-                address: site.address.clone(),
-                envelope: Envelope {
-                    key: Bytes::from(context.id.control_key(a.direction)),
-                    db: control_db,
-                    select: true,
-                },
-                epoch,
-                two_way: context.job.policy.two_way,
-                order: orders,
-                replids: replids.clone(),
-            });
-            readers.push(tokio::spawn(super::expiries::see_to(super::expiries::Setup {
-                shared: shared.clone(),
-                direction: a.direction,
-                replica: a.replica.clone(),
-                dialer: site.dialer.clone(),
-                address: site.address.clone(),
-                source: {
-                    let from = &sites[a.direction.from().index()];
-                    let absolute = [from, site].iter().all(|s| s.dialect.speaks_redis(7, 0));
-                    (!absolute).then(|| (from.dialer.clone(), from.address.clone(), from.dialect))
-                },
-                source_control: None,
-                databases: context.job.policy.databases.clone(),
-            })));
-            writers.push(tokio::spawn(write(writer, a.direction, tell.clone())));
-            readers.push(tokio::spawn(read(a.link, a.direction, a.replica.clone(), tell.clone())));
-            links.push(LinkRun {
-                direction: a.direction,
-                gauge: a.gauge,
-                replica: a.replica,
-                spool: a.spool,
-                with_snapshot: a.with_snapshot,
-                caught_up: AtomicBool::new(false),
-                source: Arc::default(),
-                progress: Mutex::default(),
-                keys_expected: sites[a.direction.from().index()].keys,
-                order,
-            });
+        let (mut readers, mut writers) = (Vec::new(), Vec::new());
+        let trouble: [Arc<Notify>; 2] = Default::default();
+        for side in Side::BOTH.into_iter().filter(|s| ready.maps[s.index()].iter().any(|m| !m.slots.is_empty())) {
+            let dialer = Dialer::new(context.job.instance(side), &format!("duplex:{}:control", context.id));
+            let (map, bell) = (ready.maps[side.index()].clone(), trouble[side.index()].clone());
+            let (tell, nodes) = (tell.clone(), nodes.clone());
+            readers.push(tokio::spawn(async move {
+                let known = |seen: &BTreeSet<String>| {
+                    nodes.lock().unwrap_or_else(|p| p.into_inner())[side.index()].extend(seen.iter().cloned());
+                };
+                let what = super::topology::changed(side, dialer, map, bell, known).await;
+                let _ = tell.send(RunEnd::Again(JobError::passing(what, "the links go on with what it is now")));
+            }));
         }
-        readers.push(tokio::spawn(settle(shared.clone())));
-        if !context.job.policy.two_way {
-            let source = &sites[Side::Source.index()];
-            let (dialer, address) = (source.dialer.clone(), source.address.clone());
-            readers.push(tokio::spawn(super::carry::ask(shared.clone(), dialer, address, source.dialect)));
-        }
-        let beats = links.iter().map(|l| (l.direction, l.gauge.clone(), l.replica.clone())).collect();
-        readers.push(tokio::spawn(beat(shared.clone(), beats)));
-        for (side, site) in Side::BOTH.into_iter().zip(sites) {
-            if let Some(link) = links.iter().find(|l| l.direction.from() == side) {
-                readers.push(tokio::spawn(super::watch::follow(site.control, link.source.clone())));
-            }
-        }
+        let strands = ready.strands.into_iter();
+        let strands =
+            strands.map(|s| StrandRun::spawn(context, s, &trouble, &tell, &mut readers, &mut writers)).collect();
         Run {
-            shared,
-            links,
+            strands,
+            maps: ready.maps,
             ends: tokio::sync::Mutex::new(ends),
             readers: Mutex::new(readers),
             writers: Mutex::new(writers),
@@ -161,10 +127,12 @@ impl Run {
         for task in self.readers.lock().unwrap_or_else(|p| p.into_inner()).drain(..) {
             task.abort();
         }
-        for link in &self.links {
-            let _ = link.order.send(Order::Drain);
+        for strand in &self.strands {
+            for link in &strand.links {
+                let _ = link.order.send(Order::Drain);
+            }
+            strand.shared.wake_writers();
         }
-        self.shared.wake_writers();
         let writers: Vec<_> = self.writers.lock().unwrap_or_else(|p| p.into_inner()).drain(..).collect();
         let aborts: Vec<_> = writers.iter().map(JoinHandle::abort_handle).collect();
         let _ = tokio::time::timeout(patience, futures::future::join_all(writers)).await;
@@ -174,15 +142,111 @@ impl Run {
     }
 
     pub fn set_limits(&self, ops: u64, bytes: u64) {
-        for link in &self.links {
-            link.gauge.set_limits(ops, bytes);
-            link.progress.lock().unwrap_or_else(|p| p.into_inner()).reset();
+        let n = self.strands.len();
+        for strand in &self.strands {
+            for link in &strand.links {
+                link.gauge.set_limits(share(ops, n), share(bytes, n));
+                link.progress.lock().unwrap_or_else(|p| p.into_inner()).reset();
+            }
+            strand.shared.wake_writers();
         }
-        self.shared.wake_writers();
     }
 
     /// Opens episodes for keys that were found to differ.
     pub async fn repair(&self, keys: &[(u32, Vec<u8>)]) {
+        for strand in &self.strands {
+            let ours = |key: &[u8]| strand.strand.as_ref().is_none_or(|s| s.has(key));
+            let keys: Vec<&(u32, Vec<u8>)> = keys.iter().filter(|(_, key)| ours(key)).collect();
+            strand.repair(&keys).await;
+        }
+    }
+}
+
+impl StrandRun {
+    fn spawn(
+        context: &JobContext,
+        ready: Ready,
+        trouble: &[Arc<Notify>; 2],
+        tell: &mpsc::UnboundedSender<RunEnd>,
+        readers: &mut Vec<JoinHandle<()>>,
+        writers: &mut Vec<JoinHandle<()>>,
+    ) -> StrandRun {
+        let Ready { strand, shared, sites, links: attached, epoch, replids, control_db } = ready;
+        let mut links = Vec::new();
+        for a in attached {
+            let (order, orders) = watch::channel(Order::Run);
+            let site = &sites[a.direction.to().index()];
+            let writer = Writer::new(WriterSetup {
+                shared: shared.clone(),
+                gauge: a.gauge.clone(),
+                events: context.events.clone(),
+                direction: a.direction,
+                dialer: site.dialer.clone(),
+                address: site.address.clone(),
+                envelope: Envelope { names: site.names.clone(), db: control_db },
+                epoch,
+                two_way: context.job.policy.two_way,
+                order: orders,
+                replids: replids.clone(),
+                trouble: trouble[a.direction.to().index()].clone(),
+            });
+            readers.push(tokio::spawn(super::expiries::see_to(super::expiries::Setup {
+                shared: shared.clone(),
+                direction: a.direction,
+                replica: a.replica.clone(),
+                dialer: site.dialer.clone(),
+                address: site.address.clone(),
+                source: {
+                    let from = &sites[a.direction.from().index()];
+                    let absolute = [from, site].iter().all(|s| s.dialect.speaks_redis(7, 0));
+                    (!absolute).then(|| (from.dialer.clone(), from.address.clone(), from.dialect))
+                },
+                source_control: None,
+                databases: context.job.policy.databases.clone(),
+                names: site.names.clone(),
+            })));
+            writers.push(tokio::spawn(write(writer, a.direction, tell.clone())));
+            readers.push(tokio::spawn(read(a.link, a.direction, a.replica.clone(), tell.clone())));
+            links.push(LinkRun {
+                direction: a.direction,
+                gauge: a.gauge,
+                replica: a.replica,
+                spool: a.spool,
+                with_snapshot: a.with_snapshot,
+                caught_up: AtomicBool::new(false),
+                source: Arc::default(),
+                progress: Mutex::default(),
+                keys_expected: sites[a.direction.from().index()].keys,
+                order,
+            });
+        }
+        readers.push(tokio::spawn(settle(shared.clone())));
+        if !context.job.policy.two_way {
+            let source = &sites[Side::Source.index()];
+            let (dialer, address) = (source.dialer.clone(), source.address.clone());
+            readers.push(tokio::spawn(super::carry::ask(shared.clone(), dialer, address, source.dialect)));
+        }
+        let beats = links.iter().map(|l| (l.direction, l.gauge.clone(), l.replica.clone())).collect();
+        readers.push(tokio::spawn(beat(shared.clone(), beats)));
+        for (side, site) in Side::BOTH.into_iter().zip(sites) {
+            if site.dialer.instance().may_move() {
+                let (dialer, address, tell) = (site.dialer.clone(), site.address.clone(), tell.clone());
+                readers.push(tokio::spawn(async move {
+                    let moved = super::follow::follow(dialer, side, address).await;
+                    let _ = tell.send(RunEnd::Again(moved));
+                }));
+            }
+            if let Some(link) = links.iter().find(|l| l.direction.from() == side) {
+                readers.push(tokio::spawn(super::watch::follow(site.control, link.source.clone())));
+            }
+        }
+        StrandRun { strand, shared, links }
+    }
+
+    async fn repair(&self, keys: &[&(u32, Vec<u8>)]) {
+        if keys.is_empty() {
+            return;
+        }
         {
             let mut core = self.shared.lock();
             core.set_now(self.shared.now_ms());
@@ -209,7 +273,7 @@ async fn read(link: Link, direction: Direction, replica: Arc<ReplicaHandle>, tel
         Err(e) => RunEnd::Again(JobError::passing(format!("{direction} link: {e}"), "it starts again")),
         // The replica has ended: its state tells why.
         Ok(()) => match replica.state().borrow().clone() {
-            ReplicaState::PositionLost { asked, .. } => RunEnd::Failed(position_lost(direction, asked.1)),
+            ReplicaState::PositionLost { asked, .. } => RunEnd::Lost(position_lost(direction, asked.1)),
             other => RunEnd::Again(JobError::passing(
                 format!("{direction} link: reading the source has ended ({other:?})"),
                 "it starts again",
@@ -231,7 +295,7 @@ async fn write(writer: Writer, direction: Direction, tell: mpsc::UnboundedSender
             format!("the {to} has lost writes that it had acknowledged: it was restarted or failed over"),
             "the links start again from what it still has",
         )),
-        End::Gone => RunEnd::Failed(JobError::needs_copy(
+        End::Gone => RunEnd::Lost(JobError::needs_copy(
             direction,
             format!("the {to} holds no control key of this job any more: it was flushed or replaced"),
             "compare both sides, then start with a new copy: duplex start --discard-previous",

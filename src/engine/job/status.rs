@@ -1,13 +1,16 @@
 //! A job's status, put together from what its parts measure.
 
+mod shards;
+
 use super::Inner;
 use super::progress::Seen;
-use super::run::{LinkRun, Run};
+use super::run::{LinkRun, Run, StrandRun};
 use crate::engine::apply::control_key::LoadPhase;
 use crate::engine::conflicts::shown;
 use crate::engine::core::given_up::GivenUp;
 use crate::engine::gauge::Condition;
 use crate::engine::replica::ReplicaState;
+use crate::engine::strand::SlotSet;
 use crate::model::status::Alert;
 use crate::model::{Direction, JobStatus, LinkState, LinkStatus, Severity, ShardStatus, SnapshotStatus};
 use std::sync::atomic::Ordering::Relaxed;
@@ -39,12 +42,19 @@ pub fn of(inner: &Inner) -> JobStatus {
     };
     match (run, failed.or(waiting)) {
         (Some(run), _) => {
-            {
-                let core = run.shared.lock();
-                status.conflicts_open = core.open() as u64;
-                status.alerts = given_up(&core.given_up);
+            let mut parts: [Vec<LinkStatus>; 2] = Default::default();
+            for strand in &run.strands {
+                {
+                    let core = strand.shared.lock();
+                    status.conflicts_open += core.open() as u64;
+                    status.alerts.extend(given_up(&core.given_up));
+                }
+                for l in &strand.links {
+                    let part = link(strand, l, &run, job.limits.lag_alert_ms);
+                    parts[l.direction as usize].push(part);
+                }
             }
-            status.links = run.links.iter().map(|l| link(&run, l, job.limits.lag_alert_ms)).collect();
+            status.links = parts.into_iter().filter_map(shards::together).collect();
         }
         (None, error) => {
             // The last numbers stand; only the state has changed.
@@ -87,9 +97,9 @@ fn given_up(given_up: &GivenUp) -> Vec<Alert> {
     alerts
 }
 
-fn link(run: &Run, l: &LinkRun, lag_alert_ms: u64) -> LinkStatus {
+fn link(strand: &StrandRun, l: &LinkRun, run: &Run, lag_alert_ms: u64) -> LinkStatus {
     let (counters, open, loading, read, waiting) = {
-        let core = run.shared.lock();
+        let core = strand.shared.lock();
         let from = l.direction.from();
         let waiting = core.out[l.direction.to().index()].len();
         (
@@ -136,14 +146,16 @@ fn link(run: &Run, l: &LinkRun, lag_alert_ms: u64) -> LinkStatus {
     if spool.full {
         status.reason.get_or_insert("the spool is full: reading from the source is paused".into());
     }
+    let address = l.replica.address();
+    let shard = run.maps[l.direction.from().index()].iter().find(|m| m.address == address);
     status.shards = vec![ShardStatus {
-        address: l.replica.address(),
+        slots: shard.filter(|m| !m.slots.is_empty()).map(|m| SlotSet::of(&m.slots).to_string()),
+        address,
         replid: l.replica.replid().map(|r| r.to_string()),
         offset_received: Some(received.0),
         offset_applied: (!loading).then(|| l.gauge.applied_offset().0),
         state: Some(status.state),
         lag_ms: status.lag_ms,
-        slots: None,
     }];
     status
 }

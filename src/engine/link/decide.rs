@@ -6,7 +6,7 @@
 //! never ends inside a source's transaction without being glued to the next.
 
 use super::run::Run;
-use crate::engine::apply::control_key::{ControlKey, Position};
+use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::apply::outbox::{ItemKind, Telltale};
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::classify::{self, Effect, classify, classify_as};
@@ -14,6 +14,8 @@ use crate::engine::arbiter::episode::Cause;
 use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::expiries::{Expiries, put_off};
 use crate::engine::core::{Core, NewItem, unix_ms};
+use crate::engine::net::Lineage;
+use crate::engine::strand::{Names, Whose};
 use crate::model::{Databases, Side};
 use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
@@ -60,13 +62,16 @@ pub enum Turn {
 pub struct Decider {
     here: Side,
     epoch: u64,
-    /// The control key that the other link writes at `here`: its echo is known by it.
-    marker: Bytes,
+    /// What the other link's keys at `here` are called: its echo is known by its control key.
+    names: Names,
+    /// What ours at the other site are called.
+    there: Names,
     own_prefix: Bytes,
     databases: Databases,
     target: Dialect,
     forward_flush: bool,
     two_way: bool,
+    peer_lineage: Option<Lineage>,
     run: Run,
     /// Where the entry that is being decided ends.
     entry_end: Position,
@@ -77,6 +82,15 @@ pub struct Decider {
     read_times: Vec<(u64, u64)>,
 }
 
+/// Whose echo an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marker {
+    /// Of this link's other direction, with what its control key says (`None`: it can't be read).
+    Ours(Option<ControlKey>),
+    /// Of another strand of the job.
+    Sibling,
+}
+
 /// Every key of this product, whatever the job.
 const KEY_PREFIX: &[u8] = b"duplex:";
 
@@ -84,12 +98,16 @@ const KEY_PREFIX: &[u8] = b"duplex:";
 pub struct DeciderSetup {
     pub here: Side,
     pub epoch: u64,
-    pub marker: Bytes,
+    pub names: Names,
+    pub there: Names,
     pub own_prefix: Bytes,
     pub databases: Databases,
     pub target: Dialect,
     pub forward_flush: bool,
     pub two_way: bool,
+    /// The histories of the other site's stream, where this job's position in it goes on from an earlier engine's: an
+    /// echo that names a position which is in none of them was lost with that site's old master.
+    pub peer_lineage: Option<Lineage>,
 }
 
 impl Decider {
@@ -97,12 +115,14 @@ impl Decider {
         Decider {
             here: s.here,
             epoch: s.epoch,
-            marker: s.marker,
+            names: s.names,
+            there: s.there,
             own_prefix: s.own_prefix,
             databases: s.databases,
             target: s.target,
             forward_flush: s.forward_flush,
             two_way: s.two_way,
+            peer_lineage: s.peer_lineage,
             run: Run::default(),
             entry_end: Position::default(),
             inside: false,
@@ -120,12 +140,18 @@ impl Decider {
         self.forward_flush
     }
 
-    /// The control key's value, if this entry is an echo of our own.
-    pub fn marker_of(&self, batch: &Batch, entry: &Entry) -> Option<Option<ControlKey>> {
+    /// Whose echo this entry is, if it is one of this job.
+    pub fn marker_of(&self, batch: &Batch, entry: &Entry) -> Option<Marker> {
         batch.commands(entry).iter().find_map(|c| {
             let args = batch.args(c);
-            (args.get(1) == Some(&self.marker[..]) && args.get(0).is_some_and(|n| n.eq_ignore_ascii_case(b"set")))
-                .then(|| ControlKey::parse(args.get(2).unwrap_or_default()))
+            let whose = self.names.whose(args.get(1)?);
+            if whose == Whose::Nobodys || !args.get(0)?.eq_ignore_ascii_case(b"set") {
+                return None;
+            }
+            Some(match whose {
+                Whose::Ours => Marker::Ours(ControlKey::parse(args.get(2).unwrap_or_default())),
+                _ => Marker::Sibling,
+            })
         })
     }
 
@@ -139,14 +165,17 @@ impl Decider {
             let mut real = true;
             if entry.commands.0 == entry.commands.1 {
                 real = false;
-            } else if let Some(marker) = self.marker_of(batch, entry) {
-                if marker.is_some_and(|m| self.lacks_reply(core, &m)) {
-                    self.flush(core);
-                    return Turn::Waits { entry: i };
-                }
-                real = self.echo(core, batch, entry, marker);
             } else {
-                self.local(core, batch, entry, at, unix_ms);
+                match self.marker_of(batch, entry) {
+                    Some(Marker::Ours(Some(m))) if self.lacks_reply(core, &m) => {
+                        self.flush(core);
+                        return Turn::Waits { entry: i };
+                    }
+                    Some(Marker::Ours(marker)) => real = self.echo(core, batch, entry, marker),
+                    // Of another strand of this job: none of our keys are in it.
+                    Some(Marker::Sibling) => real = false,
+                    None => self.local(core, batch, entry, at, unix_ms),
+                }
             }
             let begin = base + i.checked_sub(1).map_or(0, |p| batch.entries[p].end);
             core.decided[here] = self.entry_end;
@@ -181,6 +210,10 @@ impl Decider {
             .count() as u64;
         self.read.echoes += carried;
         let Some(marker) = marker else { return carried > 0 };
+        if self.is_lost(&marker) {
+            self.carry_back(core, batch, entry, &marker);
+            return carried > 0;
+        }
         core.echoed[here] = marker.applied;
         if !self.two_way {
             return carried > 0;
@@ -211,6 +244,38 @@ impl Decider {
         }
         self.effects(core);
         carried > 0
+    }
+
+    /// An earlier engine brought this from a master of the other site that is no more, and its heir never had it.
+    pub fn is_lost(&self, marker: &ControlKey) -> bool {
+        self.two_way
+            && marker.epoch != self.epoch
+            && marker.phase == LoadPhase::Streaming
+            && marker.replid.zip(self.peer_lineage).is_some_and(|(id, l)| !l.holds(id, marker.applied.offset))
+    }
+
+    /// What a lost echo wrote is held by this site alone: its state goes back to the other. Where an episode is open
+    /// already, its authority stands: it holds changes that were withheld because of it.
+    fn carry_back(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, marker: &ControlKey) {
+        for c in batch.commands(entry) {
+            let args = batch.args(c);
+            match classify(&core.arbiter, c.db, &args) {
+                Effect::Keys(mut touches) | Effect::Apart(mut touches) => {
+                    touches.retain(|t| t.class != Class::Read && self.is_ours(t.db, t.key));
+                    for t in &touches {
+                        core.arbiter.differs(t, self.here, Cause::Recovery);
+                        self.effects(core);
+                    }
+                }
+                // Of these no state can be carried: they are done at the other site as if they had been made here.
+                Effect::Flush(db) => self.whole_database(core, db),
+                Effect::Swap(a, b) => self.swap(core, batch, c, a, b),
+                Effect::Nothing | Effect::Pass => {}
+            }
+        }
+        // It stands behind the echoes of all that an earlier engine applied here and the heir has.
+        core.arbiter.echo_of_before(self.here, marker.applied.offset.0);
+        self.effects(core);
     }
 
     /// A DEL in an echo that the transaction did not make itself: the key had expired at this site when a change
@@ -252,8 +317,9 @@ impl Decider {
     fn ran_after_flush(&mut self, core: &mut Core, batch: &Batch, entry: &Entry) {
         for c in batch.commands(entry) {
             let args = batch.args(c);
-            if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, c.db, &args) {
-                for t in touches.iter().filter(|t| t.class != Class::Read && !t.key.starts_with(KEY_PREFIX)) {
+            if let Effect::Keys(mut touches) | Effect::Apart(mut touches) = classify(&core.arbiter, c.db, &args) {
+                touches.retain(|t| t.class != Class::Read && self.is_ours(t.db, t.key));
+                for t in &touches {
                     core.arbiter.differs(t, self.here, Cause::ConcurrentWrite);
                     self.effects(core);
                 }
@@ -282,7 +348,7 @@ impl Decider {
         match effect {
             Effect::Nothing => {}
             Effect::Keys(touches) => {
-                if !self.wanted(&touches) {
+                if !self.wanted(&touches) || self.crosses_slots(&touches) {
                     return self.partly_wanted(core, &touches, at);
                 }
                 self.read.changes += 1;
@@ -294,18 +360,19 @@ impl Decider {
             }
             Effect::Flush(db) => self.whole_database(core, db),
             Effect::Swap(a, b) => self.swap(core, batch, command, a, b),
+            Effect::Pass if !self.is_for_us(spec) => {}
             Effect::Pass => {
                 self.read.changes += 1;
                 let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { return };
-                self.begin(core, command.db);
-                self.forward(core, batch, command, spec, serial);
+                self.begin(core, command.db, None);
+                self.forward(core, batch, command, spec, serial, None);
             }
         }
     }
 
     /// The most frequent change by far.
     fn plain_set(&mut self, core: &mut Core, db: u32, key: &[u8], frame: &[u8], at: u32) {
-        if key.starts_with(KEY_PREFIX) || !self.databases.contains(db) {
+        if !self.is_ours(db, key) {
             return;
         }
         self.read.changes += 1;
@@ -314,7 +381,7 @@ impl Decider {
         let verdict = core.arbiter.change(self.here, &touch, at);
         self.effects(core);
         let Verdict::Forward(serial) = verdict else { return };
-        self.begin(core, db);
+        self.begin(core, db, self.there.slot(key));
         self.run.data().put_slice(frame);
         self.run.added(1, serial);
     }
@@ -362,10 +429,11 @@ impl Decider {
         };
         self.effects(core);
         let Verdict::Forward(serial) = verdict else { return };
-        self.begin(core, command.db);
+        let slot = touches.first().and_then(|t| self.there.slot(t.key));
+        self.begin(core, command.db, slot);
         match words {
             Rewrite::Commands(list) => self.rewritten(&list, &args, serial),
-            _ => self.forward(core, batch, command, spec, serial),
+            _ => self.forward(core, batch, command, spec, serial, slot),
         }
     }
 
@@ -416,7 +484,7 @@ impl Decider {
         let per_key = if touches.first().is_some_and(|t| t.class == Class::Delete) { 1 } else { 2 };
         let mut wanted: SmallVec<[(usize, u64); 8]> = SmallVec::new();
         for (n, touch) in touches.iter().enumerate() {
-            if touch.key.starts_with(KEY_PREFIX) || !self.databases.contains(touch.db) {
+            if !self.is_ours(touch.db, touch.key) {
                 continue;
             }
             core.touched(self.here.other(), touch.hash);
@@ -430,7 +498,23 @@ impl Decider {
             }
         }
         let Some(&(_, serial)) = wanted.last() else { return };
-        self.begin(core, command.db);
+        if self.there.is_cluster() && touches.len() > 1 {
+            // Each in its slot.
+            for (n, serial) in wanted {
+                self.begin(core, command.db, self.there.slot(touches[n].key));
+                if per_key == 1 {
+                    self.run.tell(classify::Reveals::Fewer(1));
+                }
+                let data = self.run.data();
+                encode_header(data, 1 + per_key);
+                encode_part(data, args.arg(0));
+                (0..per_key).for_each(|k| encode_part(data, args.arg(1 + n * per_key + k)));
+                self.run.added(1, serial);
+            }
+            return;
+        }
+        let slot = touches.first().and_then(|t| self.there.slot(t.key));
+        self.begin(core, command.db, slot);
         if per_key == 1 && touches.len() > 1 {
             // One by one, so that each reply tells whether its key was there: see `hidden_deletes`.
             for (n, _) in wanted {
@@ -441,7 +525,7 @@ impl Decider {
             return self.run.added(0, serial);
         }
         if wanted.len() == touches.len() {
-            return self.forward(core, batch, command, spec, serial);
+            return self.forward(core, batch, command, spec, serial, slot);
         }
         let data = self.run.data();
         encode_header(data, 1 + per_key * wanted.len());
@@ -545,17 +629,36 @@ impl Decider {
 
     /// All keys are in selected databases, and none is our product's own.
     fn wanted(&self, touches: &[Touch<'_>]) -> bool {
-        touches.iter().all(|t| !t.key.starts_with(KEY_PREFIX) && self.databases.contains(t.db))
+        touches.iter().all(|t| self.is_ours(t.db, t.key))
+    }
+
+    /// A key that this link is about.
+    #[inline]
+    pub fn is_ours(&self, db: u32, key: &[u8]) -> bool {
+        !key.starts_with(KEY_PREFIX)
+            && self.databases.contains(db)
+            && self.there.strand().is_none_or(|strand| strand.has(key))
+    }
+
+    /// The other site is a cluster, and can't run this as it is.
+    fn crosses_slots(&self, touches: &[Touch<'_>]) -> bool {
+        let Some((first, rest)) = touches.split_first().filter(|_| self.there.is_cluster()) else { return false };
+        rest.iter().any(|t| self.there.slot(t.key) != self.there.slot(first.key))
+    }
+
+    /// Whether what touches no key goes by this link: of the strands of a job one does it.
+    fn is_for_us(&self, spec: Option<&Spec>) -> bool {
+        let side = match spec.map(|s| s.kind) {
+            Some(command::Kind::Publish) => self.here,
+            _ => self.here.other(),
+        };
+        self.there.strand().is_none_or(|strand| strand.leads[side.index()])
     }
 
     /// A change that reaches into the selected databases from outside (MOVE, COPY … DB): what it left there is carried
     /// as state.
     fn partly_wanted(&mut self, core: &mut Core, touches: &[Touch<'_>], at: u32) {
-        let inside: SmallVec<[Touch<'_>; 4]> = touches
-            .iter()
-            .filter(|t| !t.key.starts_with(KEY_PREFIX) && self.databases.contains(t.db))
-            .copied()
-            .collect();
+        let inside: SmallVec<[Touch<'_>; 4]> = touches.iter().filter(|t| self.is_ours(t.db, t.key)).copied().collect();
         if !inside.is_empty() {
             core.change_as_state(self.here, &inside, at, self.entry_end.offset.0);
             self.effects(core);
@@ -581,16 +684,25 @@ impl Decider {
         }
     }
 
-    /// A change for this database follows. Inside a source's transaction a run ends only where the database changes,
+    /// A change for this database and slot follows. Inside a source's transaction a run ends only where one of them changes,
     /// and is glued to the next.
-    fn begin(&mut self, core: &mut Core, db: u32) {
-        if self.run.db() != db || (self.run.is_full() && !self.inside) {
+    #[inline]
+    fn begin(&mut self, core: &mut Core, db: u32, slot: Option<u16>) {
+        if !self.run.is_for(db, slot) || (self.run.is_full() && !self.inside) {
             self.flush(core);
-            self.run.set_db(db);
+            self.run.set_place(db, slot);
         }
     }
 
-    fn forward(&mut self, core: &mut Core, batch: &Batch, command: &Command, spec: Option<&Spec>, serial: u64) {
+    fn forward(
+        &mut self,
+        core: &mut Core,
+        batch: &Batch,
+        command: &Command,
+        spec: Option<&Spec>,
+        serial: u64,
+        slot: Option<u16>,
+    ) {
         let argc = (command.args.1 - command.args.0) as usize;
         let reveals = spec.and_then(|spec| classify::reveals(spec, argc));
         if !is_big(command) {
@@ -607,6 +719,7 @@ impl Decider {
             self.here.other(),
             NewItem {
                 db: Some(command.db),
+                slot,
                 changes: 1,
                 telltales: reveals.map(|reveals| Telltale { index: 0, reveals }).into_iter().collect(),
                 ..NewItem::new(batch.frame(command), 1, ItemKind::Changes, serial)

@@ -10,6 +10,7 @@ use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::expiries::{meant, put_off};
 use crate::engine::core::{Core, NewItem, unix_ms};
+use crate::engine::strand::Names;
 use crate::engine::transfer::{BIG, write_entry};
 use crate::model::{Databases, Side};
 use crate::wire::dialect::Dialect;
@@ -71,8 +72,10 @@ pub struct Loader {
     big: Option<Big>,
     /// A big key whose rest is left to the state transfer.
     abandoned: Option<(u32, Bytes)>,
-    /// Where parts of a value are gathered in a merge.
-    part_key: Bytes,
+    /// What our keys at the other site are called; the strand that this is about.
+    names: Names,
+    /// Whether what is in no slot (functions) is for us.
+    slotless: bool,
     keys_total: u64,
     /// The database that is being read.
     db: u32,
@@ -86,7 +89,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    pub fn new(here: Side, target: Dialect, databases: Databases, merge: bool, discard: bool, part_key: Bytes) -> Self {
+    pub fn new(here: Side, target: Dialect, databases: Databases, merge: bool, discard: bool, names: Names) -> Self {
         let limits = Limits { big: BIG, value: LONGEST, ..Limits::default() };
         Loader {
             here,
@@ -98,7 +101,8 @@ impl Loader {
             pieces: Vec::new(),
             big: None,
             abandoned: None,
-            part_key,
+            slotless: names.strand().is_none_or(|s| s.leads[here.other().index()]),
+            names,
             keys_total: 0,
             db: 0,
             ended: false,
@@ -131,7 +135,7 @@ impl Loader {
             match item {
                 Item::Db(n) => self.db = n,
                 Item::Resize { keys, .. } if self.databases.contains(self.db) => self.keys_total += keys,
-                Item::Function(code) if !self.discard => self.pieces.push(Piece::Function(code)),
+                Item::Function(code) if !self.discard && self.slotless => self.pieces.push(Piece::Function(code)),
                 Item::Key(mut entry) if self.wanted(&entry) => {
                     self.outlives(&mut entry, now);
                     bytes += entry.value.len() + entry.key.len();
@@ -140,7 +144,7 @@ impl Loader {
                 Item::BigBegin(mut entry) if self.wanted(&entry) => {
                     self.outlives(&mut entry, now);
                     // In a merge it is made under a name of ours: what is there must stay, and a part is no value.
-                    let name = if self.merge { self.part_key.clone() } else { entry.key.clone() };
+                    let name = if self.merge { self.names.part(&entry.key) } else { entry.key.clone() };
                     self.big = Some(Big {
                         decoder: Decoder::big(entry.kind)?,
                         rebuild: Some(Rebuild::new(name.clone(), self.target)),
@@ -178,7 +182,10 @@ impl Loader {
     }
 
     fn wanted(&self, entry: &KeyEntry) -> bool {
-        !self.discard && self.databases.contains(entry.db) && !entry.key.starts_with(b"duplex:")
+        !self.discard
+            && self.databases.contains(entry.db)
+            && !entry.key.starts_with(b"duplex:")
+            && self.names.strand().is_none_or(|s| s.has(&entry.key))
     }
 
     fn big_part(&mut self, part: &Bytes) -> Result<(), LoadError> {
@@ -200,8 +207,9 @@ impl Loader {
         let mut commands = Vec::new();
         self.lost.extend(rebuild.finish(big.entry.expire_ms, &mut commands));
         if self.merge {
-            commands.push(vec![Bytes::from_static(b"RENAMENX"), self.part_key.clone(), big.entry.key.clone()]);
-            commands.push(vec![Bytes::from_static(b"UNLINK"), self.part_key.clone()]);
+            let part = self.names.part(&big.entry.key);
+            commands.push(vec![Bytes::from_static(b"RENAMENX"), part.clone(), big.entry.key.clone()]);
+            commands.push(vec![Bytes::from_static(b"UNLINK"), part]);
         }
         // Nothing is entered as in flight that is not sent: nothing would ever clear it.
         if !commands.is_empty() {
@@ -257,7 +265,7 @@ impl Loader {
                 }
                 Piece::Function(code) => {
                     let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { continue };
-                    self.begin(core, &mut run, 0);
+                    self.begin(core, &mut run, 0, None);
                     encode(run.data(), &[&b"FUNCTION"[..], b"LOAD", b"REPLACE", &code]);
                     run.added(1, serial);
                 }
@@ -273,17 +281,17 @@ impl Loader {
         run.flush(core, self.here.other(), kind);
     }
 
-    /// Commands for this database follow.
-    fn begin(&self, core: &mut Core, run: &mut Run, db: u32) {
-        if run.db() != db || run.is_full() {
+    /// Commands for this database and slot follow.
+    fn begin(&self, core: &mut Core, run: &mut Run, db: u32, slot: Option<u16>) {
+        if !run.is_for(db, slot) || run.is_full() {
             self.flush(core, run);
-            run.set_db(db);
+            run.set_place(db, slot);
         }
     }
 
     fn key(&mut self, core: &mut Core, run: &mut Run, entry: &KeyEntry) {
         let Some(serial) = self.verdict(core, run, entry.db, &entry.key) else { return };
-        self.begin(core, run, entry.db);
+        self.begin(core, run, entry.db, self.names.slot(&entry.key));
         // What a plain SET says just as well costs the target less than a RESTORE.
         let bare = !self.merge && entry.expire_ms.or(entry.idle).is_none() && entry.freq.is_none();
         if bare && let Some(text) = entry.text(SMALL, &mut self.room) {
@@ -303,7 +311,8 @@ impl Loader {
                 core.impossible(to, entry.db, &entry.key, &e.to_string());
                 // It was entered as in flight: an echo has to say that it is not.
                 self.flush(core, run);
-                core.push(to, NewItem::new(Bytes::new(), 0, ItemKind::Changes, serial));
+                let item = NewItem::new(Bytes::new(), 0, ItemKind::Changes, serial);
+                core.push(to, NewItem { slot: self.names.slot(&entry.key), ..item });
             }
         }
     }
@@ -318,7 +327,7 @@ impl Loader {
             self.abandoned = Some((db, key.clone()));
             return;
         };
-        self.begin(core, run, db);
+        self.begin(core, run, db, self.names.slot(key));
         let own = first && !self.merge;
         let serial = if own { self.own_delete(core, db, key).unwrap_or(serial) } else { serial };
         for command in commands {

@@ -7,12 +7,14 @@ use bytes::Bytes;
 pub struct Peer {
     dialer: Dialer,
     address: String,
+    /// A transaction there has one slot.
+    cluster: bool,
     control: Option<Control>,
 }
 
 impl Peer {
-    pub fn new(dialer: Dialer, address: String) -> Self {
-        Peer { dialer, address, control: None }
+    pub fn new(dialer: Dialer, address: String, cluster: bool) -> Self {
+        Peer { dialer, address, cluster, control: None }
     }
 
     /// Those of the keys that exist there at this moment. What is created later is a concurrent change, which the
@@ -25,7 +27,8 @@ impl Peer {
         let mut held = Vec::new();
         let mut rest = &keys[..];
         while let Some((db, _)) = rest.first() {
-            let (one, others) = rest.split_at(rest.iter().take_while(|k| k.0 == *db).count());
+            let alike = if self.cluster { 1 } else { rest.iter().take_while(|k| k.0 == *db).count() };
+            let (one, others) = rest.split_at(alike);
             let found: Vec<i64> = in_db(&mut control, *db, |pipe| {
                 for (_, key) in one {
                     pipe.cmd("EXISTS").arg(&key[..]);

@@ -2,7 +2,7 @@
 //!
 //! What a client said goes as it was said, command by command. The strings of a snapshot, which nobody has said, go as
 //! MSETs, which cost a target a third of what as many RESTOREs do. Invariants: the order of the changes to a key stands;
-//! the commands of one run are for one database.
+//! the commands of one run are for one database and, where the site is a cluster, for one slot.
 
 use crate::engine::apply::outbox::{ItemKind, Telltale};
 use crate::engine::arbiter::classify::Reveals;
@@ -26,6 +26,7 @@ pub struct Run {
     commands: u32,
     changes: u32,
     db: u32,
+    slot: Option<u16>,
     serial: u64,
     telltales: SmallVec<[Telltale; 2]>,
     /// Keys and values, as RESP, that are set but not in `data` yet, and how many of them.
@@ -47,13 +48,16 @@ impl Run {
         self.changes >= CHANGES / 2
     }
 
-    pub fn db(&self) -> u32 {
-        self.db
+    /// Commands for this database and slot can be added.
+    #[inline]
+    pub fn is_for(&self, db: u32, slot: Option<u16>) -> bool {
+        self.db == db && self.slot == slot
     }
 
-    /// Commands that follow are for this database. Only for an empty run.
-    pub fn set_db(&mut self, db: u32) {
-        self.db = db;
+    /// Commands that follow are for this database and this slot. Only for an empty run.
+    #[inline]
+    pub fn set_place(&mut self, db: u32, slot: Option<u16>) {
+        (self.db, self.slot) = (db, slot);
     }
 
     /// Sets a key that nothing else in the run is about.
@@ -132,6 +136,7 @@ impl Run {
             data,
             commands: std::mem::take(&mut self.commands),
             db: Some(self.db),
+            slot: self.slot,
             kind,
             serial: self.serial,
             changes: std::mem::take(&mut self.changes),

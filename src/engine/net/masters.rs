@@ -36,8 +36,12 @@ impl Dialer {
         if self.instance.master_name.is_some() {
             return self.ask_sentinels().await;
         }
-        let cluster = self.first_of(|d, a| d.info(a).boxed()).await.is_ok_and(|info| info.is_cluster());
-        if cluster { self.first_of(|d, a| d.ask_cluster(a).boxed()).await } else { self.standalone().await }
+        match (self.first_of(|d, a| d.info(a).boxed()).await, self.instance.addresses.as_slice()) {
+            (Ok(info), _) if info.is_cluster() => self.first_of(|d, a| d.ask_cluster(a).boxed()).await,
+            // It has answered: there is nobody else to ask.
+            (Ok(_), [only]) => Ok(vec![ShardAddress { address: only.clone(), node_id: None, slots: vec![] }]),
+            _ => self.standalone().await,
+        }
     }
 
     /// Asks one address after the other until one answers.
@@ -129,7 +133,7 @@ impl Dialer {
 }
 
 /// Reads the reply of `CLUSTER SLOTS`: `[[first, last, [host, port, id, …], replicas …], …]`.
-fn read_slots(answer: &Value, seed_host: &str) -> Vec<ShardAddress> {
+pub(super) fn read_slots(answer: &Value, seed_host: &str) -> Vec<ShardAddress> {
     let Value::Array(ranges) = answer else { return vec![] };
     let mut shards: BTreeMap<String, ShardAddress> = BTreeMap::new();
     for range in ranges {
@@ -159,6 +163,26 @@ fn read_slots(answer: &Value, seed_host: &str) -> Vec<ShardAddress> {
     }
     shards.sort_by_key(|s| s.slots.first().copied());
     shards
+}
+
+/// The replicas in the same reply.
+pub(super) fn replicas(answer: &Value, seed_host: &str) -> Vec<String> {
+    let Value::Array(ranges) = answer else { return vec![] };
+    let nodes = ranges.iter().filter_map(|r| match r {
+        Value::Array(parts) => parts.get(3..),
+        _ => None,
+    });
+    let address = |node: &Value| {
+        let Value::Array(node) = node else { return None };
+        let host = match node.first()? {
+            Value::BulkString(b) if !b.is_empty() && b != b"?" => String::from_utf8_lossy(b).into_owned(),
+            Value::SimpleString(s) if !s.is_empty() && s != "?" => s.clone(),
+            _ => seed_host.to_owned(),
+        };
+        let Value::Int(port) = node.get(1)? else { return None };
+        Some(join_address(&host, u16::try_from(*port).ok()?))
+    };
+    nodes.flatten().filter_map(address).collect()
 }
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 
 use super::{Context, Finding};
 use crate::{
-    engine::probe::{
-        info::Info,
-        modules,
-        server::{Refusal, Server},
+    engine::{
+        probe::{
+            info::Info,
+            modules,
+            server::{Refusal, Server},
+        },
+        strand::SlotSet,
     },
     model::{Side, Topology, job::ReadFrom},
     wire::dialect::{Dialect, Flavor},
@@ -184,7 +187,7 @@ fn reads_only(cx: &Context, side: Side) -> bool {
     !cx.writes(side) && cx.job.instance(side).read_from == ReadFrom::Replica
 }
 
-/// Standalone servers and masters found by sentinels; nothing else yet. The one place that says so.
+/// Standalone servers, masters found by sentinels, clusters that serve every slot. The one place that says so.
 pub(super) async fn topology(cx: &Context) -> Result<Finding, Refusal> {
     const WHY: &str = "a job on such an instance would sync a part of its data, or none";
     let mut findings = Vec::new();
@@ -196,7 +199,7 @@ pub(super) async fn topology(cx: &Context) -> Result<Finding, Refusal> {
             Finding::failed(
                 format!("{name}: {what}"),
                 WHY,
-                "clusters are not supported yet: use a standalone instance or one with sentinels",
+                "name the servers behind it: a standalone instance, one with sentinels, or a cluster's nodes",
             )
         };
         findings.push(
@@ -206,13 +209,12 @@ pub(super) async fn topology(cx: &Context) -> Result<Finding, Refusal> {
                     WHY,
                     "set `topology = \"sentinel\"` and `master_name`: `redis-cli SENTINEL MASTERS` shows the names",
                 ),
-                (_, Some("cluster")) => refused("a cluster"),
                 (Topology::Cluster, _) if !info.is_cluster() => Finding::failed(
                     format!("{name}: named a cluster, but it runs in mode {}", info.mode().unwrap_or("?")),
                     WHY,
                     "set `topology = \"standalone\"`, or leave it out",
                 ),
-                _ if info.is_cluster() => refused("a cluster"),
+                _ if info.is_cluster() => cluster(side).await,
                 (Topology::Proxy, _) => refused("a proxy before a cluster"),
                 (Topology::Sentinel, _) => Finding::passed(format!("{name}: the master that the sentinels name")),
                 _ => Finding::passed(format!("{name}: standalone")),
@@ -221,6 +223,37 @@ pub(super) async fn topology(cx: &Context) -> Result<Finding, Refusal> {
         );
     }
     Ok(Finding::all(findings))
+}
+
+/// Every slot of a cluster has a master.
+async fn cluster(side: &super::SideContext) -> Finding {
+    let name = side.name();
+    let masters = match side.dialer.masters().await {
+        Ok(masters) => masters,
+        Err(e) => {
+            let (seen, remedy) = e.parts();
+            return Finding::failed(
+                format!("{name}: {seen}"),
+                "the shards of a cluster are found by asking it",
+                remedy,
+            );
+        }
+    };
+    let mut covered = SlotSet::none();
+    masters.iter().flat_map(|m| SlotSet::of(&m.slots).iter().collect::<Vec<_>>()).for_each(|s| covered.insert(s));
+    let mut missing = SlotSet::all();
+    missing.remove(&covered);
+    if !missing.is_empty() {
+        return Finding::failed(
+            format!("{name}: a cluster of {} shards in which nobody serves the slots {missing}", masters.len()),
+            "keys of these slots can be neither read nor written, and a cluster with such slots may refuse all",
+            format!("look at `redis-cli --cluster check {}`, and give the slots an owner: `--cluster fix`", {
+                masters.first().map_or("host:port", |m| m.address.as_str())
+            }),
+        );
+    }
+    let shards: Vec<String> = masters.iter().map(|m| format!("{} {}", m.address, SlotSet::of(&m.slots))).collect();
+    Finding::passed(format!("{name}: a cluster of {} shards, all slots served: {}", masters.len(), shards.join("; ")))
 }
 
 /// Two instances, with no replication between them.

@@ -2,9 +2,12 @@
 
 use super::{Context, Finding, SideContext, show, size};
 use crate::{
-    engine::probe::{
-        database_count, selectable,
-        server::{Refusal, Server, bytes, int, scan_page},
+    engine::{
+        probe::{
+            database_count, selectable,
+            server::{Refusal, Server, bytes, int, scan_page},
+        },
+        strand::{Names, SlotSet, Strand},
     },
     model::{CheckState, Databases, ExistingKeys, JobId, Side},
 };
@@ -131,7 +134,17 @@ pub(super) async fn our_control_key(cx: &Context, own: &Server) -> Result<bool, 
     let Some(id) = &cx.id else { return Ok(false) };
     select(own, cx.job.policy.databases.first()).await?;
     let mut exists = redis::cmd("EXISTS");
-    exists.arg(id.control_key(Side::Target.incoming()));
+    let base = id.control_key(Side::Target.incoming());
+    if cx.side(Side::Target).info().await?.is_cluster() {
+        // Each slot has one: any that this shard serves will do.
+        let address = cx.side(Side::Target).server()?.address.clone();
+        let masters = cx.side(Side::Target).dialer.masters().await.map_err(|e| Refusal::Broken(e.to_string()))?;
+        let slots = masters.iter().find(|m| m.address == address).and_then(|m| m.slots.first());
+        let any = std::sync::Arc::new(Strand::new(SlotSet::all()));
+        exists.arg(&Names::of(base, any, true).control(slots.map(|s| s.0))[..]);
+    } else {
+        exists.arg(base);
+    }
     Ok(int(&own.ask(&exists).await?) == Some(1))
 }
 

@@ -186,6 +186,8 @@ async fn search(cx: &Context, side: Side) -> Result<(Vec<Found>, u64, bool), Ref
             }
         }
     }
+    let mut seen = BTreeSet::new();
+    found.retain(|f| seen.insert((f.job.clone(), f.direction, f.replids.clone())));
     Ok((found, looked_at, complete))
 }
 
@@ -220,7 +222,9 @@ async fn read(
     let Some(rest) = name.strip_prefix(JobId::KEY_PREFIX) else { return Ok(None) };
     let mut parts = rest.split(':');
     let job = parts.next().unwrap_or_default().trim_matches(['{', '}']).to_owned();
-    let direction = match (parts.next(), parts.next()) {
+    // In jobs with clusters there is one for each slot (`{tag}`) or for each strand (`@strand`).
+    let word = parts.next().map(|word| word.split(['{', '@']).next().unwrap_or_default());
+    let direction = match (word, parts.next()) {
         (Some("forward"), None) => Some(Direction::Forward),
         (Some("reverse"), None) => Some(Direction::Reverse),
         _ => None,

@@ -99,7 +99,7 @@ struct Pump<'a> {
 impl Pump<'_> {
     async fn run(&mut self, answer: Answer, keep_snapshot: bool) -> End {
         let result = match answer {
-            Answer::Continue { .. } => Ok(()),
+            Answer::Continue { .. } | Answer::Lost { .. } => Ok(()),
             Answer::Full { replid, offset } => self.snapshot(replid, offset, keep_snapshot).await,
         };
         match result {

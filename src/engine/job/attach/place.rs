@@ -1,0 +1,200 @@
+//! Where a job's sides are: the shards of each, dialled, and what an engine before us has left there.
+
+use super::client_name;
+use crate::engine::apply::control_key::ControlKey;
+use crate::engine::fence;
+use crate::engine::job::JobError;
+use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, ShardAddress};
+use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
+use crate::model::{Instance, Job, JobId, Side};
+use crate::wire::dialect::Dialect;
+use crate::wire::slot::SLOTS;
+use futures::future::{try_join, try_join_all};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// One master of a side.
+pub struct Shard {
+    pub control: Control,
+    pub address: String,
+    pub dialect: Dialect,
+    /// Keys in the selected databases when it was dialled.
+    pub keys: u64,
+    /// Half a round trip.
+    pub way_ms: u64,
+    pub slots: SlotSet,
+    /// The histories of its stream, where it tells them.
+    pub lineage: Option<Lineage>,
+}
+
+/// One side.
+pub struct Place {
+    pub shards: Vec<Shard>,
+    pub cluster: bool,
+    pub map: Vec<ShardAddress>,
+}
+
+/// Dials both sides.
+pub async fn dial_both(job: &Job, id: &JobId) -> Result<[Place; 2], JobError> {
+    let (source, target) = try_join(dial(job, id, Side::Source), dial(job, id, Side::Target)).await?;
+    Ok([source, target])
+}
+
+async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
+    let named = Dialer::new(job.instance(side), &client_name(id, "control", None));
+    let mut map = named.masters().await?;
+    let cluster = map.iter().any(|m| !m.slots.is_empty());
+    if cluster {
+        // The first that answered may be behind.
+        map = ClusterWatch::new(&named).look().await?.shards;
+    }
+    let shards = try_join_all(map.iter().map(|m| dial_shard(&named, job, job.instance(side), m, cluster))).await?;
+    if cluster {
+        let mut covered = SlotSet::none();
+        shards.iter().flat_map(|s| s.slots.iter()).for_each(|s| covered.insert(s));
+        if let Some(missing) = (0..SLOTS).find(|s| !covered.contains(*s)) {
+            return Err(JobError::passing(
+                format!("slot {missing} of the {side} has no master"),
+                "mend the cluster (redis-cli --cluster fix): its keys can be neither read nor written",
+            ));
+        }
+    }
+    Ok(Place { shards, cluster, map })
+}
+
+async fn dial_shard(
+    named: &Dialer,
+    job: &Job,
+    instance: &Instance,
+    at: &ShardAddress,
+    cluster: bool,
+) -> Result<Shard, JobError> {
+    let address = at.address.clone();
+    let mut control = named.control(&address).await?;
+    let info = control.info().await?;
+    let Some(dialect) = info.dialect else {
+        return Err(JobError::lasting(
+            format!("{address} does not tell its version"),
+            "let the account run INFO, or name the server itself instead of a proxy",
+        ));
+    };
+    if !info.is_master() {
+        let what = format!("{address} is a replica");
+        return Err(match cluster || instance.may_move() {
+            true => JobError::passing(what, "nothing, if a failover is under way: its new master is waited for"),
+            false => JobError::lasting(what, "name its master"),
+        });
+    }
+    if info.loading {
+        return Err(JobError::passing(format!("{address} is loading its data"), "wait until it has"));
+    }
+    let mut best = Duration::from_secs(1);
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let _: String = control.ask(&redis::cmd("PING")).await?;
+        best = best.min(asked.elapsed());
+        // Over a line as long as this, one more question costs more than the jitter that it would find.
+        if best > Duration::from_millis(20) {
+            break;
+        }
+    }
+    let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
+    let slots = if cluster { SlotSet::of(&at.slots) } else { SlotSet::all() };
+    let (lineage, way_ms) = (Lineage::of(&info), best.as_millis() as u64 / 2);
+    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage })
+}
+
+/// A strand of the job: its shards at both sides, by their places, and its slots.
+pub struct Pair {
+    pub shards: [usize; 2],
+    /// `None`: the job has no cluster.
+    pub strand: Option<Arc<Strand>>,
+}
+
+/// Takes the job apart.
+pub fn pairs(places: &[Place; 2]) -> Vec<Pair> {
+    if !places.iter().any(|p| p.cluster) {
+        return vec![Pair { shards: [0, 0], strand: None }];
+    }
+    let mut pairs = Vec::new();
+    let mut led = [BTreeSet::new(), BTreeSet::new()];
+    for (a, source) in places[0].shards.iter().enumerate() {
+        for (b, target) in places[1].shards.iter().enumerate() {
+            let slots = source.slots.and(&target.slots);
+            if slots.is_empty() {
+                continue;
+            }
+            let mut strand = Strand::new(slots);
+            strand.leads = [led[0].insert(a), led[1].insert(b)];
+            pairs.push(Pair { shards: [a, b], strand: Some(Arc::new(strand)) });
+        }
+    }
+    pairs
+}
+
+/// What was found of an engine before us at a side.
+#[derive(Default)]
+pub struct Found {
+    /// In a cluster: which strand wrote a slot's control key.
+    pub owners: HashMap<u16, StrandId>,
+    /// The newest control key of each strand.
+    pub newest: HashMap<StrandId, ControlKey>,
+    /// That of a job without strands.
+    pub whole: Option<ControlKey>,
+}
+
+impl Found {
+    /// The highest epoch of all.
+    pub fn epoch(&self) -> u64 {
+        self.newest.values().chain(&self.whole).map(|k| k.epoch).max().unwrap_or(0)
+    }
+
+    fn note(&mut self, key: ControlKey, id: StrandId) {
+        let newest = self.newest.entry(id).or_insert(key);
+        if (key.epoch, key.number) > (newest.epoch, newest.number) {
+            *newest = key;
+        }
+    }
+}
+
+/// Reads the control keys of both sides.
+pub async fn find(places: &mut [Place; 2], id: &JobId, db: u32, pairs: &[Pair]) -> Result<[Found; 2], JobError> {
+    let base = |side: Side| id.control_key(side.incoming());
+    let mut found = [Found::default(), Found::default()];
+    if let [Pair { strand: None, .. }] = pairs {
+        for side in Side::BOTH {
+            let control = &mut places[side.index()].shards[0].control;
+            found[side.index()].whole = fence::read_control_key(control, db, base(side).as_bytes()).await?;
+        }
+        return Ok(found);
+    }
+    let any = Arc::new(Strand::new(SlotSet::all()));
+    let clusters = [places[0].cluster, places[1].cluster];
+    let mut known: BTreeSet<StrandId> = pairs.iter().filter_map(|p| p.strand.as_ref().map(|s| s.id)).collect();
+    for side in Side::BOTH.into_iter().filter(|s| clusters[s.index()]) {
+        let names = Names::of(base(side), any.clone(), true);
+        let reads = places[side.index()].shards.iter_mut().map(|shard| {
+            let slots = shard.slots.clone();
+            let (control, names) = (&mut shard.control, &names);
+            async move { fence::read_slots(control, names, slots.iter()).await }
+        });
+        for (slot, key) in try_join_all(reads).await?.into_iter().flatten() {
+            let Some(id) = key.strand else { continue };
+            found[side.index()].owners.insert(slot, id);
+            found[side.index()].note(key, id);
+            known.insert(id);
+        }
+    }
+    for side in Side::BOTH.into_iter().filter(|s| !clusters[s.index()]) {
+        let names = Names::of(base(side), any.clone(), false);
+        for id in &known {
+            let control = &mut places[side.index()].shards[0].control;
+            let name = names.of_sibling(*id).control(None);
+            if let Some(key) = fence::read_control_key(control, db, &name).await? {
+                found[side.index()].note(key, *id);
+            }
+        }
+    }
+    Ok(found)
+}

@@ -3,8 +3,13 @@
 
 mod support;
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 use support::{
-    cluster::{Cluster, Site, Spread, assert_shared, assert_sites_equal, assert_spread},
+    cluster::{Cluster, Site, Spread, assert_shared, assert_sites_equal, assert_spread, slot},
     load::sized,
     versions::Slot,
     *,
@@ -186,4 +191,187 @@ fn masters_are_killed_on_the_newest_redis() {
 #[test]
 fn masters_are_killed_on_the_newest_valkey() {
     masters_are_killed(Slot::NewestValkey.server());
+}
+
+/// Slots that are written to move from shard to shard, at each side.
+fn slots_move(server: &str, a: Kind, b: Kind) {
+    let (a, b) = (a.start(server), b.start(server));
+    let duplex = Duplex::synced(&job(&a, &b));
+    let mut loads = [Spread::start(&a, "a", 300), Spread::start(&b, "b", 300)];
+    let mut rng = fastrand::Rng::with_seed(5);
+    for round in 0..sized(4, 20) {
+        loads.iter().for_each(|l| l.more(100));
+        for (odd, site) in [(0, &a), (1, &b)] {
+            let Site::Many(cluster) = site else { continue };
+            let masters: Vec<u16> = cluster.masters().iter().map(|m| m.port).collect();
+            for prefix in ["a", "b", "both"] {
+                // No slot at both sides at once: there is no order between two such moves.
+                let slot = slot(format!("{prefix}{}", 2 * rng.u32(0..20) + odd).as_bytes());
+                let to = masters[rng.usize(0..masters.len())];
+                cluster.migrate(slot, to);
+            }
+        }
+        if round % 2 == 1 {
+            loads.iter().for_each(|l| l.more(100));
+            duplex.wait_state("synchronizing", secs(60));
+        }
+    }
+    let steps = loads.each_mut().map(Spread::stop);
+    duplex.wait_state("synchronizing", secs(60));
+    assert_sites_equal(&a, &b, secs(60));
+    for site in [&a, &b] {
+        assert_spread(site, "a", &steps[0]);
+        assert_spread(site, "b", &steps[1]);
+        assert_shared(site, &steps[0], &steps[1]);
+    }
+}
+
+#[test]
+fn slots_move_opposite_one_server() {
+    slots_move(Slot::Usual.server(), Kind::Three, Kind::One);
+}
+
+#[test]
+fn slots_move_at_both_sides() {
+    slots_move(Slot::NewestRedis.server(), Kind::Three, Kind::Uneven);
+}
+
+/// Both sides write the same keys, in every way that one key can be written.
+fn storm(site: &Site, seed: u64, stop: &AtomicBool) -> u64 {
+    let mut router = site.router();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut writes = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let (n, word) = (rng.u32(0..30), rng.u32(..).to_string());
+        let (s, l, h, z) = (format!("s:{n}"), format!("l:{n}"), format!("h:{n}"), format!("z:{n}"));
+        let line = match rng.u32(0..12) {
+            0..3 => format!("SET {s} {word}"),
+            3 => format!("DEL {s}"),
+            4 => format!("RPUSH {l} {word}"),
+            5 => format!("LPOP {l}"),
+            6 => format!("HSET {h} f{} {word}", rng.u32(0..4)),
+            7 => format!("HDEL {h} f{}", rng.u32(0..4)),
+            8 => format!("ZADD {z} {} m{}", rng.u32(0..9), rng.u32(0..4)),
+            9 => format!("PEXPIRE {s} {}", rng.u32(1..300)),
+            10 => format!("RENAME {{{s}}}:a {{{s}}}:b"),
+            _ => format!("SET {{{s}}}:a {word}"),
+        };
+        let argv = support::words::words(&line);
+        let key = argv[1].clone();
+        // RENAME of a key that is not there answers with an error, which changes nothing.
+        router.try_call(&key, &argv).expect("the site answers");
+        // A counter that both sides add to.
+        router.run(&format!("INCR n:{}", n % 10));
+        writes += 1;
+    }
+    writes
+}
+
+fn conflicts_are_settled(server: &str, a: Kind, b: Kind) {
+    let (a, b) = (a.start(server), b.start(server));
+    let mut duplex = Duplex::synced(&job(&a, &b));
+    let stop = AtomicBool::new(false);
+    let counted: u64 = thread::scope(|s| {
+        let stop = &stop;
+        let threads = [(&a, 1), (&b, 2)].map(|(site, seed)| s.spawn(move || storm(site, seed, stop)));
+        let mut rng = fastrand::Rng::with_seed(3);
+        for _ in 0..sized(2, 8) {
+            support::wait::until(Instant::now() + Duration::from_millis(rng.u64(500..1500)));
+            duplex.crash();
+            duplex.revive();
+        }
+        stop.store(true, Ordering::SeqCst);
+        threads.into_iter().map(|t| t.join().expect("the storm")).sum()
+    });
+    duplex.wait_state("synchronizing", secs(60));
+    assert_sites_equal(&a, &b, secs(60));
+    for site in [&a, &b] {
+        let mut router = site.router();
+        let sum: i64 = (0..10).map(|n| router.run(&format!("GET n:{n}")).text().parse().unwrap_or(0)).sum();
+        assert_eq!(sum as u64, counted, "what both sides counted");
+    }
+    // The product's own word for it.
+    let outcome = duplex.run(&["verify", &duplex.name, "--json"]).code(0);
+    assert!(
+        outcome.stdout.contains("\"equal\":true") || outcome.stdout.contains("\"equal\": true"),
+        "{}",
+        outcome.stdout
+    );
+}
+
+#[test]
+fn conflicts_are_settled_between_one_server_and_three_shards() {
+    conflicts_are_settled(Slot::Usual.server(), Kind::One, Kind::Three);
+}
+
+#[test]
+fn conflicts_are_settled_between_three_shards_and_three_others() {
+    conflicts_are_settled(Slot::NewestValkey.server(), Kind::Three, Kind::Uneven);
+}
+
+#[test]
+fn what_spans_slots_at_one_server_arrives_in_a_cluster() {
+    let (a, b) = (Site::one(Slot::NewestRedis.server()), Site::many(Slot::NewestRedis.server(), THREE));
+    let duplex = Duplex::synced(&job(&a, &b));
+    let Site::One(server) = &a else { unreachable!() };
+    let mut client = server.client();
+    client.run("MSET k1 1 k2 2 k3 3 k4 4 k5 5");
+    client.run("RENAME k1 k9");
+    client.run("SADD s1 a b");
+    client.run("SADD s2 b c");
+    client.run("SUNIONSTORE s3 s1 s2");
+    client.run("RPUSH l1 a b c");
+    client.run("LMOVE l1 l2 LEFT RIGHT");
+    client.run("DEL k2 k3 none");
+    for n in 0..300 {
+        client.run("MULTI");
+        for k in 0..4 {
+            client.run(&format!("INCR t:{}", (n + k * 7) % 20));
+        }
+        client.run("EXEC");
+        client.run(&format!("EVAL \"redis.call('INCR','e1') redis.call('RPUSH','e2',{n})\" 0"));
+    }
+    duplex.wait_state("synchronizing", secs(30));
+    assert_sites_equal(&a, &b, secs(30));
+    assert_eq!(b.router().run("LLEN e2").int(), 300);
+    // And back.
+    b.router().run("SET back 1");
+    assert_sites_equal(&a, &b, secs(30));
+    // Nothing is left when the job is stopped.
+    duplex.run(&["stop", &duplex.name]).code(0);
+    for server in a.masters().into_iter().chain(b.masters()) {
+        assert_eq!(support::compare::control_keys(server), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_slot_that_nobody_serves_is_named() {
+    let server = Slot::Usual.server();
+    let cluster = Cluster::bare(server, 2);
+    cluster.nodes[0].client().run("CLUSTER ADDSLOTSRANGE 0 8000");
+    cluster.nodes[1].client().run("CLUSTER ADDSLOTSRANGE 8001 12344 12346 16383");
+    let (a, b) = (Site::one(server), Site::Many(cluster));
+    wait_for("both nodes know the slots", secs(30), || {
+        let known = b.cluster().nodes[0].client().run("CLUSTER SLOTS");
+        if known.items().len() == 3 { Ok(()) } else { Err(format!("{known:?}")) }
+    });
+    let duplex = Duplex::new(&job(&a, &b));
+    let file = duplex.job_file.to_str().expect("a path").to_owned();
+    duplex.run(&["precheck", &file]).code(3).says(&["nobody serves the slots 12345"]);
+}
+
+#[test]
+fn other_databases_are_refused_where_a_cluster_has_none() {
+    let server = Slot::NewestValkey.server();
+    let (a, b) = (Site::one(server), Site::many(server, THREE));
+    let Site::One(one) = &a else { unreachable!() };
+    let mut client = one.client();
+    client.run("SELECT 3");
+    client.run("SET k v");
+    let duplex = Duplex::new(&job(&a, &b));
+    let file = duplex.job_file.to_str().expect("a path").to_owned();
+    duplex.run(&["precheck", &file]).code(3).says(&["the source has keys in db3", "databases = [0]"]);
+    let duplex = Duplex::new(&job(&a, &b).policy("databases = [0]"));
+    let file = duplex.job_file.to_str().expect("a path").to_owned();
+    duplex.run(&["precheck", &file]).code(0);
 }

@@ -16,7 +16,9 @@ mod carry;
 mod expiries;
 mod follow;
 mod lineage;
+mod moved;
 mod progress;
+mod reading;
 mod run;
 mod status;
 mod topology;
@@ -82,6 +84,8 @@ const AGAIN_FIRST: Duration = Duration::from_millis(200);
 const AGAIN_MOST: Duration = Duration::from_secs(10);
 /// The longest of them where nobody has to do anything: a failover that is under way ends all at once.
 const AGAIN_PASSING: Duration = Duration::from_secs(2);
+/// How long a run may write to the end what it has decided when the topology has changed.
+const HAND_OVER: Duration = Duration::from_millis(500);
 /// Keys that are shown as the hottest in conflict.
 const HOTTEST: usize = 20;
 /// How long halting waits for what is under way.
@@ -270,6 +274,10 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
             }
         };
         inner.state().last = Some(status::of(&inner));
+        if matches!(end, RunEnd::Topology(_)) {
+            // What was decided is written where it still can be: the less is left to be looked at again.
+            run.drain(HAND_OVER).await;
+        }
         run.abort();
         let error = match end {
             RunEnd::Failed(error) if allows_copy(&inner, &error) => {
@@ -293,6 +301,7 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
                 JobError::passing("the reverse stream has to be taken up with a full sync", "nothing: it is done now")
             }
             RunEnd::Again(error) => error,
+            RunEnd::Topology(error) => error,
         };
         events.emit(None, Severity::Warning, EventKind::Disconnected, format!("{error}; starting the links again"));
         if began.elapsed() > Duration::from_secs(30) {

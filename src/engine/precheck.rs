@@ -54,6 +54,8 @@ pub(crate) struct SideContext {
     pub side: Side,
     pub dialer: Dialer,
     server: OnceCell<Server>,
+    /// In a cluster: the other shards' masters.
+    others: OnceCell<Vec<Server>>,
 }
 
 impl SideContext {
@@ -64,6 +66,11 @@ impl SideContext {
 
     pub async fn info(&self) -> Result<&Info, Refusal> {
         self.server()?.info().await
+    }
+
+    /// The masters of a cluster beside the one of [`SideContext::server`].
+    pub fn others(&self) -> &[Server] {
+        self.others.get().map_or(&[], Vec::as_slice)
     }
 
     /// A connection of an item's own, on which it may SELECT and MULTI.
@@ -131,6 +138,7 @@ pub async fn run(
         side,
         dialer: Dialer::new(job.instance(side), &name).with_deadlines(DEADLINES),
         server: OnceCell::new(),
+        others: OnceCell::new(),
     });
     let cx = Context { job: job.clone(), id: id.cloned(), options, sides };
     let wanted = |item: &CheckId| only.is_none_or(|list| list.contains(item));

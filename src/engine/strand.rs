@@ -55,6 +55,10 @@ impl SlotSet {
         self.0[slot as usize / 64 % WORDS] >> (slot % 64) & 1 == 1
     }
 
+    pub fn add(&mut self, other: &SlotSet) {
+        self.0.iter_mut().zip(other.0.iter()).for_each(|(a, b)| *a |= b);
+    }
+
     pub fn remove(&mut self, other: &SlotSet) {
         self.0.iter_mut().zip(other.0.iter()).for_each(|(a, b)| *a &= !b);
     }
@@ -88,6 +92,25 @@ impl SlotSet {
             }
         }
         ranges
+    }
+}
+
+impl Default for SlotSet {
+    fn default() -> Self {
+        SlotSet::none()
+    }
+}
+
+impl FromStr for SlotSet {
+    type Err = ();
+    fn from_str(s: &str) -> Result<Self, ()> {
+        let number = |text: &str| text.parse::<u16>().ok().filter(|n| *n < SLOTS).ok_or(());
+        let mut ranges = Vec::new();
+        for part in s.split(',').filter(|p| !p.is_empty()) {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            ranges.push((number(first)?, number(last)?));
+        }
+        Ok(SlotSet::of(&ranges))
     }
 }
 
@@ -284,6 +307,9 @@ mod tests {
         let b = SlotSet::of(&[(5000, 16_383)]);
         assert_eq!(a.and(&b).ranges(), [(5000, 5460), (16_383, 16_383)]);
         assert_eq!(a.to_string(), "0-5460,16383");
+        assert_eq!(a.to_string().parse(), Ok(a));
+        assert_eq!("".parse(), Ok(SlotSet::none()));
+        assert!("1-x".parse::<SlotSet>().is_err() && "16384".parse::<SlotSet>().is_err());
         assert_eq!((SlotSet::all().len(), SlotSet::none().is_empty()), (SLOTS as usize, true));
         assert_eq!(SlotSet::all().ranges(), [(0, 16_383)]);
     }

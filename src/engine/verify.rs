@@ -20,8 +20,9 @@ mod pass;
 mod streams;
 
 use super::{
-    net::{Dialer, NetError},
+    net::{Dialer, NetError, ShardAddress},
     probe::server::{Refusal, Server},
+    strand::SlotSet,
 };
 use crate::{
     model::{Databases, Job, Side},
@@ -30,6 +31,7 @@ use crate::{
 pub use look::Difference;
 use std::{
     collections::BTreeSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::sync::mpsc;
@@ -102,6 +104,10 @@ pub(crate) struct Site {
     absolute: bool,
     /// Has `HPEXPIRETIME` (Redis 7.4, Valkey 9.0).
     field_expiry: bool,
+    /// It is a shard of a cluster: a command has keys of one slot.
+    cluster: bool,
+    /// The slots that are looked at: those that it has in common with the other site. `None`: all.
+    slots: Option<Arc<SlotSet>>,
 }
 
 impl Site {
@@ -111,6 +117,8 @@ impl Site {
         let site = Site {
             absolute: info.dialect.is_some_and(|d| d.speaks_redis(7, 0)),
             field_expiry: info.dialect.is_some_and(has_field_expiry),
+            cluster: info.is_cluster(),
+            slots: None,
             server,
         };
         let mut select = redis::cmd("SELECT");
@@ -164,39 +172,49 @@ pub async fn compare_with(
     progress: Option<mpsc::Sender<Progress>>,
 ) -> Result<Outcome, NetError> {
     let start = Instant::now();
-    let (a, b) = futures::future::try_join(only_master(source), only_master(target)).await?;
+    let (a, b) = futures::future::try_join(source.masters(), target.masters()).await?;
+    let cluster = [&a, &b].iter().any(|masters| masters.iter().any(|m| !m.slots.is_empty()));
     let mut used: BTreeSet<u32> = BTreeSet::new();
     let mut total = 0;
-    for (dialer, address) in [(source, &a), (target, &b)] {
-        for space in dialer.info(address).await?.keyspace {
-            if databases.contains(space.db) {
-                used.insert(space.db);
-                total += space.keys;
+    for (dialer, masters) in [(source, &a), (target, &b)] {
+        for master in masters {
+            for space in dialer.info(&master.address).await?.keyspace {
+                // A cluster has no other database, and the other side's others are not synced with it.
+                if databases.contains(space.db) && (!cluster || space.db == 0) {
+                    used.insert(space.db);
+                    total += space.keys;
+                }
             }
         }
     }
     let reporter = pass::Reporter::new(progress, total);
     let mut outcome = Outcome::default();
+    // A pass for each two shards that have slots in common.
+    let mut passes = Vec::new();
+    for one in &a {
+        for other in &b {
+            let slots = slots(one).and(&slots(other));
+            if !slots.is_empty() {
+                passes.push((one.address.clone(), other.address.clone(), Arc::new(slots)));
+            }
+        }
+    }
     for db in used {
-        let sites = futures::future::try_join(Site::open(source, &a, db), Site::open(target, &b, db)).await?;
-        pass::database(&sites.0, &sites.1, db, options, &reporter, &mut outcome).await?;
+        for (one, other, slots) in &passes {
+            let sites = futures::future::try_join(Site::open(source, one, db), Site::open(target, other, db));
+            let (mut one, mut other) = sites.await?;
+            if cluster {
+                (one.slots, other.slots) = (Some(slots.clone()), Some(slots.clone()));
+            }
+            pass::database(&one, &other, db, options, &reporter, &mut outcome).await?;
+        }
     }
     outcome.equal = outcome.differing + outcome.missing_at_source + outcome.missing_at_target == 0;
     outcome.seconds = start.elapsed().as_secs_f64();
     Ok(outcome)
 }
 
-/// The one master of an instance. A cluster's shards are not compared yet.
-async fn only_master(dialer: &Dialer) -> Result<String, NetError> {
-    let masters = dialer.masters().await?;
-    match masters.as_slice() {
-        [one] if one.slots.is_empty() => Ok(one.address.clone()),
-        [] => Err(NetError::NoAddress),
-        [first, ..] => Err(NetError::Server {
-            address: first.address.clone(),
-            doing: "verify".into(),
-            kind: super::net::ServerError::Other,
-            seen: "it is part of a cluster, and clusters are not compared yet".into(),
-        }),
-    }
+/// The slots of a master; a standalone one has all.
+fn slots(master: &ShardAddress) -> SlotSet {
+    if master.slots.is_empty() { SlotSet::all() } else { SlotSet::of(&master.slots) }
 }

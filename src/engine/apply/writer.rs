@@ -10,8 +10,10 @@
 //! It ends only when it is told to, or when going on would be wrong: another engine has taken over, or the site has
 //! lost what it had acknowledged.
 
+mod parked;
 mod restores;
 
+use self::parked::Parked;
 use super::control_key::{ControlKey, LoadPhase, Position};
 use super::outbox::{Item, ItemKind};
 use super::replies::{Finding, Refusal, Replies, ReplyError};
@@ -107,6 +109,8 @@ pub struct Writer {
     holding: Option<Hold>,
     backoff: Duration,
     limiter: super::limiter::Limiter,
+    /// What a cluster has redirected.
+    parked: Parked,
 }
 
 /// What a control key says, as of one item.
@@ -159,6 +163,7 @@ impl Writer {
             holding: None,
             backoff: BACKOFF_FIRST,
             limiter: super::limiter::Limiter::new(s.gauge.clone()),
+            parked: Parked::default(),
             s,
         }
     }
@@ -339,6 +344,7 @@ impl Writer {
                     }
                 }
                 _ = tick.tick() => {
+                    self.look_at_parked();
                     if !self.window.is_empty() && self.holding.is_none() && last_reply.elapsed() > REPLY_DEADLINE {
                         return Lost::Connection(format!(
                             "{} has not answered for {} s", self.s.address, REPLY_DEADLINE.as_secs()));
@@ -356,7 +362,7 @@ impl Writer {
     fn fill(&mut self, pending: &mut VecDeque<Bytes>) -> Option<Duration> {
         let mut made = false;
         let mut wait = None;
-        while self.window.len() < WINDOW && self.window_bytes < WINDOW_BYTES {
+        while self.window.len() < WINDOW && self.window_bytes < WINDOW_BYTES && !self.parked.is_full() {
             if let Some(delay) = self.limiter.delay() {
                 wait = Some(delay);
                 break;
@@ -369,6 +375,10 @@ impl Writer {
                     self.checkpoint(&mut core)
                 } else {
                     let items = core.out[i].take(COMMANDS, BYTES);
+                    if self.parked.wants(&items) {
+                        self.parked.add(&mut core, items);
+                        continue;
+                    }
                     items.last().map(At::of).map(|at| (items, self.control_key(at)))
                 }
             };
@@ -397,7 +407,9 @@ impl Writer {
         let due = bytes > 0
             && (checkpoint_due((bytes, real)) || real && (self.saved.elapsed() >= CHECKPOINT_EVERY || draining));
         // While a snapshot loads there is no position to save.
-        if !due || core.phase[self.site.other().index()] == LoadPhase::Loading {
+        // Nor may a slot's control key say more than the slot has had.
+        let waits = self.s.envelope.names.home().is_some_and(|home| self.parked.holds(home));
+        if !due || waits || core.phase[self.site.other().index()] == LoadPhase::Loading {
             return None;
         }
         core.unsaved[i] = (0, false);
@@ -426,7 +438,11 @@ impl Writer {
             applied: at.position,
             // What replies have led to is written down by our notes. While one of those is under way it may still be
             // refused and overtaken, so what it stands for does not count as seen.
-            replied: if self.notes_under_way() { self.safe_replied } else { at.replied },
+            replied: match self.parked.held() {
+                Some(held) if held.offset < at.replied.offset => held,
+                _ if self.notes_under_way() => self.safe_replied,
+                _ => at.replied,
+            },
             peer_replid: replid(self.site),
             echoed: at.echoed,
             strand: self.s.envelope.names.id(),
@@ -449,6 +465,7 @@ impl Writer {
                 let transaction = &self.window[place];
                 self.found(transaction, &found);
             }
+            self.park(place);
             while self.window.front().is_some_and(|t| t.outcome == Outcome::Applied) {
                 let Some(t) = self.window.pop_front() else { break };
                 self.window_bytes -= t.bytes;
@@ -475,7 +492,9 @@ impl Writer {
     /// Books a transaction that was applied.
     fn answered(&mut self, t: &Transaction) {
         self.acked = self.acked.max(t.control.number);
-        self.replied = t.position;
+        if self.parked.held().is_none() {
+            self.replied = t.position;
+        }
         self.restores_answered(t);
         if self.refused_once {
             self.refused_once = false;
@@ -488,7 +507,8 @@ impl Writer {
         let latency = self.s.shared.now_ms().saturating_sub(t.decided_ms);
         let latency = if t.items.is_empty() { 0 } else { latency };
         // While a snapshot loads, the source's position is not applied yet.
-        let offset = if t.control.phase == LoadPhase::Loading { Offset(0) } else { t.position.offset };
+        let not_yet = t.control.phase == LoadPhase::Loading || self.parked.held().is_some();
+        let offset = if not_yet { Offset(0) } else { t.position.offset };
         self.s.gauge.applied(offset, t.changes.into(), t.bytes as u64, latency);
     }
 
@@ -632,7 +652,7 @@ impl Writer {
             self.window_bytes -= t.bytes;
             match t.outcome {
                 Outcome::Applied => self.answered(&t),
-                _ => self.overtaken(&t),
+                _ => self.overtaken(&t.items),
             }
         }
         // Their echoes may be waiting for that.
@@ -684,11 +704,11 @@ impl Writer {
 
     /// A refused transaction that later ones overtook: nothing of it was applied. What its site has to get all the same
     /// is sent again; the rest is settled by state.
-    fn overtaken(&self, t: &Transaction) {
+    fn overtaken(&self, items: &[Item]) {
         let mut core = self.s.shared.lock();
         core.set_now(self.s.shared.now_ms());
         let mut notes = false;
-        for item in &t.items {
+        for item in items {
             match item.kind {
                 ItemKind::Ask(token) => {
                     let now = core.now_ms();

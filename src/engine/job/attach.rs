@@ -4,9 +4,11 @@
 //! raised epoch; attach the forward stream; rebuild the in-flight tables; open what was open. Nothing is applied
 //! before all of that is done.
 
+mod inherit;
 mod place;
 
 use super::lineage::{self, Cut};
+use super::reading;
 use super::{JobContext, JobError};
 use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::arbiter::Arbiter;
@@ -14,10 +16,11 @@ use crate::engine::arbiter::Touch;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::conflicts::{ConflictLog, shown};
-use crate::engine::core::{Core, Shared, SiteFacts, own_prefix};
+use crate::engine::core::{self, Core, Shared, SiteFacts, own_prefix};
 use crate::engine::fence;
 use crate::engine::gauge::Gauge;
-use crate::engine::link::decide::{Decider, DeciderSetup};
+use crate::engine::link::decide::{Ahead, Decider, DeciderSetup};
+use crate::engine::link::home::Home;
 use crate::engine::link::loader::Loader;
 use crate::engine::link::peer::Peer;
 use crate::engine::link::rebuild::{Lost, Span};
@@ -25,11 +28,13 @@ use crate::engine::link::{Link, LinkError, LinkSetup, UNKNOWN_DB as NO_DB, unix_
 use crate::engine::net::{Control, Dialer, Lineage, ShardAddress};
 use crate::engine::replica::{Replica, ReplicaHandle, ReplicaOptions, ReplicaState, Start};
 use crate::engine::spool::{Spool, SpoolOptions, SpoolReleaser};
-use crate::engine::strand::{Names, SlotSet, Strand};
+use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
+use crate::model::job::ReadFrom;
 use crate::model::{Databases, Direction, EventKind, ExistingKeys, Job, JobId, Offset, ReplId, Severity, Side};
 use crate::wire::dialect::Dialect;
 use bytes::Bytes;
 use futures::future::try_join_all;
+use inherit::{Inherited, inherit};
 use place::{Found, Pair, Place};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, RwLock};
@@ -69,12 +74,16 @@ pub struct Site {
     pub dialect: Dialect,
     /// Keys of the strand when it was dialled; about, in a cluster.
     pub keys: u64,
+    /// Not so where a one-way job reads from a replica that its file names.
+    pub is_master: bool,
     /// The histories of its stream, where it tells them.
     lineage: Option<Lineage>,
     /// What our keys there are called.
     pub names: Names,
     /// The control key written there, as an engine before us left it.
     found: Option<ControlKey>,
+    /// Where its stream ended when the engine before us was shut out, if that had not finished a copy.
+    unfinished_at: Offset,
     way_ms: u64,
 }
 
@@ -97,6 +106,8 @@ pub struct Ready {
     pub epoch: u64,
     pub replids: ReplIds,
     pub control_db: u32,
+    /// By side: slots that came from another of its shards, whose keys are to be settled by its state.
+    pub moved: [SlotSet; 2],
 }
 
 /// A job, ready to go.
@@ -128,6 +139,8 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     if clusters.contains(&true) {
         // A cluster has no other database.
         job.policy.databases = Databases::Only(vec![0]);
+        // A shard's FLUSHALL is of its slots alone.
+        job.policy.forward_flush = false;
     }
     let context = JobContext { job, ..context.clone() };
     let control_db = context.job.policy.databases.first();
@@ -138,41 +151,64 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     try_join_all(shards.map(|shard| fence::kill_clients(&mut shard.control, &before))).await?;
     let pairs = place::pairs(&places);
     let found = place::find(&mut places, &context.id, control_db, &pairs).await?;
+    if found.iter().any(Found::unfinished) {
+        for shard in places.iter_mut().flat_map(|p| &mut p.shards) {
+            shard.stream_end = shard.control.info().await?.master_repl_offset.unwrap_or_default();
+        }
+    }
     let epoch = found.iter().map(Found::epoch).max().unwrap_or(0) + 1;
     let mut begun = Vec::new();
     let n = pairs.len();
     for pair in &pairs {
         let sites = Side::BOTH.map(|side| site(&context, &places, side, pair));
-        begun.push(Begun::new(&context, sites, pair, &found, epoch, options)?);
+        begun.push(Begun::new(&context, sites, pair, &places, &found, epoch, options)?);
     }
+    try_join_all(begun.iter_mut().map(Begun::note_down)).await?;
+    let limits = (share(limits.0, n), share(limits.1, n));
     if begun.iter().all(Begun::goes_on) {
         // All go on from where they were, so none has to wait for another.
-        let (limits, context) = ((share(limits.0, n), share(limits.1, n)), &context);
+        let context = &context;
         try_join_all(begun.iter_mut().map(|b| async move { b.attach_both(context, limits, n).await })).await?;
     } else {
         // The reverse streams first: what is written at the target while the forward copy runs must not be lost. All strands
         // at once, so that those of one shard share its snapshot.
-        for direction in [Direction::Reverse, Direction::Forward] {
-            if direction == Direction::Reverse && !context.job.policy.two_way {
-                continue;
-            }
-            let limits = (share(limits.0, n), share(limits.1, n));
+        for round in 0..2 {
             let context = &context;
-            try_join_all(begun.iter_mut().map(|b| async move { b.attach(context, direction, limits, n).await }))
-                .await?;
+            let round = begun.iter_mut().map(|b| async move {
+                match b.order(context)[round] {
+                    Some(direction) => b.attach(context, direction, limits, n).await,
+                    None => Ok(()),
+                }
+            });
+            try_join_all(round).await?;
         }
     }
     let mut strands = Vec::new();
     for mut b in begun {
         b.ready.links.sort_by_key(|l| l.direction);
         b.plan.tell_cuts(&context);
-        if b.plan.resume {
-            recover(&context, &mut b.ready, &b.plan).await?;
+        if b.plan.from[0].is_none() && b.plan.two_way {
+            // As the key that was just written says: until an echo tells of more, the target's stream begins here.
+            b.ready.shared.lock().echoed[Side::Source.index()] = b.begins[Side::Target.index()];
+        }
+        if b.plan.resume || b.plan.inherits {
+            recover(&context, &mut b.ready, &b.plan, &mut places).await?;
         }
         strands.push(b.ready);
     }
     let [source, target] = places;
     Ok(ReadyJob { strands, maps: [source.map, target.map] })
+}
+
+/// For `benches/native` alone, which measures what arbitration costs: a two-way job without it diverges at the first
+/// conflict. No setting of a job or of the program leads here.
+fn unarbitrated(context: &JobContext) -> bool {
+    let off = std::env::var_os("DUPLEX_BENCH_WITHOUT_ARBITER").is_some_and(|v| v == "the-sides-may-diverge");
+    if off {
+        let text = "DUPLEX_BENCH_WITHOUT_ARBITER is set: conflicts are not settled, the sides may diverge";
+        context.events.emit(None, crate::model::Severity::Error, crate::model::EventKind::AlertRaised, text);
+    }
+    off
 }
 
 fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> Site {
@@ -196,8 +232,10 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
         keys,
         names,
         found: None,
+        unfinished_at: shard.stream_end,
         way_ms: shard.way_ms,
         lineage: shard.lineage,
+        is_master: shard.is_master,
     }
 }
 
@@ -210,10 +248,12 @@ struct Begun {
 }
 
 impl Begun {
+    #[allow(clippy::too_many_arguments, reason = "private; its caller names them")]
     fn new(
         context: &JobContext,
         mut sites: [Site; 2],
         pair: &Pair,
+        places: &[Place; 2],
         found: &[Found; 2],
         epoch: u64,
         options: AttachOptions,
@@ -225,23 +265,39 @@ impl Begun {
                 Some(strand) => found[side.index()].newest.get(&strand.id).copied(),
             };
         }
+        let mut inherited = None;
         if let Some(strand) = &pair.strand {
-            let mut owners = found.iter().flat_map(|f| strand.slots.iter().filter_map(|s| f.owners.get(&s)));
-            if owners.any(|id| *id != strand.id) {
-                return Err(JobError::needs_copy(
-                    Direction::Forward,
-                    "the slots are divided in another way than when this job last ran",
-                    "compare both sides, then start with a new copy: duplex start --discard-previous",
-                ));
+            inherited = inherit(strand, pair.shards, places, found, context.job.policy.two_way)?;
+        }
+        if let Some(inherited) = &inherited {
+            for direction in Direction::BOTH {
+                sites[direction.to().index()].found = inherited.from[direction as usize];
             }
         }
-        let plan = Plan::make(context, &sites, epoch, options)?;
+        let mut plan = Plan::make(context, &sites, epoch, options, inherited.is_some())?;
+        match (inherited, &pair.strand) {
+            (Some(inherited), _) => plan.take_over(inherited),
+            (None, Some(strand)) if plan.resume => {
+                for direction in Direction::BOTH {
+                    let noted = found[direction.to().index()].noted.get(&strand.id).cloned().unwrap_or_default();
+                    let shard = &places[direction.from().index()].shards[pair.shards[direction.from().index()]];
+                    if shard.knows(noted.ahead.stream) {
+                        plan.ahead[direction as usize] = noted.ahead;
+                    }
+                    if direction == Direction::Forward {
+                        plan.moved = noted.moved;
+                    }
+                }
+            }
+            _ => {}
+        }
         let facts = Side::BOTH.map(|side| SiteFacts {
             dialect: sites[side.index()].dialect,
             names: sites[side.index()].names.clone(),
             control_db,
         });
-        let arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), !context.job.policy.two_way);
+        let idle = !context.job.policy.two_way || unarbitrated(context);
+        let arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), idle);
         let conflicts = ConflictLog::since(unix_ms().saturating_sub(1));
         let shared = Arc::new(Shared::new(Core::new(arbiter, facts.clone(), conflicts, context.events.clone())));
         let replids: ReplIds = Arc::new([RwLock::new(None), RwLock::new(None)]);
@@ -253,8 +309,43 @@ impl Begun {
             epoch: plan.epoch,
             replids,
             control_db,
+            moved: plan.moved.clone(),
         };
         Ok(Begun { ready, plan, facts, begins: [Position::default(); 2] })
+    }
+
+    /// What the control keys can't say is there before they are: which slots are ahead of their strand, and which are to
+    /// be settled.
+    async fn note_down(&mut self) -> Result<(), JobError> {
+        let plan = &self.plan;
+        if self.ready.strand.is_none() {
+            return Ok(());
+        }
+        for direction in Direction::BOTH {
+            let db = self.ready.control_db;
+            let Site { control, names, .. } = &mut self.ready.sites[direction.to().index()];
+            let ahead = plan.ahead[direction as usize].to_text();
+            if plan.inherits {
+                fence::write_note(control, db, &names.notes(), core::AHEAD_FIELD, &ahead).await?;
+            }
+            for side in Side::BOTH.into_iter().filter(|_| plan.inherits && direction == Direction::Forward) {
+                let slots = plan.moved[side.index()].to_string();
+                fence::write_note(control, db, &names.notes(), core::moved_field(side), &slots).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// In which order the directions are attached, and their control keys written. What a standalone side has of a strand
+    /// is found by what the cluster's slots say whose they are: so it is there before they say so.
+    fn order(&self, context: &JobContext) -> [Option<Direction>; 2] {
+        let two_way = context.job.policy.two_way;
+        let forward_first = self.plan.inherits && !self.ready.sites[Side::Target.index()].names.is_cluster();
+        match (two_way, forward_first) {
+            (false, _) => [None, Some(Direction::Forward)],
+            (true, true) => [Some(Direction::Forward), Some(Direction::Reverse)],
+            (true, false) => [Some(Direction::Reverse), Some(Direction::Forward)],
+        }
     }
 
     /// Attaches one direction and shuts out older engines from what it writes.
@@ -275,7 +366,7 @@ impl Begun {
 
     /// Both links go on from where they were.
     fn goes_on(&self) -> bool {
-        Direction::BOTH.into_iter().all(|d| matches!(self.plan.start(d), Begin::Position(..)))
+        !self.plan.inherits && Direction::BOTH.into_iter().all(|d| matches!(self.plan.start(d), Begin::Position(..)))
     }
 
     /// Both directions at once; only where both go on from where they were.
@@ -308,19 +399,36 @@ struct Plan {
     merge: bool,
     /// Sites whose new master lacks what was read from the old one.
     cuts: Vec<Cut>,
+    /// The forward copy was begun before and not finished, and all that the target holds is either the source's, or in
+    /// the reverse stream from where that goes on.
+    left_over: bool,
+    /// The slots were divided in another way before.
+    inherits: bool,
+    /// Some of the slots were another strand's.
+    others: bool,
+    ahead: [Ahead; 2],
+    /// By side: slots that came from another of its shards.
+    moved: [SlotSet; 2],
+    parents: BTreeSet<StrandId>,
 }
 
 impl Plan {
-    fn make(context: &JobContext, sites: &[Site; 2], epoch: u64, options: AttachOptions) -> Result<Plan, JobError> {
+    fn make(
+        context: &JobContext,
+        sites: &[Site; 2],
+        epoch: u64,
+        options: AttachOptions,
+        inherits: bool,
+    ) -> Result<Plan, JobError> {
         let two_way = context.job.policy.two_way;
         let forward = sites[Side::Target.index()].found;
         let reverse = sites[Side::Source.index()].found.filter(|_| two_way);
         let merge = context.job.policy.existing_keys == ExistingKeys::Merge;
         let streaming = |k: &ControlKey| k.phase == LoadPhase::Streaming && k.replid.is_some();
-        if forward.is_some_and(|k| streaming(&k)) && reverse.is_none() && two_way && !options.lost[1] {
+        if forward.is_some_and(|k| streaming(&k)) && reverse.is_none() && two_way && !options.lost[1] && !inherits {
             return Err(gone(Direction::Reverse, &sites[Side::Source.index()].address));
         }
-        if forward.is_none() && reverse.is_some() && !options.lost[0] {
+        if forward.is_none() && reverse.is_some() && !options.lost[0] && !inherits {
             return Err(gone(Direction::Forward, &sites[Side::Target.index()].address));
         }
         let from = [forward, reverse].map(|k| k.filter(streaming));
@@ -333,7 +441,20 @@ impl Plan {
             two_way,
             reverse_full: options.reverse_full,
             merge: merge || options.lost[1],
+            inherits,
+            others: false,
+            ahead: Default::default(),
+            moved: Default::default(),
+            parents: BTreeSet::new(),
             cuts,
+            left_over: forward.is_some_and(|k| k.phase == LoadPhase::Loading)
+                && !options.lost[0]
+                && match context.job.policy.existing_keys {
+                    ExistingKeys::Block => from[1].is_some() || !two_way,
+                    ExistingKeys::Merge => from[1].is_some(),
+                    // Whose they are can't be told from theirs that the target had before.
+                    ExistingKeys::Ignore => false,
+                },
         })
     }
 
@@ -352,6 +473,13 @@ impl Plan {
             };
             context.events.emit(Some(side.outgoing()), severity, EventKind::Failover, format!("{head}; {tail}"));
         }
+    }
+
+    fn take_over(&mut self, inherited: Inherited) {
+        self.ahead = inherited.ahead;
+        self.moved = inherited.moved;
+        self.parents = inherited.parents;
+        self.others = inherited.others;
     }
 
     /// Of the direction's stream: what was replied, echoed and applied.
@@ -374,6 +502,8 @@ impl Plan {
     fn start(&self, direction: Direction) -> Begin {
         let Some(own) = self.from[direction as usize] else {
             return match direction {
+                // All of its slots came from elsewhere: from now on, and what they hold is settled by state.
+                _ if self.inherits => Begin::Nothing(Start::Current),
                 Direction::Forward => Begin::Snapshot,
                 Direction::Reverse if self.merge => Begin::Snapshot,
                 Direction::Reverse if self.reverse_full => Begin::Nothing(Start::Full { keep_snapshot: false }),
@@ -443,7 +573,17 @@ async fn one(
         Begin::Position(replid, at) => Start::Resume { replid, offset: at.offset },
     };
     let spool = reader.releaser();
-    let replica = Replica::spawn(dialer, &site.address, start, writer, options);
+    let mut options = options;
+    let mut address = site.address.clone();
+    if site.is_master {
+        let at = match begin {
+            Begin::Position(_, at) => Some(at.offset),
+            _ => None,
+        };
+        address = reading::choose(context, direction, &dialer, &site.address, at).await?;
+        options.replicas_of = (job.instance(from).read_from == ReadFrom::Replica).then(|| site.address.clone());
+    }
+    let replica = Replica::spawn(dialer, &address, start, writer, options);
     let (replid, at) = wait_attached(&replica, direction).await?;
     if matches!(begin, Begin::Position(..)) && site.lineage.is_some_and(|l| l.replid != replid) {
         let what = format!("{} has begun another history while it was attached to", site.address);
@@ -477,6 +617,9 @@ async fn one(
     let merge = plan.merge && direction == Direction::Reverse;
     let target = facts[to.index()].dialect;
     let databases = job.policy.databases.clone();
+    // What stands in the target's stream and the unfinished copy may have written over.
+    let unfinished = site.found.is_some_and(|k| k.phase == LoadPhase::Loading);
+    let doubtful_until = if direction == Direction::Reverse && unfinished { site.unfinished_at } else { Offset(0) };
     let decider = Decider::new(DeciderSetup {
         here: from,
         epoch: ready.epoch,
@@ -489,6 +632,8 @@ async fn one(
         two_way: job.policy.two_way,
         // Without a position that goes on, a snapshot tells all that the other site holds.
         peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.from[direction.other() as usize].is_some()),
+        doubtful_until,
+        ahead: plan.ahead[direction as usize].clone(),
     });
     let link = Link::new(LinkSetup {
         shared: ready.shared.clone(),
@@ -498,12 +643,17 @@ async fn one(
         replica: replica.clone(),
         spool: reader,
         decider,
-        loader: Loader::new(from, target, databases, merge, false, facts[to.index()].names.clone()),
+        loader: Loader::new(from, target, databases.clone(), merge, false, facts[to.index()].names.clone()),
+        home: site.names.is_cluster().then(|| {
+            let dialer = Dialer::new(job.instance(from), &client_name(&context.id, "control", None));
+            Home::new(dialer, site.address.clone())
+        }),
         peer: Peer::new(
             ready.sites[to.index()].dialer.clone(),
             ready.sites[to.index()].address.clone(),
             facts[to.index()].names.is_cluster(),
         ),
+        left_over: (with_snapshot && direction == Direction::Forward && plan.left_over).then(|| databases.clone()),
         replids: ready.replids.clone(),
         from: position,
         control_db: ready.control_db,
@@ -586,7 +736,8 @@ async fn raise_epoch(
         applied: at,
         replied: at,
         peer_replid: replid(to),
-        echoed: begins[to.index()],
+        // Of a stream that is not attached yet it is known where it will be.
+        echoed: plan.from[direction.other() as usize].map_or(begins[to.index()], |k| k.applied),
         strand: ready.strand.as_ref().map(|s| s.id),
     };
     let key = match plan.from[direction as usize] {
@@ -602,13 +753,16 @@ async fn raise_epoch(
         None => key,
     };
     let db = ready.control_db;
-    let fresh = plan.from[direction as usize].is_none();
-    let Site { control, names, .. } = &mut ready.sites[to.index()];
+    let fresh = plan.from[direction as usize].is_none() && !plan.inherits;
     if fresh {
-        // Conflicts that were open before a new copy are settled by it.
-        fence::delete_keys(control, db, &[&names.notes()]).await?;
+        // Conflicts that were open before a new copy are settled by it, wherever they were noted.
+        for side in Side::BOTH.into_iter().filter(|s| *s == to || direction == Direction::Forward) {
+            let Site { control, names, .. } = &mut ready.sites[side.index()];
+            fence::delete_keys(control, db, &[&names.notes()]).await?;
+        }
     }
-    match names.strand().filter(|_| names.is_cluster() && fresh) {
+    let Site { control, names, .. } = &mut ready.sites[to.index()];
+    match names.strand().filter(|_| names.is_cluster() && (fresh || plan.others)) {
         // In every slot, so that each tells for ever whose it is: a slot may come to another strand.
         Some(strand) => fence::write_slots(control, names, strand.slots.iter(), &key).await?,
         None => fence::write_control_key(control, db, &names.control(None), &key).await?,
@@ -617,9 +771,14 @@ async fn raise_epoch(
 }
 
 /// The three steps of recovery.
-async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result<(), JobError> {
+async fn recover(
+    context: &JobContext,
+    ready: &mut Ready,
+    plan: &Plan,
+    places: &mut [Place; 2],
+) -> Result<(), JobError> {
     let mut doubtful = Vec::new();
-    for attached in &mut ready.links {
+    for attached in ready.links.iter_mut().filter(|_| plan.resume) {
         let Some((span, _)) = plan.span(attached.direction) else { continue };
         let found = attached.link.rebuild(span).await;
         let found = found.map_err(|e| match e {
@@ -632,21 +791,34 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
     let mut carried_back = Vec::new();
     for attached in &mut ready.links {
         let (here, peer) = (attached.direction.from(), attached.direction.to());
-        if !plan.two_way || !plan.cuts.iter().any(|c| c.side == peer) {
+        // It may have failed over before an engine that has cut the positions and not come any further.
+        let failed_over = ready.sites[peer.index()].lineage.is_some_and(|l| l.before.is_some());
+        if !plan.two_way || !failed_over {
             continue;
         }
         // The connections of the engine before us are dead: nothing of it comes behind this.
         let end = ready.sites[here.index()].control.info().await?.master_repl_offset.unwrap_or_default();
         let lost =
             attached.link.lost_ahead(end).await.map_err(|e| JobError::passing(e.to_string(), "it is tried again"))?;
-        tell_carried_back(context, here, &lost);
+        if !lost.keys.is_empty() || plan.cuts.iter().any(|c| c.side == peer) {
+            tell_carried_back(context, here, &lost);
+        }
         carried_back.extend(lost.keys.into_iter().map(|(db, key)| (db, key, here)));
     }
     let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
     for side in Side::BOTH {
         let db = ready.control_db;
         let Site { control, names, .. } = &mut ready.sites[side.index()];
-        let notes = fence::read_notes(control, db, &names.notes()).await?;
+        let mut notes = fence::read_notes(control, db, &names.notes()).await?;
+        // Those of the strands that had these slots before.
+        for id in plan.parents.iter().filter(|id| Some(**id) != names.id()) {
+            let before = names.of_sibling(*id);
+            let shard = places[side.index()].shards.iter_mut().find(|s| s.slots.contains(id.home));
+            if let Some(shard) = shard {
+                notes.extend(fence::read_notes(&mut shard.control, db, &before.notes()).await?);
+            }
+        }
+        notes.retain(|(_, key, ..)| names.strand().is_none_or(|strand| strand.has(key)));
         for (db, key, number, authority) in notes {
             let entry = open.entry((db, key)).or_insert((number, authority));
             if number > entry.0 {
@@ -657,6 +829,7 @@ async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result
     let mut open: Vec<_> = open.into_iter().collect();
     open.sort_by_key(|(_, (number, _))| *number);
     let mut core = ready.shared.lock();
+    core.arbiter.recover_flushed();
     for ((db, key), (_, authority)) in open {
         if plan.two_way {
             core.arbiter.recover_episode(db, &key, authority);
@@ -699,7 +872,8 @@ pub async fn remove_control_keys(job: &Job, id: &JobId) -> Result<(), JobError> 
     let db = job.policy.databases.first();
     let any = Arc::new(Strand::new(SlotSet::all()));
     let mut maps = Vec::new();
-    for side in Side::BOTH {
+    // A one-way job writes nothing at its source, and may have no right to.
+    for side in Side::BOTH.into_iter().filter(|s| *s == Side::Target || job.policy.two_way) {
         let named = Dialer::new(job.instance(side), &client_name(id, "control", None));
         let masters = named.masters().await?;
         maps.push((id.control_key(side.incoming()), named, masters));

@@ -1,6 +1,7 @@
 //! One run of a job: its tasks, and what the end of one of them means for all.
 
 use super::attach::{Ready, ReadyJob, position_lost, share};
+use super::moved::Moved;
 use super::progress::Progress;
 use super::watch::SourceFacts;
 use super::{JobContext, JobError};
@@ -17,6 +18,7 @@ use crate::engine::net::{Dialer, ShardAddress};
 use crate::engine::replica::{ReplicaHandle, ReplicaState};
 use crate::engine::spool::SpoolReleaser;
 use crate::engine::strand::Strand;
+use crate::model::job::ReadFrom;
 use crate::model::{Direction, Side};
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
@@ -33,6 +35,8 @@ const TICK: Duration = Duration::from_millis(50);
 pub enum RunEnd {
     /// Begin another.
     Again(JobError),
+    /// The same, since a cluster is divided otherwise or another node is a master.
+    Topology(JobError),
     /// The reverse stream has to be taken up with a full sync.
     UnknownDb,
     /// A position or a control key is gone, where this run looked for it: begin another, which looks for the site's
@@ -90,8 +94,19 @@ impl Run {
                     nodes.lock().unwrap_or_else(|p| p.into_inner())[side.index()].extend(seen.iter().cloned());
                 };
                 let what = super::topology::changed(side, dialer, map, bell, known).await;
-                let _ = tell.send(RunEnd::Again(JobError::passing(what, "the links go on with what it is now")));
+                let _ = tell.send(RunEnd::Topology(JobError::passing(what, "the links go on with what it is now")));
             }));
+        }
+        for side in Side::BOTH {
+            let ([only], instance) = (&ready.maps[side.index()][..], context.job.instance(side)) else { continue };
+            if only.slots.is_empty() && instance.may_move() {
+                let dialer = Dialer::new(instance, &format!("duplex:{}:control", context.id));
+                let (address, tell) = (only.address.clone(), tell.clone());
+                readers.push(tokio::spawn(async move {
+                    let moved = super::follow::follow(dialer, side, address).await;
+                    let _ = tell.send(RunEnd::Again(moved));
+                }));
+            }
         }
         let strands = ready.strands.into_iter();
         let strands =
@@ -171,7 +186,7 @@ impl StrandRun {
         readers: &mut Vec<JoinHandle<()>>,
         writers: &mut Vec<JoinHandle<()>>,
     ) -> StrandRun {
-        let Ready { strand, shared, sites, links: attached, epoch, replids, control_db } = ready;
+        let Ready { strand, shared, sites, links: attached, epoch, replids, control_db, moved } = ready;
         let mut links = Vec::new();
         for a in attached {
             let (order, orders) = watch::channel(Order::Run);
@@ -221,21 +236,33 @@ impl StrandRun {
             });
         }
         readers.push(tokio::spawn(settle(shared.clone())));
+        for (side, slots) in Side::BOTH.into_iter().zip(moved).filter(|(_, slots)| !slots.is_empty()) {
+            let sites = [&sites[0], &sites[1]].map(|s| (s.control.clone(), s.names.clone()));
+            let work = Moved { shared: shared.clone(), events: context.events.clone(), sites, side, slots };
+            readers.push(tokio::spawn(work.settle()));
+        }
         if !context.job.policy.two_way {
             let source = &sites[Side::Source.index()];
             let (dialer, address) = (source.dialer.clone(), source.address.clone());
-            readers.push(tokio::spawn(super::carry::ask(shared.clone(), dialer, address, source.dialect)));
+            readers.push(tokio::spawn(super::carry::ask(
+                shared.clone(),
+                context.events.clone(),
+                dialer,
+                address,
+                source.dialect,
+            )));
         }
         let beats = links.iter().map(|l| (l.direction, l.gauge.clone(), l.replica.clone())).collect();
         readers.push(tokio::spawn(beat(shared.clone(), beats)));
-        for (side, site) in Side::BOTH.into_iter().zip(sites) {
-            if site.dialer.instance().may_move() {
-                let (dialer, address, tell) = (site.dialer.clone(), site.address.clone(), tell.clone());
-                readers.push(tokio::spawn(async move {
-                    let moved = super::follow::follow(dialer, side, address).await;
-                    let _ = tell.send(RunEnd::Again(moved));
-                }));
+        for (side, site) in Side::BOTH.into_iter().zip(&sites) {
+            let Some(link) = links.iter().find(|l| l.direction.from() == side) else { continue };
+            if site.is_master && context.job.instance(side).read_from == ReadFrom::Replica {
+                let (control, master) = (site.control.clone(), site.address.clone());
+                let task = super::reading::follow(link.replica.clone(), site.dialer.clone(), control, master);
+                readers.push(tokio::spawn(task));
             }
+        }
+        for (side, site) in Side::BOTH.into_iter().zip(sites) {
             if let Some(link) = links.iter().find(|l| l.direction.from() == side) {
                 readers.push(tokio::spawn(super::watch::follow(site.control, link.source.clone())));
             }

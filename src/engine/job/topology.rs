@@ -5,13 +5,16 @@ use crate::engine::net::{ClusterView, ClusterWatch, Dialer, ShardAddress};
 use crate::model::Side;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 /// How often a cluster is asked when nothing rings.
 const EVERY: Duration = Duration::from_millis(1000);
 /// How often at most, when something does.
 const AT_MOST_EVERY: Duration = Duration::from_millis(100);
+
+/// While slots go on moving, a run lasts so long.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Waits until a cluster is no longer what this map says and is whole again; gives what changed.
 pub async fn changed(
@@ -22,10 +25,14 @@ pub async fn changed(
     mut known: impl FnMut(&BTreeSet<String>),
 ) -> String {
     let mut watch = ClusterWatch::new(&dialer);
+    let mut since = None;
     loop {
         if let Ok(view) = watch.look().await {
             known(watch.known());
-            if let Some(what) = difference(&map, &view) {
+            if let Some(what) = difference(&map, &view)
+                // Slots move one after the other: not a run for each.
+                && (view.moving.is_empty() || since.get_or_insert_with(Instant::now).elapsed() > PATIENCE)
+            {
                 return format!("the {side} cluster has changed: {what}");
             }
         }

@@ -15,15 +15,17 @@ use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::expiries::{Expiries, put_off};
 use crate::engine::core::{Core, NewItem, unix_ms};
 use crate::engine::net::Lineage;
-use crate::engine::strand::{Names, Whose};
-use crate::model::{Databases, Side};
+use crate::engine::strand::{Names, SlotSet, Whose};
+use crate::model::{Databases, Offset, ReplId, Side};
 use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
 use crate::wire::rewrite::{Line, Rewrite, encode_line, postpone, rewrite_as};
+use crate::wire::slot::slot;
 use crate::wire::stream::{Args, Batch, Command, Entry};
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
+use std::collections::{BTreeMap, HashMap};
 
 /// A command above this size is a run of its own and is not copied.
 const BIG_COMMAND: usize = 32 << 10;
@@ -72,6 +74,9 @@ pub struct Decider {
     forward_flush: bool,
     two_way: bool,
     peer_lineage: Option<Lineage>,
+    doubtful_until: Offset,
+    /// Slots that had come further than their strand when it was put together.
+    ahead: Ahead,
     run: Run,
     /// Where the entry that is being decided ends.
     entry_end: Position,
@@ -108,6 +113,53 @@ pub struct DeciderSetup {
     /// The histories of the other site's stream, where this job's position in it goes on from an earlier engine's: an
     /// echo that names a position which is in none of them was lost with that site's old master.
     pub peer_lineage: Option<Lineage>,
+    /// A copy to `here` was begun before and not finished: what clients did here up to this offset, and the other site
+    /// has not been sent yet, that copy may have written over.
+    pub doubtful_until: Offset,
+    pub ahead: Ahead,
+}
+
+/// Up to where of the stream the changes to some slots are at the other site already.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Ahead {
+    pub slots: HashMap<u16, Offset>,
+    /// The furthest.
+    pub until: Offset,
+    /// Of these slots, up to where the replies had been seen; of others, nothing is known of them.
+    pub replied: HashMap<u16, Offset>,
+    /// The stream's history.
+    pub stream: Option<ReplId>,
+}
+
+impl Ahead {
+    pub fn new(slots: HashMap<u16, Offset>, stream: Option<ReplId>) -> Self {
+        let until = slots.values().copied().max().unwrap_or_default();
+        Ahead { slots, until, replied: HashMap::new(), stream }
+    }
+
+    /// `REPLID 1234=0-5,7 1300=6`; nothing where no slot is ahead.
+    pub fn to_text(&self) -> String {
+        let Some(stream) = self.stream.filter(|_| !self.slots.is_empty()) else { return String::new() };
+        let mut by_offset: BTreeMap<Offset, SlotSet> = BTreeMap::new();
+        for (slot, offset) in &self.slots {
+            by_offset.entry(*offset).or_default().insert(*slot);
+        }
+        let parts = by_offset.iter().map(|(offset, slots)| format!("{offset}={slots}"));
+        std::iter::once(stream.to_string()).chain(parts).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What can't be read is not there.
+    pub fn from_text(text: &str) -> Self {
+        let mut slots = HashMap::new();
+        let mut words = text.split(' ');
+        let stream = words.next().and_then(|word| word.parse().ok());
+        for (offset, set) in words.filter_map(|part| part.split_once('=')) {
+            if let (Ok(offset), Ok(set)) = (offset.parse::<u64>(), set.parse::<SlotSet>()) {
+                slots.extend(set.iter().map(|slot| (slot, Offset(offset))));
+            }
+        }
+        Ahead::new(slots, stream)
+    }
 }
 
 impl Decider {
@@ -123,6 +175,8 @@ impl Decider {
             forward_flush: s.forward_flush,
             two_way: s.two_way,
             peer_lineage: s.peer_lineage,
+            doubtful_until: s.doubtful_until,
+            ahead: s.ahead,
             run: Run::default(),
             entry_end: Position::default(),
             inside: false,
@@ -138,6 +192,22 @@ impl Decider {
 
     pub fn forwards_flush(&self) -> bool {
         self.forward_flush
+    }
+
+    /// The slots in which an entry deletes keys that this link is about, if no engine of this job has made it.
+    pub fn deletes(&self, batch: &Batch, entry: &Entry, slots: &mut Vec<u16>) {
+        for c in batch.commands(entry) {
+            let args = batch.args(c);
+            let name = args.get(0).unwrap_or_default();
+            if !name.eq_ignore_ascii_case(b"del") && !name.eq_ignore_ascii_case(b"unlink") {
+                continue;
+            }
+            if self.marker_of(batch, entry).is_some() {
+                return;
+            }
+            let keys = (1..args.argc()).filter_map(|n| args.get(n)).filter(|k| self.is_ours(c.db, k));
+            slots.extend(keys.map(slot));
+        }
     }
 
     /// Whose echo this entry is, if it is one of this job.
@@ -174,7 +244,12 @@ impl Decider {
                     Some(Marker::Ours(marker)) => real = self.echo(core, batch, entry, marker),
                     // Of another strand of this job: none of our keys are in it.
                     Some(Marker::Sibling) => real = false,
-                    None => self.local(core, batch, entry, at, unix_ms),
+                    None => {
+                        self.local(core, batch, entry, at, unix_ms);
+                        if self.entry_end.offset <= self.doubtful_until {
+                            self.doubtful(core, batch, entry);
+                        }
+                    }
                 }
             }
             let begin = base + i.checked_sub(1).map_or(0, |p| batch.entries[p].end);
@@ -214,7 +289,10 @@ impl Decider {
             self.carry_back(core, batch, entry, &marker);
             return carried > 0;
         }
-        core.echoed[here] = marker.applied;
+        // As long as something is on its way that comes on top of a whole-database deletion, a later engine has to know.
+        if !core.arbiter.runs_after_flush(self.here.other()) {
+            core.echoed[here] = marker.applied;
+        }
         if !self.two_way {
             return carried > 0;
         }
@@ -223,7 +301,7 @@ impl Decider {
             if own { marker.serial } else { core.arbiter.serial_of_before(self.here, marker.applied.offset.0) };
         if carried > 0 {
             self.hidden_deletes(core, batch, entry, own.then_some(marker.number), serial);
-            if own && core.arbiter.runs_after_flush(self.here) {
+            if core.arbiter.runs_after_flush(self.here) {
                 self.ran_after_flush(core, batch, entry);
             }
         }
@@ -313,6 +391,21 @@ impl Decider {
         }
     }
 
+    /// These changes are at the other site soon, and may be lost here: its word stands.
+    fn doubtful(&mut self, core: &mut Core, batch: &Batch, entry: &Entry) {
+        for c in batch.commands(entry) {
+            let args = batch.args(c);
+            if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, c.db, &args) {
+                for t in touches.iter().filter(|t| t.class != Class::Read) {
+                    if self.wanted(std::slice::from_ref(t)) {
+                        core.arbiter.differs(t, self.here.other(), Cause::Recovery);
+                        self.effects(core);
+                    }
+                }
+            }
+        }
+    }
+
     /// What this echo wrote came on top of a whole-database deletion here, and before it at the other site.
     fn ran_after_flush(&mut self, core: &mut Core, batch: &Batch, entry: &Entry) {
         for c in batch.commands(entry) {
@@ -337,14 +430,37 @@ impl Decider {
         }
     }
 
+    /// Changes that the other site has had, but whose replies may not have been seen: they may have failed.
+    #[cold]
+    fn may_have_failed(&mut self, core: &mut Core, effect: &Effect<'_>) {
+        let (Effect::Keys(touches) | Effect::Apart(touches)) = effect else { return };
+        let end = self.entry_end.offset;
+        for t in touches.iter().filter(|t| t.class != Class::Read) {
+            if self.is_ours(t.db, t.key)
+                && self.has_had(t.key)
+                && self.ahead.replied.get(&slot(t.key)).is_none_or(|replied| end > *replied)
+            {
+                core.differs(t, self.here, Cause::Recovery);
+                self.effects(core);
+            }
+        }
+    }
+
     fn single(&mut self, core: &mut Core, batch: &Batch, command: &Command, at: u32, unix_ms: u64) {
         let command = &Command { db: core.db_at_peer(self.here, command.db), ..*command };
         let args = batch.args(command);
         let spec = command::lookup(&args);
+        core.arbiter.of_size(command.frame.1 - command.frame.0);
         if spec.is_some_and(|s| s.name == "set") && args.argc() == 3 && !is_big(command) {
             return self.plain_set(core, command.db, args.arg(1), batch.frame_bytes(command), at);
         }
         let effect = classify_as(spec, &core.arbiter, command.db, &args);
+        if self.entry_end.offset <= self.ahead.until {
+            self.may_have_failed(core, &effect);
+        }
+        if spec.is_some_and(|s| s.name == "restore-asking") {
+            return self.came_with_its_slot(core, &effect, at);
+        }
         match effect {
             Effect::Nothing => {}
             Effect::Keys(touches) => {
@@ -362,6 +478,9 @@ impl Decider {
             Effect::Swap(a, b) => self.swap(core, batch, command, a, b),
             Effect::Pass if !self.is_for_us(spec) => {}
             Effect::Pass => {
+                if is_sentinels_word(&args) {
+                    return;
+                }
                 self.read.changes += 1;
                 let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { return };
                 self.begin(core, command.db, None);
@@ -370,9 +489,19 @@ impl Decider {
         }
     }
 
+    /// A key that a slot brought along when it moved to this shard: no client has changed it, but what it is now is told
+    /// here alone.
+    fn came_with_its_slot(&mut self, core: &mut Core, effect: &Effect<'_>, at: u32) {
+        let Effect::Keys(touches) = effect else { return };
+        if self.wanted(touches) {
+            core.change_as_state(self.here, touches, at, self.entry_end.offset.0);
+            self.effects(core);
+        }
+    }
+
     /// The most frequent change by far.
     fn plain_set(&mut self, core: &mut Core, db: u32, key: &[u8], frame: &[u8], at: u32) {
-        if !self.is_ours(db, key) {
+        if !self.is_due(db, key) {
             return;
         }
         self.read.changes += 1;
@@ -484,7 +613,7 @@ impl Decider {
         let per_key = if touches.first().is_some_and(|t| t.class == Class::Delete) { 1 } else { 2 };
         let mut wanted: SmallVec<[(usize, u64); 8]> = SmallVec::new();
         for (n, touch) in touches.iter().enumerate() {
-            if !self.is_ours(touch.db, touch.key) {
+            if !self.is_due(touch.db, touch.key) {
                 continue;
             }
             core.touched(self.here.other(), touch.hash);
@@ -629,7 +758,7 @@ impl Decider {
 
     /// All keys are in selected databases, and none is our product's own.
     fn wanted(&self, touches: &[Touch<'_>]) -> bool {
-        touches.iter().all(|t| self.is_ours(t.db, t.key))
+        touches.iter().all(|t| self.is_due(t.db, t.key))
     }
 
     /// A key that this link is about.
@@ -638,6 +767,18 @@ impl Decider {
         !key.starts_with(KEY_PREFIX)
             && self.databases.contains(db)
             && self.there.strand().is_none_or(|strand| strand.has(key))
+    }
+
+    /// The same, and the other site has not had this entry before.
+    #[inline]
+    fn is_due(&self, db: u32, key: &[u8]) -> bool {
+        self.is_ours(db, key) && (self.entry_end.offset > self.ahead.until || !self.has_had(key))
+    }
+
+    /// The other site has this entry's changes to the key already.
+    #[cold]
+    fn has_had(&self, key: &[u8]) -> bool {
+        self.ahead.slots.get(&slot(key)).is_some_and(|until| self.entry_end.offset <= *until)
     }
 
     /// The other site is a cluster, and can't run this as it is.
@@ -658,7 +799,7 @@ impl Decider {
     /// A change that reaches into the selected databases from outside (MOVE, COPY … DB): what it left there is carried
     /// as state.
     fn partly_wanted(&mut self, core: &mut Core, touches: &[Touch<'_>], at: u32) {
-        let inside: SmallVec<[Touch<'_>; 4]> = touches.iter().filter(|t| self.is_ours(t.db, t.key)).copied().collect();
+        let inside: SmallVec<[Touch<'_>; 4]> = touches.iter().filter(|t| self.is_due(t.db, t.key)).copied().collect();
         if !inside.is_empty() {
             core.change_as_state(self.here, &inside, at, self.entry_end.offset.0);
             self.effects(core);
@@ -745,6 +886,28 @@ impl Decider {
     }
 }
 
+/// Sentinels find each other by messages at the servers they watch, and replication carries those along. Those of one
+/// site must not hear the other's: where both call their master by one name, they would take it for one master.
+fn is_sentinels_word(args: &Args<'_>) -> bool {
+    args.get(0).is_some_and(|name| name.eq_ignore_ascii_case(b"publish"))
+        && args.get(1).is_some_and(|channel| channel.starts_with(b"__sentinel__:"))
+}
+
 fn is_big(command: &Command) -> bool {
     (command.frame.1 - command.frame.0) as usize >= BIG_COMMAND
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_slots_have_had_is_written_and_read() {
+        let stream: ReplId = "00000000000000000000000000000000000000bb".parse().unwrap();
+        let ahead = Ahead::new([(3, Offset(70)), (4, Offset(70)), (9, Offset(80))].into(), Some(stream));
+        assert_eq!(ahead.to_text(), format!("{stream} 70=3-4 80=9"));
+        assert_eq!(Ahead::from_text(&ahead.to_text()), ahead);
+        assert_eq!((ahead.until, Ahead::from_text("").until), (Offset(80), Offset(0)));
+        assert!(Ahead::from_text("x=1 5=y").slots.is_empty());
+    }
 }

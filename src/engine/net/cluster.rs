@@ -5,6 +5,7 @@
 
 use super::masters::{read_slots, replicas};
 use super::{Control, Deadlines, Dialer, NetError, ShardAddress, split_address};
+use crate::engine::strand::SlotSet;
 use futures::future::join_all;
 use redis::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,11 +102,46 @@ async fn ask(dialer: &Dialer, address: &str, open: Option<Control>) -> Result<(C
     Ok((control, view))
 }
 
+/// What a node says of its own slots.
+#[derive(Debug, Clone)]
+pub struct OwnSlots {
+    owned: SlotSet,
+    moving: BTreeSet<u16>,
+}
+
+impl OwnSlots {
+    pub async fn ask(control: &mut Control) -> Result<OwnSlots, NetError> {
+        let nodes: String = control.ask(redis::cmd("CLUSTER").arg("NODES")).await?;
+        Ok(OwnSlots { owned: owned(&nodes), moving: moving(&nodes) })
+    }
+
+    /// It owns the slot and is neither giving it away nor taking it.
+    pub fn keeps(&self, slot: u16) -> bool {
+        self.owned.contains(slot) && !self.moving.contains(&slot)
+    }
+}
+
+fn own_line(nodes: &str) -> Option<&str> {
+    nodes.lines().find(|l| l.split(' ').nth(2).is_some_and(|flags| flags.split(',').any(|f| f == "myself")))
+}
+
+/// `5-7` and `9` in the own line of `CLUSTER NODES`.
+fn owned(nodes: &str) -> SlotSet {
+    let words = own_line(nodes).into_iter().flat_map(|l| l.split_ascii_whitespace().skip(8));
+    let ranges: Vec<(u16, u16)> = words
+        .filter(|w| !w.starts_with('['))
+        .filter_map(|w| {
+            let (first, last) = w.split_once('-').unwrap_or((w, w));
+            Some((first.parse().ok()?, last.parse().ok()?))
+        })
+        .collect();
+    SlotSet::of(&ranges)
+}
+
 /// The slots that the asked node itself is giving away or taking: `[93-<-node]` and `[77->-node]` in its own line of
 /// `CLUSTER NODES`.
 fn moving(nodes: &str) -> BTreeSet<u16> {
-    let own = nodes.lines().find(|l| l.split(' ').nth(2).is_some_and(|flags| flags.split(',').any(|f| f == "myself")));
-    let words = own.into_iter().flat_map(|l| l.split(' ').skip(8));
+    let words = own_line(nodes).into_iter().flat_map(|l| l.split_ascii_whitespace().skip(8));
     words.filter_map(|w| w.strip_prefix('[')?.split("-").next()?.parse().ok()).collect()
 }
 
@@ -118,6 +154,7 @@ mod tests {
         let text = "a 127.0.0.1:1@2 master - 0 1 1 connected 0-5\n\
                     b 127.0.0.1:3@4 myself,master - 0 0 2 connected 6-99 [93-<-a] [77->-c]\n";
         assert_eq!(moving(text), BTreeSet::from([77, 93]));
-        assert!(moving("").is_empty());
+        assert_eq!(owned(text).to_string(), "6-99");
+        assert!(moving("").is_empty() && owned("").is_empty());
     }
 }

@@ -176,13 +176,19 @@ async fn count_existing(own: &Server, keys: &[Vec<u8>]) -> Result<u64, Refusal> 
     if keys.is_empty() {
         return Ok(0);
     }
-    let mut cmd = redis::cmd("EXISTS");
-    cmd.arg(keys);
-    Ok(int(&own.ask(&cmd).await?).unwrap_or(0).unsigned_abs())
+    // One by one: a cluster takes only keys of one slot, and answers for other shards' with an error.
+    let mut pipe = redis::pipe();
+    for key in keys {
+        pipe.cmd("EXISTS").arg(key);
+    }
+    Ok(own.ask_all(&pipe).await?.iter().filter_map(int).sum::<i64>().unsigned_abs())
 }
 
 /// Every database that one side uses exists at the other.
 pub(super) async fn databases(cx: &Context) -> Result<Finding, Refusal> {
+    if let Some(finding) = databases_of_clusters(cx).await? {
+        return Ok(finding);
+    }
     let mut counts = Vec::new();
     for side in cx.both() {
         counts.push(database_count(&side.own().await?, side.info().await?).await);
@@ -207,6 +213,41 @@ pub(super) async fn databases(cx: &Context) -> Result<Finding, Refusal> {
         }
     }
     Ok(Finding::all(findings))
+}
+
+/// A job with a cluster syncs database 0 alone: what is in others would be left out.
+async fn databases_of_clusters(cx: &Context) -> Result<Option<Finding>, Refusal> {
+    let mut cluster = None;
+    for side in cx.both() {
+        if side.info().await?.is_cluster() {
+            cluster = Some(side.side);
+        }
+    }
+    let Some(cluster) = cluster else { return Ok(None) };
+    let others: Vec<u32> = match &cx.job.policy.databases {
+        Databases::All => Vec::new(),
+        Databases::Only(list) => list.iter().copied().filter(|db| *db != 0).collect(),
+    };
+    const WHY: &str = "slots are of database 0, so a job with a cluster syncs that one alone";
+    const REMEDY: &str = "set `databases = [0]`, and move what is in other databases, or sync it with another job";
+    if !others.is_empty() {
+        let seen = format!("the job selects {}, and the {cluster} is a cluster", names(&others));
+        return Ok(Some(Finding::failed(seen, WHY, REMEDY)));
+    }
+    let mut findings = Vec::new();
+    for side in Side::BOTH {
+        let used: Vec<u32> = cx.selected(side).await?.into_iter().map(|(db, _)| db).filter(|db| *db != 0).collect();
+        findings.push(
+            if used.is_empty() {
+                Finding::passed(format!("{}: database 0 alone", cx.side(side).name()))
+            } else {
+                let seen = format!("the {side} has keys in {}, and the {cluster} is a cluster", names(&used));
+                Finding::failed(seen, WHY, REMEDY)
+            }
+            .at(side),
+        );
+    }
+    Ok(Some(Finding::all(findings)))
 }
 
 async fn fits(cx: &Context, from: Side, counts: &[Option<u32>]) -> Result<Finding, Refusal> {

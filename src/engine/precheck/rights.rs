@@ -26,6 +26,8 @@ enum Verdict {
     Command,
     /// The command is, but not with any key.
     Key,
+    /// The command is, but not on any channel.
+    Channel,
     /// The server has no such command, or can't tell.
     Unknown(String),
 }
@@ -50,6 +52,7 @@ async fn of_side(cx: &Context, side: &SideContext) -> Result<Finding, Refusal> {
         Err(Refusal::Refused(_)) => None,
         Err(broken) => return Err(broken),
     };
+    side.info().await?;
     let needs = wanted(cx, side.side);
     let own = side.own().await?;
     let mut verdicts = match &user {
@@ -60,6 +63,17 @@ async fn of_side(cx: &Context, side: &SideContext) -> Result<Finding, Refusal> {
         verdicts = queue(&own, &needs).await?;
     }
     let user = user.or_else(|| configured_user(cx, side.side)).unwrap_or_else(|| "default".into());
+    // The other shards of a cluster may know the account otherwise.
+    for other in side.others() {
+        if let Some(there) = dry_run(other, &user, &needs).await? {
+            let worse = |v: &Verdict| matches!(v, Verdict::Command | Verdict::Key);
+            if there.iter().any(worse) && verdicts.as_ref().is_some_and(|v| !v.iter().any(worse)) {
+                let mut finding = judge(side, &user, &needs, &there);
+                finding.seen = format!("{} (at the shard {})", finding.seen, other.address);
+                return Ok(finding.at(side.side));
+            }
+        }
+    }
     Ok(match verdicts {
         Some(verdicts) => judge(side, &user, &needs, &verdicts),
         None => Finding::failed(
@@ -103,6 +117,10 @@ fn wanted(cx: &Context, side: Side) -> Vec<&'static Need> {
         needs.extend(READS);
     }
     needs.extend(needs::BOTH);
+    let info = cx.side(side).server().ok().and_then(|s| s.known_info());
+    if info.is_some_and(|info| info.is_cluster()) {
+        needs.extend(needs::CLUSTERS);
+    }
     if cx.writes(side) {
         needs.extend(WRITES);
         needs.extend(WRITE_SAMPLES);
@@ -114,13 +132,10 @@ fn wanted(cx: &Context, side: Side) -> Vec<&'static Need> {
 /// The words for `ACL SETUSER` that grant all that the job needs at a side.
 pub(super) fn whole_grant(cx: &Context, side: Side) -> String {
     let needs = wanted(cx, side);
-    // What older servers do not know by name is in a category that is granted as well.
-    let named = |n: &&&Need| !n.sample && (!n.since_7 || n.optional);
-    let mut grants: BTreeSet<&str> = needs.iter().filter(named).map(|n| n.grant).collect();
-    // For the precheck itself, where it has to try by queueing.
-    grants.extend(["+multi", "+discard"]);
-    let writes = if cx.writes(side) { " +@write" } else { "" };
-    format!("{}{writes} ~*", grants.into_iter().collect::<Vec<_>>().join(" "))
+    let mut grants: BTreeSet<&str> = needs.iter().filter(|n| n.within.is_empty()).map(|n| n.grant).collect();
+    let (writes, channels) = if cx.writes(side) { (Some("+@write"), " &*") } else { (None, "") };
+    grants.extend(writes);
+    format!("{}{channels} ~*", grants.into_iter().collect::<Vec<_>>().join(" "))
 }
 
 /// `None` where `ACL DRYRUN` itself is refused or not known.
@@ -156,7 +171,9 @@ fn refusal_kind(line: &str) -> Verdict {
     let low = line.to_ascii_lowercase();
     if low.contains("run the") || low.contains("run this command") {
         Verdict::Command
-    } else if low.contains("key") || low.contains("channel") {
+    } else if low.contains("channel") {
+        Verdict::Channel
+    } else if low.contains("key") {
         Verdict::Key
     } else {
         Verdict::Command
@@ -166,8 +183,16 @@ fn refusal_kind(line: &str) -> Verdict {
 /// Queues each command in a MULTI and discards it; `None` where MULTI or DISCARD is refused, so that nothing can be
 /// tried.
 async fn queue(own: &Server, needs: &[&Need]) -> Result<Option<Vec<Verdict>>, Refusal> {
-    for command in ["MULTI", "DISCARD", "MULTI"] {
+    // An empty transaction does nothing.
+    let mut may_exec = true;
+    for command in ["MULTI", "DISCARD", "MULTI", "EXEC", "DISCARD", "MULTI"] {
         match own.ask(&redis::cmd(command)).await {
+            Err(Refusal::Refused(line)) if command == "EXEC" => {
+                // From 6.2 on it says that the transaction is discarded because of that.
+                may_exec = !line.contains("NOPERM");
+            }
+            // There is nothing to discard behind an EXEC that went through.
+            Err(Refusal::Refused(line)) if command == "DISCARD" && line.contains("without MULTI") => {}
             Ok(_) => {}
             Err(Refusal::Refused(_)) => return Ok(None),
             Err(broken) => return Err(broken),
@@ -179,7 +204,7 @@ async fn queue(own: &Server, needs: &[&Need]) -> Result<Option<Vec<Verdict>>, Re
         let name = words.next().unwrap_or_default();
         // MULTI is proven by now; EXEC and DISCARD would end the transaction.
         if matches!(name, "MULTI" | "EXEC" | "DISCARD") {
-            verdicts.push(Verdict::Allowed);
+            verdicts.push(if name == "EXEC" && !may_exec { Verdict::Command } else { Verdict::Allowed });
             continue;
         }
         let mut cmd = redis::cmd(name);
@@ -214,11 +239,12 @@ async fn queue(own: &Server, needs: &[&Need]) -> Result<Option<Vec<Verdict>>, Re
 fn judge(side: &SideContext, user: &str, needs: &[&Need], verdicts: &[Verdict]) -> Finding {
     let name = side.name();
     let (mut grants, mut missing, mut optional) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut missing_writes, mut keys) = (Vec::new(), false);
+    let (mut missing_writes, mut keys, mut channels) = (Vec::new(), false, false);
     for (need, verdict) in needs.iter().zip(verdicts) {
         match verdict {
             Verdict::Allowed | Verdict::Unknown(_) => {}
             Verdict::Key => keys = true,
+            Verdict::Channel => channels = true,
             Verdict::Command if need.optional => optional.push(*need),
             Verdict::Command if need.sample => missing_writes.push(*need),
             Verdict::Command => {
@@ -241,11 +267,18 @@ fn judge(side: &SideContext, user: &str, needs: &[&Need], verdicts: &[Verdict]) 
     } else if !tried_keys && !missing.is_empty() {
         keys = true;
     }
-    let unique: BTreeSet<&String> = grants.iter().collect();
-    let mut line: Vec<&str> = unique.iter().map(|g| g.as_str()).collect();
+    if channels {
+        missing.push("PUBLISH on channels other than those of a pattern".into());
+    }
     let optional_grants = optional.iter().map(|n| n.grant).collect::<BTreeSet<_>>();
     if !missing.is_empty() {
-        line.extend(optional_grants);
+        let mut unique: BTreeSet<&str> = grants.iter().map(String::as_str).collect();
+        unique.extend(optional_grants);
+        // A category that is granted brings these along.
+        let whole = unique.clone();
+        unique.retain(|g| !needs.iter().any(|n| n.grant == *g && !n.within.is_empty() && whole.contains(n.within)));
+        let mut line: Vec<&str> = unique.into_iter().collect();
+        line.extend(channels.then_some("&*"));
         line.extend(keys.then_some("~*"));
         return Finding::failed(
             format!("{name}: user {user} has no right to {}", missing.join(", ")),

@@ -63,6 +63,11 @@ impl Server {
         self.info.get_or_try_init(|| self.fresh_info()).await
     }
 
+    /// `INFO`, if it has been asked.
+    pub fn known_info(&self) -> Option<&Info> {
+        self.info.get()
+    }
+
     /// `INFO`, asked again.
     pub async fn fresh_info(&self) -> Result<Info, Refusal> {
         Ok(Info::parse(&text(&self.ask(&redis::cmd("INFO")).await?).unwrap_or_default()))

@@ -6,6 +6,7 @@ use super::{
 use crate::{
     engine::probe::server::{bytes, int, scan_page},
     model::JobId,
+    wire::slot::slot,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use std::{
@@ -170,10 +171,10 @@ async fn missing(source: &Site, keys: Vec<Vec<u8>>) -> Result<Vec<(Vec<u8>, Diff
     if keys.is_empty() {
         return Ok(Vec::new());
     }
-    // One question suffices while nothing is missing.
+    // One question suffices while nothing is missing; a cluster takes one only for one slot.
     let mut all = redis::cmd("EXISTS");
     all.arg(&keys);
-    if int(&source.ask(&all).await?) == i64::try_from(keys.len()).ok() {
+    if !source.cluster && int(&source.ask(&all).await?) == i64::try_from(keys.len()).ok() {
         return Ok(Vec::new());
     }
     let mut pipe = redis::pipe();
@@ -192,7 +193,11 @@ fn pages(site: &Site) -> impl futures::Stream<Item = Result<Vec<Vec<u8>>, NetErr
         let mut cmd = redis::cmd("SCAN");
         cmd.arg(cursor).arg("COUNT").arg(PAGE);
         let Some((next, keys)) = scan_page(site.ask(&cmd).await?) else { return Ok(None) };
-        let keys: Vec<Vec<u8>> = keys.into_iter().filter_map(bytes).filter(|k| !is_control_key(k)).collect();
+        let keys: Vec<Vec<u8>> = keys
+            .into_iter()
+            .filter_map(bytes)
+            .filter(|k| !is_control_key(k) && site.slots.as_ref().is_none_or(|s| s.contains(slot(k))))
+            .collect();
         Ok(Some((keys, (next != b"0").then_some(next))))
     })
 }

@@ -1,12 +1,15 @@
 //! Where a job's sides are: the shards of each, dialled, and what an engine before us has left there.
 
 use super::client_name;
-use crate::engine::apply::control_key::ControlKey;
+use crate::engine::apply::control_key::{ControlKey, LoadPhase};
+use crate::engine::core;
 use crate::engine::fence;
 use crate::engine::job::JobError;
+use crate::engine::link::decide::Ahead;
 use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, ShardAddress};
 use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
-use crate::model::{Instance, Job, JobId, Side};
+use crate::model::job::ReadFrom;
+use crate::model::{Job, JobId, Offset, ReplId, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::slot::SLOTS;
 use futures::future::{try_join, try_join_all};
@@ -26,6 +29,17 @@ pub struct Shard {
     pub slots: SlotSet,
     /// The histories of its stream, where it tells them.
     pub lineage: Option<Lineage>,
+    /// Not so where a one-way job reads from a replica that its file names.
+    pub is_master: bool,
+    /// Where its stream ended when the engine before us was shut out, where that had not finished a copy.
+    pub stream_end: Offset,
+}
+
+impl Shard {
+    /// Whether positions in a history of this name are positions in its stream.
+    pub fn knows(&self, replid: Option<ReplId>) -> bool {
+        replid.zip(self.lineage).is_some_and(|(id, lineage)| lineage.shares(id).is_some())
+    }
 }
 
 /// One side.
@@ -49,7 +63,7 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
         // The first that answered may be behind.
         map = ClusterWatch::new(&named).look().await?.shards;
     }
-    let shards = try_join_all(map.iter().map(|m| dial_shard(&named, job, job.instance(side), m, cluster))).await?;
+    let shards = try_join_all(map.iter().map(|m| dial_shard(&named, job, side, m, cluster))).await?;
     if cluster {
         let mut covered = SlotSet::none();
         shards.iter().flat_map(|s| s.slots.iter()).for_each(|s| covered.insert(s));
@@ -66,11 +80,11 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
 async fn dial_shard(
     named: &Dialer,
     job: &Job,
-    instance: &Instance,
+    side: Side,
     at: &ShardAddress,
     cluster: bool,
 ) -> Result<Shard, JobError> {
-    let address = at.address.clone();
+    let (instance, address) = (job.instance(side), at.address.clone());
     let mut control = named.control(&address).await?;
     let info = control.info().await?;
     let Some(dialect) = info.dialect else {
@@ -79,7 +93,8 @@ async fn dial_shard(
             "let the account run INFO, or name the server itself instead of a proxy",
         ));
     };
-    if !info.is_master() {
+    let only_read = side == Side::Source && !job.policy.two_way && instance.read_from == ReadFrom::Replica;
+    if !info.is_master() && !only_read {
         let what = format!("{address} is a replica");
         return Err(match cluster || instance.may_move() {
             true => JobError::passing(what, "nothing, if a failover is under way: its new master is waited for"),
@@ -102,7 +117,8 @@ async fn dial_shard(
     let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
     let slots = if cluster { SlotSet::of(&at.slots) } else { SlotSet::all() };
     let (lineage, way_ms) = (Lineage::of(&info), best.as_millis() as u64 / 2);
-    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage })
+    let is_master = info.is_master();
+    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage, is_master, stream_end: Offset(0) })
 }
 
 /// A strand of the job: its shards at both sides, by their places, and its slots.
@@ -138,16 +154,34 @@ pub fn pairs(places: &[Place; 2]) -> Vec<Pair> {
 pub struct Found {
     /// In a cluster: which strand wrote a slot's control key.
     pub owners: HashMap<u16, StrandId>,
+    /// In a cluster: a slot's own.
+    pub by_slot: HashMap<u16, ControlKey>,
     /// The newest control key of each strand.
     pub newest: HashMap<StrandId, ControlKey>,
+    /// What the strands had noted of slots beside open episodes.
+    pub noted: HashMap<StrandId, Noted>,
     /// That of a job without strands.
     pub whole: Option<ControlKey>,
+}
+
+/// What a strand had noted of its slots at a side.
+#[derive(Debug, Default, Clone)]
+pub struct Noted {
+    /// Slots that had had more of the stream that is written here than the strand.
+    pub ahead: Ahead,
+    /// By side: slots that had come from another shard and were not settled yet.
+    pub moved: [SlotSet; 2],
 }
 
 impl Found {
     /// The highest epoch of all.
     pub fn epoch(&self) -> u64 {
         self.newest.values().chain(&self.whole).map(|k| k.epoch).max().unwrap_or(0)
+    }
+
+    /// Some copy was not finished.
+    pub fn unfinished(&self) -> bool {
+        self.newest.values().chain(&self.whole).any(|k| k.phase == LoadPhase::Loading)
     }
 
     fn note(&mut self, key: ControlKey, id: StrandId) {
@@ -182,6 +216,7 @@ pub async fn find(places: &mut [Place; 2], id: &JobId, db: u32, pairs: &[Pair]) 
         for (slot, key) in try_join_all(reads).await?.into_iter().flatten() {
             let Some(id) = key.strand else { continue };
             found[side.index()].owners.insert(slot, id);
+            found[side.index()].by_slot.insert(slot, key);
             found[side.index()].note(key, id);
             known.insert(id);
         }
@@ -194,6 +229,24 @@ pub async fn find(places: &mut [Place; 2], id: &JobId, db: u32, pairs: &[Pair]) 
             if let Some(key) = fence::read_control_key(control, db, &name).await? {
                 found[side.index()].note(key, *id);
             }
+        }
+    }
+    for side in Side::BOTH {
+        let (place, found) = (&mut places[side.index()], &mut found[side.index()]);
+        let names = Names::of(base(side), any.clone(), place.cluster);
+        for id in &known {
+            let Some(shard) = place.shards.iter_mut().find(|s| s.slots.contains(id.home)) else { continue };
+            let notes = names.of_sibling(*id).notes();
+            let [ahead, source, target] = fence::read_fields(
+                &mut shard.control,
+                db,
+                &notes,
+                [core::AHEAD_FIELD, core::moved_field(Side::Source), core::moved_field(Side::Target)],
+            )
+            .await?
+            .map(Option::unwrap_or_default);
+            let moved = [source, target].map(|text| text.parse().unwrap_or_default());
+            found.noted.insert(*id, Noted { ahead: Ahead::from_text(&ahead), moved });
         }
     }
     Ok(found)

@@ -43,9 +43,7 @@ fn knows(server: &str, listed: &BTreeSet<String>, recipe: &Recipe) -> bool {
     let container = recipe.command.split('|').next().unwrap_or_default();
     let no_write = ["SELECT", "MULTI", "EXEC", "EVAL", "EVALSHA", "FCALL"].contains(&recipe.command);
     let known = listed.contains(recipe.command) || (speaks(server) < (7, 0) && listed.contains(container)) || no_write;
-    // 5.0's XGROUP has no CREATECONSUMER.
-    let early = recipe.command == "XGROUP|CREATECONSUMER" && speaks(server) < (6, 2);
-    known && !early && speaks(server) >= recipe.since
+    known && speaks(server) >= recipe.since
 }
 
 /// Plays recipes at one server and proves that each of them wrote something there.

@@ -58,7 +58,7 @@ fn while_loading(slot: Slot, two_way: bool, counted: bool) {
     for key in ["renewed:7", "later:7"] {
         let ((x, at), (y, then)) = (left(&a, key), left(&b, key));
         let off = x - y - then.duration_since(at).as_millis() as i64;
-        assert!(off.abs() <= 5 + 20, "{key}: {off} ms apart");
+        assert!(off.abs() <= 5, "{key}: {off} ms apart");
     }
 }
 
@@ -75,7 +75,6 @@ fn keys_renewed_while_the_copy_runs_are_kept_on_the_oldest() {
 }
 
 #[test]
-#[ignore = "known to differ in a few of hundreds of keys: a counter that expires at the target begins anew there"]
 fn counters_changed_and_renewed_while_the_copy_runs_are_kept() {
     for slot in [Slot::Usual, Slot::Oldest] {
         while_loading(slot, true, true);

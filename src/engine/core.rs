@@ -4,6 +4,7 @@
 //! is the order on the wire. Nothing here waits.
 
 pub mod carry;
+pub mod expiries;
 pub mod given_up;
 mod settling;
 
@@ -21,7 +22,7 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
 /// A job's core and the bells that tell its tasks to look.
@@ -124,6 +125,8 @@ pub struct Core {
     pub carry: carry::Carry,
     pub carry_bell: Arc<Notify>,
     carry_token: u64,
+    /// By the site: whether what a first copy wrote there expires when it should.
+    pub expiries: [expiries::Expiries; 2],
     /// Keys that a site does not take.
     pub given_up: given_up::GivenUp,
     /// What a site has no word for, counted.
@@ -159,6 +162,7 @@ impl Core {
             carry: carry::Carry::default(),
             carry_bell: Arc::default(),
             carry_token: 0,
+            expiries: Default::default(),
             given_up: given_up::GivenUp::default(),
             lost: HashMap::new(),
             unknown: Default::default(),
@@ -268,17 +272,18 @@ impl Core {
             self.unsaved[side.index()] = (u64::MAX / 2, true);
         }
         self.snapshot_end[side.index()] = Some(SnapshotEnd { serial, echoed_at });
-        if self.arbiter.is_one_way() {
-            self.snapshot_is_safe(side);
-        }
+        self.expiries[peer.index()].bell.notify_one();
+        self.look_at_snapshots();
     }
 
     /// To be asked now and then: has a snapshot become safe?
     pub fn look_at_snapshots(&mut self) {
         for side in Side::BOTH {
-            let Some(SnapshotEnd { echoed_at: Some(at), .. }) = self.snapshot_end[side.index()] else { continue };
+            let Some(end) = self.snapshot_end[side.index()] else { continue };
             // The link from the other site has applied its stream beyond the echoes, and said so at `side`.
-            if self.replied[side.index()].offset >= at {
+            let safe =
+                self.arbiter.is_one_way() || end.echoed_at.is_some_and(|at| self.replied[side.index()].offset >= at);
+            if safe && self.expiries[side.other().index()].are_true() {
                 self.snapshot_is_safe(side);
             }
         }
@@ -475,6 +480,11 @@ impl NewItem {
     pub fn new(data: Bytes, commands: u32, kind: ItemKind, serial: u64) -> Self {
         NewItem { data, commands, db: None, slot: None, kind, serial, changes: 0, telltales: SmallVec::new() }
     }
+}
+
+/// Milliseconds since 1970.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// The field under which an open episode is noted: the database, a colon, the key.

@@ -10,8 +10,9 @@ use redis::Value;
 use redis::aio::ConnectionLike;
 use std::time::Duration;
 
-/// Kills the clients whose name begins so, and waits until the server no longer lists them.
-pub async fn kill_clients(control: &mut Control, name: &str) -> Result<(), NetError> {
+/// Kills the clients whose name begins with one of these, and waits until the server no longer lists them. The asking
+/// connection itself has to bear another name: nobody kills itself, and it would be waited for in vain.
+pub async fn kill_clients(control: &mut Control, names: &[&str]) -> Result<(), NetError> {
     for _ in 0..50 {
         let list: String = match control.ask(redis::cmd("CLIENT").arg("LIST")).await {
             Ok(list) => list,
@@ -19,23 +20,31 @@ pub async fn kill_clients(control: &mut Control, name: &str) -> Result<(), NetEr
             Err(NetError::Server { .. }) => return Ok(()),
             Err(e) => return Err(e),
         };
-        let mut found = false;
-        for line in list.lines() {
-            let field = |key: &str| line.split(' ').find_map(|f| f.strip_prefix(key)?.strip_prefix('='));
-            if !field("name").is_some_and(|n| n.starts_with(name)) {
-                continue;
-            }
-            found = true;
-            if let Some(id) = field("id") {
-                let _: Result<i64, NetError> = control.ask(redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id)).await;
-            }
-        }
-        if !found {
+        let found = ids_of(&list, names);
+        if found.is_empty() {
             return Ok(());
         }
+        // All at once: over a slow line each question costs its round trip. One that is gone already is an error.
+        let mut kills = redis::pipe();
+        for id in found {
+            kills.cmd("CLIENT").arg("KILL").arg("ID").arg(id);
+        }
+        let _: redis::RedisResult<redis::Value> = kills.query_async(control).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())
+}
+
+/// The ids in a `CLIENT LIST` of those whose name begins with one of these.
+fn ids_of<'a>(list: &'a str, names: &[&str]) -> Vec<&'a str> {
+    let mut ids = Vec::new();
+    for line in list.lines() {
+        let field = |key: &str| line.split(' ').find_map(|f| f.strip_prefix(key)?.strip_prefix('='));
+        if field("name").is_some_and(|n| names.iter().any(|name| n.starts_with(name))) {
+            ids.extend(field("id"));
+        }
+    }
+    ids
 }
 
 /// Commands sent at once where there is one for each slot.
@@ -212,4 +221,18 @@ pub async fn in_db<T: redis::FromRedisValue>(
     }
     let address = control.address().to_owned();
     pipe.query_async(control).await.map_err(|e| NetError::from_redis(&address, "the control key", &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ids_of;
+
+    #[test]
+    fn only_clients_of_these_names_are_meant() {
+        let list = "id=3 addr=h:1 laddr=h:2 fd=8 name=duplex:j1:apply age=1\nid=4 addr=h:1 name=duplex:j1:control db=0\n\
+                    id=5 addr=h:1 name= db=0\nid=6 addr=h:1 name=duplex:j1:replica flags=S\nid=7 name=duplex:j2:apply\n";
+        assert_eq!(ids_of(list, &["duplex:j1:apply", "duplex:j1:replica"]), ["3", "6"]);
+        assert_eq!(ids_of(list, &["duplex:j1:apply"]), ["3"]);
+        assert!(ids_of(list, &[]).is_empty());
+    }
 }

@@ -13,6 +13,9 @@
 
 mod attach;
 mod carry;
+mod expiries;
+mod follow;
+mod lineage;
 mod moved;
 mod progress;
 mod run;
@@ -80,6 +83,8 @@ const AGAIN_FIRST: Duration = Duration::from_millis(200);
 const AGAIN_MOST: Duration = Duration::from_secs(10);
 /// How long a run may write to the end what it has decided when the topology has changed.
 const HAND_OVER: Duration = Duration::from_millis(500);
+/// The longest of them where nobody has to do anything: a failover that is under way ends all at once.
+const AGAIN_PASSING: Duration = Duration::from_secs(2);
 /// Keys that are shown as the hottest in conflict.
 const HOTTEST: usize = 20;
 /// How long halting waits for what is under way.
@@ -258,6 +263,7 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
     let mut wait = AGAIN_FIRST;
     let mut options = AttachOptions::default();
     loop {
+        let mut lost = false;
         let began = Instant::now();
         let end = tokio::select! {
             end = run.ended() => end,
@@ -275,6 +281,11 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
         let error = match end {
             RunEnd::Failed(error) if allows_copy(&inner, &error) => {
                 options = options.without(error.needs_copy);
+                error
+            }
+            // Another master may have it.
+            RunEnd::Lost(error) => {
+                lost = true;
                 error
             }
             RunEnd::Failed(error) => {
@@ -316,7 +327,16 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
                     events.info(None, EventKind::Resumed, "both links run again");
                     break run;
                 }
-                Err(e) if e.passing => error = e,
+                Err(e) if e.passing => {
+                    wait = wait.min(AGAIN_PASSING);
+                    error = e;
+                }
+                Err(e) if lost && e.needs_copy.is_some() => {
+                    events.emit(None, Severity::Error, EventKind::Failed, e.to_string());
+                    let mut state = inner.state();
+                    state.failed = Some(e);
+                    return;
+                }
                 Err(e) => {
                     events.emit(None, Severity::Error, EventKind::Failed, e.to_string());
                     // What needs a person is looked at again now and then: the person may have been there.

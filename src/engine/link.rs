@@ -19,6 +19,7 @@ mod run;
 
 use super::apply::control_key::{LoadPhase, Position};
 use super::core::Shared;
+pub use super::core::unix_ms;
 use super::events::EventSink;
 use super::gauge::Gauge;
 use super::replica::ReplicaHandle;
@@ -30,7 +31,6 @@ use decide::{Decider, Turn};
 use loader::{LoadError, Loader};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Bytes and items that may wait in an outbox before its link stops deciding.
 const OUTBOX_BYTES: usize = 2 << 20;
@@ -53,6 +53,10 @@ pub enum LinkError {
     UnknownDb,
     #[error("the snapshot was cut off: {0}")]
     Cut(String),
+    /// The stream goes on under another name: the site failed over. What that means for the positions is looked at
+    /// where a run begins.
+    #[error("{address} has begun another history")]
+    NewHistory { address: String },
 }
 
 impl From<SpoolError> for LinkError {
@@ -138,10 +142,20 @@ impl Link {
                 Item::Snapshot(bytes) => self.snapshot(bytes).await?,
                 Item::SnapshotEnd => self.snapshot_ends().await?,
                 Item::Stream { offset, bytes } => self.stream(offset, bytes).await?,
-                Item::NewReplid { replid, .. } => self.set_replid(replid),
+                Item::NewReplid { replid, .. } => self.goes_on(replid)?,
                 Item::Lost { why } => return Err(LinkError::Cut(why)),
             }
         }
+    }
+
+    /// The stream goes on, under the name that is known.
+    fn goes_on(&self, replid: ReplId) -> Result<(), LinkError> {
+        let known = *self.s.replids[self.here.index()].read().unwrap_or_else(|p| p.into_inner());
+        if known.is_some_and(|known| known != replid) {
+            return Err(LinkError::NewHistory { address: self.s.replica.address() });
+        }
+        self.set_replid(replid);
+        Ok(())
     }
 
     fn set_replid(&self, replid: ReplId) {
@@ -159,6 +173,10 @@ impl Link {
         let mut core = self.s.shared.lock();
         core.phase[self.here.index()] = LoadPhase::Loading;
         core.decided[self.here.index()] = Position { offset, db: 0 };
+        if core.expiries[self.peer().index()].are_true() {
+            // It began within a run: what the other site holds is not known.
+            core.expiries[self.peer().index()].begin(true);
+        }
         let text = format!("copying the snapshot of {}", self.s.replica.address());
         self.s.events.info(Some(self.s.direction), EventKind::SnapshotStarted, text);
     }
@@ -294,6 +312,7 @@ impl Link {
             let now = self.s.shared.now_ms();
             let unix = unix_ms();
             let late = self.s.replica.received().since(Offset(self.offset)) > (1 << 20);
+            self.s.replica.read_times(Offset(self.offset), self.s.decider.read_times());
             let at =
                 if self.offset < self.unknown_until || late { 0 } else { (now - self.s.way_ms.min(now - 1)) as u32 };
             // The state's bell is looked for before the look under the lock, so that it is not missed.
@@ -381,9 +400,4 @@ async fn wait_for_room(shared: &Shared, site: Side) {
         }
         room.await;
     }
-}
-
-/// Milliseconds since 1970.
-pub fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }

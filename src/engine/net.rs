@@ -11,6 +11,7 @@ mod control;
 mod conversation;
 mod error;
 mod info;
+mod lineage;
 mod masters;
 mod stream;
 mod tls;
@@ -20,6 +21,7 @@ pub use control::Control;
 pub use conversation::{Conversation, Token, request};
 pub use error::{NetError, ServerError};
 pub use info::{Keyspace, ServerInfo};
+pub use lineage::Lineage;
 pub use masters::ShardAddress;
 pub use stream::{RawReader, RawStream, RawWriter};
 
@@ -75,6 +77,11 @@ impl Dialer {
 
     pub fn client_name(&self) -> &str {
         &self.client_name
+    }
+
+    /// The same instance, for connections of another name.
+    pub fn named(&self, client_name: &str) -> Dialer {
+        Dialer { client_name: client_name.into(), ..self.clone() }
     }
 
     /// The instance's account, read now.

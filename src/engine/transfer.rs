@@ -4,9 +4,9 @@
 use super::apply::replies::State;
 use crate::wire::dialect::Dialect;
 use crate::wire::rdb::commands::{Lost, rebuild};
-use crate::wire::rdb::kind::{Logical, logical};
+use crate::wire::rdb::kind::{Logical, MODULE_2, logical};
 use crate::wire::rdb::payload::{parse_dump, payload_len, restore_payload};
-use crate::wire::rdb::{KeyEntry, RdbError};
+use crate::wire::rdb::{KeyEntry, RdbError, vectorset};
 use crate::wire::resp::{encode, encode_header, encode_part, encode_part_int};
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -90,7 +90,14 @@ pub fn write_entry(
     replace: bool,
 ) -> Result<(u32, Vec<Lost>), RdbError> {
     if target.knows_type(entry.kind) {
-        write_restore(out, entry, target, replace);
+        if entry.kind == MODULE_2
+            && target.has_first_vector_sets()
+            && let Some(value) = vectorset::as_of_8_0(&entry.value)
+        {
+            write_restore(out, &KeyEntry { value, ..entry.clone() }, target, replace);
+        } else {
+            write_restore(out, entry, target, replace);
+        }
         return Ok((1, Vec::new()));
     }
     let mut commands = Vec::new();

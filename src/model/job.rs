@@ -45,6 +45,11 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// Its master may be found at another address later: sentinels tell, or several addresses are tried.
+    pub fn may_move(&self) -> bool {
+        self.topology == Topology::Sentinel || self.master_name.is_some() || self.addresses.len() > 1
+    }
+
     /// How the screens call this instance: its id where it has one, else its first address.
     pub fn label(&self) -> &str {
         self.id.as_deref().or(self.addresses.first().map(String::as_str)).unwrap_or("?")

@@ -116,6 +116,11 @@ impl Dialect {
         version <= self.rdb_version() && !foreign && (kind < 22 || field_ttl || kind == 26 && self.rdb_version() == 13)
     }
 
+    /// It has vector sets, in the form before Redis 8.2's: [`super::rdb::vectorset`].
+    pub fn has_first_vector_sets(&self) -> bool {
+        self.flavor == Flavor::Redis && self.version.0 == 8 && self.version.1 < 2
+    }
+
     /// The RDB version to write into a DUMP payload's footer for this server: the highest it takes, as seen in the
     /// payloads of Redis 5.0 to 8.6, Redict 7.3 and Valkey 8.0 to 9.1. Newer servers take older versions, except that
     /// Valkey refuses Redis's from 12 on.

@@ -18,6 +18,7 @@ mod listpack;
 pub mod payload;
 mod reader;
 mod stream;
+pub mod vectorset;
 mod walk;
 mod ziplist;
 

@@ -13,9 +13,12 @@
 
 mod fields;
 mod keyspace;
+mod postpone;
 mod streams;
 #[cfg(test)]
 mod tests;
+
+pub use postpone::postpone;
 
 use super::command::{Argv, Kind, Rule, Spec, lookup};
 use super::dialect::Dialect;

@@ -269,7 +269,17 @@ pub const RECIPES: &[Recipe] = &[
     r("XTRIM", &["XADD @a 1-1 f v", "XADD @a 2-1 f v"], &["XTRIM @a MAXLEN 1"]),
     r("XSETID", &["XADD @a 1-1 f v"], &["XSETID @a 9-9"]),
     r("XGROUP|CREATE", &[], &["XGROUP CREATE @a g $ MKSTREAM"]),
-    r("XGROUP|CREATECONSUMER", &["XGROUP CREATE @a g 0 MKSTREAM"], &["XGROUP CREATECONSUMER @a g c"]),
+    since(7, 0, r("XGROUP|CREATECONSUMER", &["XGROUP CREATE @a g 0 MKSTREAM"], &["XGROUP CREATECONSUMER @a g c"])),
+    // 6.2 has it too; what is compared there of a consumer is what it has pending.
+    since(
+        6,
+        2,
+        r(
+            "XGROUP|CREATECONSUMER",
+            &["XADD @a 1-1 f v", "XGROUP CREATE @a g 0"],
+            &["XGROUP CREATECONSUMER @a g c", "XREADGROUP GROUP g c STREAMS @a >"],
+        ),
+    ),
     r(
         "XGROUP|DELCONSUMER",
         &["XADD @a 1-1 f v", "XGROUP CREATE @a g 0", "XREADGROUP GROUP g c STREAMS @a >"],

@@ -40,6 +40,8 @@ pub struct Writer<'a> {
     pub rng: Rng,
     pub skills: Skills,
     pub per_second: f64,
+    /// As many keys `key:0`, `key:1`, … were there before and are being copied; 0 if there is no copy.
+    pub copied: u64,
 }
 
 impl Writer<'_> {
@@ -126,8 +128,27 @@ impl Writer<'_> {
         format!("{}{}", self.name, self.rng.u32(0..1000))
     }
 
+    /// A write to a key that is being copied: one of all, or one of a few that both sites write again and again.
+    fn to_copied(&mut self) -> Argv {
+        let n = if self.rng.bool() { self.rng.u64(0..self.copied) } else { self.rng.u64(0..200) * (self.copied / 200) };
+        let (k, w) = (format!("key:{n}"), self.word());
+        match self.rng.u32(0..12) {
+            0..4 => argv(["SET", &k, &w]),
+            4 | 5 => argv(["DEL", &k]),
+            6 => argv(["APPEND", &k, &w]),
+            7 => argv(["PEXPIRE", &k, &self.rng.u32(10..2_000).to_string()]),
+            8 => argv(["PERSIST", &k]),
+            9 => argv(["RENAME", &k, &format!("key:{}", self.rng.u64(0..self.copied))]),
+            10 => argv(["SADD", &k, &w]),
+            _ => argv(["RPUSH", &k, &w]),
+        }
+    }
+
     /// Any command of any family.
     fn any(&mut self) -> Argv {
+        if self.copied > 0 && self.rng.u32(0..5) < 2 {
+            return self.to_copied();
+        }
         match self.rng.u32(0..8) {
             0 => self.string(),
             1 => self.list(),

@@ -164,7 +164,9 @@ impl Duplex {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_duplex"));
+        // A long run keeps to one build while the next is being made.
+        let binary = std::env::var_os("DUPLEX_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_duplex").into());
+        let mut command = Command::new(binary);
         command.args(args).env("DUPLEX_HOME", self.home.path().join("home")).env("NO_COLOR", "1");
         command.env("RUST_BACKTRACE", "1").env("LC_ALL", "C.UTF-8").envs(self.env.iter().cloned());
         command.stdin(Stdio::null());

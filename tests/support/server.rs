@@ -103,6 +103,7 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Whether it was started and neither killed nor stopped.
     pub fn is_running(&self) -> bool {
         self.child.is_some()
     }

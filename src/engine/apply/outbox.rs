@@ -23,6 +23,8 @@ pub enum ItemKind {
     Restore(Token),
     /// A command that takes the control key away (FLUSHALL, SWAPDB): it is written once more behind it.
     Sweeping,
+    /// When keys expire is asked: one question a key, and the time behind them where the answers are relative to it.
+    Expiries,
     /// Our own notes; errors are only logged.
     Notes,
 }
@@ -68,7 +70,7 @@ pub struct Item {
 impl Item {
     /// Of the replies to its commands only errors tell anything.
     pub fn is_plain(&self) -> bool {
-        self.telltales.is_empty() && !self.is_token()
+        self.telltales.is_empty() && !self.is_token() && self.kind != ItemKind::Expiries
     }
 
     /// A transaction ends behind a token: its state has to be the last thing in it.

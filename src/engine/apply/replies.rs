@@ -20,6 +20,8 @@ pub enum Finding {
     RestoreFailed { item: usize, token: Token, reply: String },
     /// The state that a token asked for.
     State(Token, State),
+    /// When the keys that were asked for expire.
+    Expiries(Vec<Option<u64>>),
     /// One of our notes failed; to be logged.
     NoteFailed { reply: String },
 }
@@ -133,7 +135,7 @@ fn look_through<'a>(
             let telltale = telltales.next_if(|t| t.index == index).map(|t| t.reveals);
             let text = |e: &[u8]| String::from_utf8_lossy(e).into_owned();
             match (&item.kind, reply) {
-                (ItemKind::Ask(_), reply) => values.push(reply),
+                (ItemKind::Ask(_) | ItemKind::Expiries, reply) => values.push(reply),
                 (ItemKind::Merge, Reply::Error(e)) if e.starts_with(b"BUSYKEY") => {}
                 (ItemKind::Changes | ItemKind::Merge | ItemKind::Sweeping, Reply::Error(e)) => {
                     findings.push(Finding::Differs { item: n, index, reply: text(e) });
@@ -157,6 +159,9 @@ fn look_through<'a>(
         if let ItemKind::Ask(token) = item.kind {
             findings.push(Finding::State(token, state(&values)));
         }
+        if item.kind == ItemKind::Expiries {
+            findings.push(Finding::Expiries(expiries(&values)));
+        }
     }
 }
 
@@ -167,12 +172,24 @@ fn state(values: &[Reply<'_>]) -> State {
         _ => None,
     };
     let ttl = values.get(1).and_then(Reply::int).filter(|t| *t >= 0).map(|t| t as u64);
-    let now = values.get(2).and_then(Reply::elements).map(|mut t| {
-        let mut part = || t.next().and_then(|r| r.int()).unwrap_or(0).max(0) as u64;
-        let seconds = part();
-        seconds * 1000 + part() / 1000
-    });
+    let now = values.get(2).and_then(time);
     State { dump, expire_at_ms: ttl.map(|t| t + now.unwrap_or(0)) }
+}
+
+/// PEXPIRETIME of some keys, or PTTL of them and TIME.
+fn expiries(values: &[Reply<'_>]) -> Vec<Option<u64>> {
+    let now = values.last().and_then(time);
+    let keys = values.len() - usize::from(now.is_some());
+    let at = |r: &Reply<'_>| r.int().and_then(|t| u64::try_from(t).ok()).map(|t| t + now.unwrap_or(0));
+    values[..keys].iter().map(at).collect()
+}
+
+/// The reply to TIME, in milliseconds.
+fn time(reply: &Reply<'_>) -> Option<u64> {
+    let mut parts = reply.elements()?;
+    let mut part = || parts.next().and_then(|r| r.int()).unwrap_or(0).max(0) as u64;
+    let seconds = part();
+    Some(seconds * 1000 + part() / 1000)
 }
 
 /// What a refusal means for the transaction.

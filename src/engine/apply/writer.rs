@@ -25,7 +25,7 @@ use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::{NewItem, Shared, checkpoint_due};
 use crate::engine::events::EventSink;
 use crate::engine::gauge::{Condition, Gauge};
-use crate::engine::net::{Dialer, NetError, RawStream};
+use crate::engine::net::{Conversation, Dialer, NetError, RawStream, ServerInfo, Token};
 use crate::model::{Direction, EventKind, Offset, ReplId, Severity, Side};
 use crate::wire::stream::{Batch, Command, Decoder};
 use bytes::{Buf, Bytes};
@@ -239,6 +239,9 @@ impl Writer {
             return Ok(Err(end));
         }
         let mut talk = self.s.dialer.conversation(&self.s.address).await?;
+        if self.has_new_history(&mut talk).await? {
+            return Ok(Err(End::WentBack));
+        }
         if !self.s.envelope.names.is_cluster() && self.s.envelope.db != 0 {
             let db = self.s.envelope.db.to_string();
             talk.ask(&[b"SELECT", db.as_bytes()], Duration::from_secs(10)).await?;
@@ -246,9 +249,22 @@ impl Writer {
         Ok(Ok(talk.into_parts().0))
     }
 
+    /// Behind this address (a name, a virtual one) is another server than before, or the same with another past. What
+    /// that means for the positions has to be looked at before anything is written.
+    async fn has_new_history(&self, talk: &mut Conversation) -> Result<bool, NetError> {
+        let known = *self.s.replids[self.site.index()].read().unwrap_or_else(|p| p.into_inner());
+        let Some(known) = known else { return Ok(false) };
+        let answer = talk.ask(&[b"INFO", b"replication"], self.s.dialer.deadlines().response).await?;
+        let Token::Bulk(text) = answer else { return Ok(false) };
+        let now = ServerInfo::parse(&String::from_utf8_lossy(&text)).replid;
+        Ok(now.is_some_and(|now| now != known))
+    }
+
     async fn reconcile(&mut self) -> Result<Result<(), End>, NetError> {
-        let mut control = self.s.dialer.control(&self.s.address).await?;
-        crate::engine::fence::kill_clients(&mut control, self.s.dialer.client_name()).await?;
+        let apply = self.s.dialer.client_name();
+        let asking = self.s.dialer.named(&apply.replacen(":apply", ":control", 1));
+        let mut control = asking.control(&self.s.address).await?;
+        crate::engine::fence::kill_clients(&mut control, &[apply]).await?;
         let names = &self.s.envelope.names;
         let key = crate::engine::fence::read_position(&mut control, self.s.envelope.db, names).await?;
         let Some(key) = key else {
@@ -531,6 +547,7 @@ impl Writer {
                     failed = Some(*token);
                     self.restore_failed(&mut core, &t.items[*item], *token, reply);
                 }
+                Finding::Expiries(at) => core.expiries_came(self.site, Some(at)),
                 Finding::NoteFailed { reply } => {
                     tracing::warn!(direction = %self.s.direction, reply, "a note of an open conflict could not be written");
                 }
@@ -555,6 +572,7 @@ impl Writer {
                     let now = core.now_ms();
                     core.arbiter.token_lost(token, now);
                 }
+                ItemKind::Expiries => core.expiries_came(self.site, None),
                 ItemKind::Notes => {}
                 _ => {
                     self.differs(&mut core, item, None, self.site.other(), Cause::Recovery);
@@ -696,6 +714,7 @@ impl Writer {
                     let now = core.now_ms();
                     core.arbiter.token_lost(token, now);
                 }
+                ItemKind::Expiries => core.expiries_came(self.site, None),
                 ItemKind::Notes => notes = true,
                 _ => self.send_again(&mut core, item),
             }
@@ -723,6 +742,7 @@ impl Writer {
             match &touches[..] {
                 [one] if item.kind == ItemKind::Changes && self.s.two_way => {
                     if let Verdict::Forward(serial) = core.arbiter.overtaken(self.site, one) {
+                        core.touched(self.site, one.hash);
                         again.push((batch.frame(command), command.db, serial));
                     }
                 }

@@ -2,8 +2,9 @@
 //! order where there is one link, and giving up what a site does not take.
 
 use super::carry::Key;
+use super::expiries::{meant, put_off};
 use super::given_up::Verdict;
-use super::{Core, NewItem, field};
+use super::{Core, NewItem, field, unix_ms};
 use crate::engine::apply::outbox::ItemKind;
 use crate::engine::apply::replies::State;
 use crate::engine::arbiter::episode::Cause;
@@ -106,8 +107,16 @@ impl Core {
 
     /// Puts what replaces a key by this state into a site's outbox.
     pub(super) fn transfer(&mut self, site: Side, token: Token, db: u32, key: &[u8], state: &State, serial: u64) {
+        let hash = self.arbiter.hash(db, key);
+        self.touched(site, hash);
+        // A site that catches up may have given one that it puts off itself.
+        let mut state = State { dump: state.dump.clone(), expire_at_ms: state.expire_at_ms.map(meant) };
+        if let Some(at) = state.expire_at_ms.filter(|_| self.expiries[site.index()].put_off()) {
+            state.expire_at_ms = Some(put_off(at, unix_ms()));
+            self.expiries[site.index()].note(db, key);
+        }
         let slot = self.facts[site.index()].names.slot(key);
-        match transfer::restore(key, state, self.facts[site.index()].dialect) {
+        match transfer::restore(key, &state, self.facts[site.index()].dialect) {
             Transfer::Commands { parts, lost } => {
                 self.count_lost(site, &lost);
                 let last = parts.len().saturating_sub(1);

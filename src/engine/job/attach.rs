@@ -7,13 +7,14 @@
 mod inherit;
 mod place;
 
+use super::lineage::{self, Cut};
 use super::{JobContext, JobError};
 use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::arbiter::Arbiter;
 use crate::engine::arbiter::Touch;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::episode::Cause;
-use crate::engine::conflicts::ConflictLog;
+use crate::engine::conflicts::{ConflictLog, shown};
 use crate::engine::core::{self, Core, Shared, SiteFacts, own_prefix};
 use crate::engine::fence;
 use crate::engine::gauge::Gauge;
@@ -21,9 +22,9 @@ use crate::engine::link::decide::{Ahead, Decider, DeciderSetup};
 use crate::engine::link::home::Home;
 use crate::engine::link::loader::Loader;
 use crate::engine::link::peer::Peer;
-use crate::engine::link::rebuild::Span;
+use crate::engine::link::rebuild::{Lost, Span};
 use crate::engine::link::{Link, LinkError, LinkSetup, UNKNOWN_DB as NO_DB, unix_ms};
-use crate::engine::net::{Control, Dialer, ShardAddress};
+use crate::engine::net::{Control, Dialer, Lineage, ShardAddress};
 use crate::engine::replica::{Replica, ReplicaHandle, ReplicaOptions, ReplicaState, Start};
 use crate::engine::spool::{Spool, SpoolOptions, SpoolReleaser};
 use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
@@ -32,7 +33,7 @@ use crate::wire::dialect::Dialect;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use inherit::{Inherited, inherit};
-use place::{Found, History, Pair, Place};
+use place::{Found, Pair, Place};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -71,12 +72,13 @@ pub struct Site {
     pub dialect: Dialect,
     /// Keys of the strand when it was dialled; about, in a cluster.
     pub keys: u64,
+    /// The histories of its stream, where it tells them.
+    lineage: Option<Lineage>,
     /// What our keys there are called.
     pub names: Names,
     /// The control key written there, as an engine before us left it.
     found: Option<ControlKey>,
     way_ms: u64,
-    history: History,
 }
 
 /// One direction, ready to go.
@@ -136,13 +138,11 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     }
     let context = JobContext { job, ..context.clone() };
     let control_db = context.job.policy.databases.first();
-    for side in Side::BOTH {
-        for shard in &mut places[side.index()].shards {
-            for role in ["apply", "replica"] {
-                fence::kill_clients(&mut shard.control, &client_name(&context.id, role, None)).await?;
-            }
-        }
-    }
+    // The connections of an engine before us, at all shards at once.
+    let (apply, replica) = (client_name(&context.id, "apply", None), client_name(&context.id, "replica", None));
+    let before = [apply.as_str(), replica.as_str()];
+    let shards = places.iter_mut().flat_map(|p| &mut p.shards);
+    try_join_all(shards.map(|shard| fence::kill_clients(&mut shard.control, &before))).await?;
     let pairs = place::pairs(&places);
     let found = place::find(&mut places, &context.id, control_db, &pairs).await?;
     let epoch = found.iter().map(Found::epoch).max().unwrap_or(0) + 1;
@@ -152,25 +152,30 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         let sites = Side::BOTH.map(|side| site(&context, &places, side, pair));
         begun.push(Begun::new(&context, sites, pair, &places, &found, epoch, options)?);
     }
-    // The reverse streams first: what is written at the target while the forward copy runs must not be lost. All strands
-    // at once, so that those of one shard share its snapshot.
     try_join_all(begun.iter_mut().map(Begun::note_down)).await?;
-    for round in 0..2 {
-        let limits = (share(limits.0, n), share(limits.1, n));
-        let context = &context;
-        let round = begun.iter_mut().map(|b| async move {
-            match b.order(context)[round] {
-                Some(direction) => b.attach(context, direction, limits, n).await,
-                None => Ok(()),
-            }
-        });
-        try_join_all(round).await?;
+    let (limits, context_now) = ((share(limits.0, n), share(limits.1, n)), &context);
+    if begun.iter().all(Begun::goes_on) {
+        // All go on from where they were, so none has to wait for another.
+        try_join_all(begun.iter_mut().map(|b| async move { b.attach_both(context_now, limits, n).await })).await?;
+    } else {
+        // The reverse streams first: what is written at the target while the forward copy runs must not be lost. All strands
+        // at once, so that those of one shard share its snapshot.
+        for round in 0..2 {
+            let round = begun.iter_mut().map(|b| async move {
+                match b.order(context_now)[round] {
+                    Some(direction) => b.attach(context_now, direction, limits, n).await,
+                    None => Ok(()),
+                }
+            });
+            try_join_all(round).await?;
+        }
     }
     let mut strands = Vec::new();
     for mut b in begun {
         b.ready.links.sort_by_key(|l| l.direction);
+        b.plan.tell_cuts(&context);
         if b.plan.resume || b.plan.inherits {
-            recover(&mut b.ready, &b.plan, &mut places).await?;
+            recover(&context, &mut b.ready, &b.plan, &mut places).await?;
         }
         strands.push(b.ready);
     }
@@ -200,37 +205,7 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
         names,
         found: None,
         way_ms: shard.way_ms,
-        history: shard.history,
-    }
-}
-
-/// A replica that was promoted may lack the end of its master's stream, which we have read: positions beyond what it has
-/// are put back to there, since nothing behind it exists any more.
-fn rewind(context: &JobContext, sites: &mut [Site; 2]) {
-    for side in Side::BOTH {
-        let Some((name, end)) = sites[side.index()].history.before else { continue };
-        let back = |name_there: Option<ReplId>, p: &mut Position| {
-            let lost = if name_there == Some(name) { p.offset.since(end) } else { 0 };
-            p.offset = Offset(p.offset.0 - lost);
-            lost
-        };
-        let mut lost = 0;
-        if let Some(key) = &mut sites[side.other().index()].found {
-            lost = back(key.replid, &mut key.applied);
-            back(key.replid, &mut key.replied);
-        }
-        if let Some(key) = &mut sites[side.index()].found {
-            back(key.peer_replid, &mut key.echoed);
-        }
-        if lost > 0 {
-            let text = format!(
-                "{} took over from a master that had told us {lost} bytes more: what clients wrote in them is lost there \
-                 and stands at the {} alone; run duplex verify",
-                sites[side.index()].address,
-                side.other()
-            );
-            context.events.emit(Some(side.outgoing()), Severity::Warning, EventKind::Failover, text);
-        }
+        lineage: shard.lineage,
     }
 }
 
@@ -269,7 +244,6 @@ impl Begun {
                 sites[direction.to().index()].found = inherited.from[direction as usize];
             }
         }
-        rewind(context, &mut sites);
         let mut plan = Plan::make(context, &sites, epoch, options, inherited.is_some())?;
         match (inherited, &pair.strand) {
             (Some(inherited), _) => plan.take_over(inherited),
@@ -277,7 +251,7 @@ impl Begun {
                 for direction in Direction::BOTH {
                     let noted = found[direction.to().index()].noted.get(&strand.id).cloned().unwrap_or_default();
                     let shard = &places[direction.from().index()].shards[pair.shards[direction.from().index()]];
-                    if shard.history.knows(noted.ahead.stream) {
+                    if shard.knows(noted.ahead.stream) {
                         plan.ahead[direction as usize] = noted.ahead;
                     }
                     if direction == Direction::Forward {
@@ -358,6 +332,29 @@ impl Begun {
         self.ready.links.push(attached);
         raise_epoch(&mut self.ready, direction, start, begin, &self.begins, &self.plan).await
     }
+
+    /// Both links go on from where they were.
+    fn goes_on(&self) -> bool {
+        Direction::BOTH.into_iter().all(|d| matches!(self.plan.start(d), Begin::Position(..)))
+    }
+
+    /// Both directions at once; only where both go on from where they were.
+    async fn attach_both(&mut self, context: &JobContext, limits: (u64, u64), strands: usize) -> Result<(), JobError> {
+        let starts = Direction::BOTH.map(|d| (d, self.plan.start(d)));
+        let [a, b] =
+            starts.map(|(d, start)| one(context, &self.ready, &self.facts, d, start, limits, strands, &self.plan));
+        let (a, b) = tokio::try_join!(a, b)?;
+        for (attached, begin) in [a, b] {
+            self.begins[attached.direction.from().index()] = begin;
+            self.ready.links.push(attached);
+        }
+        for direction in self.order(context).into_iter().flatten() {
+            let start = self.plan.start(direction);
+            let begin = self.begins[direction.from().index()];
+            raise_epoch(&mut self.ready, direction, start, begin, &self.begins, &self.plan).await?;
+        }
+        Ok(())
+    }
 }
 
 /// What the control keys of an engine before us mean.
@@ -378,6 +375,8 @@ struct Plan {
     /// By side: slots that came from another of its shards.
     moved: [SlotSet; 2],
     parents: BTreeSet<StrandId>,
+    /// Sites whose new master lacks what was read from the old one.
+    cuts: Vec<Cut>,
 }
 
 impl Plan {
@@ -400,7 +399,8 @@ impl Plan {
             return Err(gone(Direction::Forward, &sites[Side::Target.index()].address));
         }
         let from = [forward, reverse].map(|k| k.filter(streaming));
-        let from = [from[0].filter(|_| !options.lost[0]), from[1].filter(|_| !options.lost[1])];
+        let mut from = [from[0].filter(|_| !options.lost[0]), from[1].filter(|_| !options.lost[1])];
+        let cuts = lineage::cut(&mut from, Side::BOTH.map(|side| sites[side.index()].lineage));
         Ok(Plan {
             epoch,
             from,
@@ -413,6 +413,7 @@ impl Plan {
             ahead: Default::default(),
             moved: Default::default(),
             parents: BTreeSet::new(),
+            cuts,
         })
     }
 
@@ -421,6 +422,23 @@ impl Plan {
         self.moved = inherited.moved;
         self.parents = inherited.parents;
         self.others = inherited.others;
+    }
+
+    fn tell_cuts(&self, context: &JobContext) {
+        for Cut { side, at, bytes } in &self.cuts {
+            let other = side.other();
+            let head = format!(
+                "the {side}'s new master lacks the last {bytes} bytes, behind offset {at}, of what its old one had passed on"
+            );
+            let (severity, tail) = if self.two_way {
+                (Severity::Warning, format!("what the {other} got of it is carried back"))
+            } else {
+                let tail =
+                    format!("the {other} holds writes that the {side} has lost: compare them with duplex verify");
+                (Severity::Error, tail)
+            };
+            context.events.emit(Some(side.outgoing()), severity, EventKind::Failover, format!("{head}; {tail}"));
+        }
     }
 
     /// Of the direction's stream: what was replied, echoed and applied.
@@ -516,9 +534,15 @@ async fn one(
     let spool = reader.releaser();
     let replica = Replica::spawn(dialer, &site.address, start, writer, options);
     let (replid, at) = wait_attached(&replica, direction).await?;
+    if matches!(begin, Begin::Position(..)) && site.lineage.is_some_and(|l| l.replid != replid) {
+        let what = format!("{} has begun another history while it was attached to", site.address);
+        return Err(JobError::passing(what, "it is looked at again"));
+    }
     let db = match begin {
+        // A cluster has no other.
+        _ if site.names.is_cluster() => 0,
         Begin::Position(_, p) => p.db,
-        Begin::Nothing(Start::Current) if !site.names.is_cluster() => NO_DB,
+        Begin::Nothing(Start::Current) => NO_DB,
         _ => 0,
     };
     let position = Position { offset: at, db };
@@ -530,6 +554,10 @@ async fn one(
         core.phase[from.index()] = if with_snapshot { LoadPhase::Loading } else { LoadPhase::Streaming };
         if let Some(own) = plan.from[direction as usize] {
             core.echoed[from.index()] = own.echoed;
+        }
+        if with_snapshot {
+            // A copy that did not end has left keys whose expiry it had put off.
+            core.expiries[to.index()].begin(ready.sites[to.index()].keys > 0);
         }
         if with_snapshot && direction == Direction::Forward && job.policy.two_way {
             core.arbiter.loading(Some(from));
@@ -551,6 +579,8 @@ async fn one(
         forward_flush: job.policy.forward_flush,
         two_way: job.policy.two_way,
         ahead: plan.ahead[direction as usize].clone(),
+        // Without a position that goes on, a snapshot tells all that the other site holds.
+        peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.from[direction.other() as usize].is_some()),
     });
     let link = Link::new(LinkSetup {
         shared: ready.shared.clone(),
@@ -657,8 +687,15 @@ async fn raise_epoch(
         strand: ready.strand.as_ref().map(|s| s.id),
     };
     let key = match plan.from[direction as usize] {
-        // It goes on from where it was: only the epoch is new.
-        Some(found) => ControlKey { epoch: ready.epoch, number: 0, serial: 0, ..found },
+        // It goes on from where it was; the epoch is new, and perhaps the names of the histories.
+        Some(found) => ControlKey {
+            epoch: ready.epoch,
+            number: 0,
+            serial: 0,
+            replid: replid(from),
+            peer_replid: replid(to).or(found.peer_replid),
+            ..found
+        },
         None => key,
     };
     let db = ready.control_db;
@@ -677,7 +714,12 @@ async fn raise_epoch(
 }
 
 /// The three steps of recovery.
-async fn recover(ready: &mut Ready, plan: &Plan, places: &mut [Place; 2]) -> Result<(), JobError> {
+async fn recover(
+    context: &JobContext,
+    ready: &mut Ready,
+    plan: &Plan,
+    places: &mut [Place; 2],
+) -> Result<(), JobError> {
     let mut doubtful = Vec::new();
     for attached in ready.links.iter_mut().filter(|_| plan.resume) {
         let Some((span, _)) = plan.span(attached.direction) else { continue };
@@ -688,6 +730,19 @@ async fn recover(ready: &mut Ready, plan: &Plan, places: &mut [Place; 2]) -> Res
         })?;
         let source = attached.direction.from();
         doubtful.extend(found.into_iter().map(|(db, key)| (db, key, source)));
+    }
+    let mut carried_back = Vec::new();
+    for attached in &mut ready.links {
+        let (here, peer) = (attached.direction.from(), attached.direction.to());
+        if !plan.two_way || !plan.cuts.iter().any(|c| c.side == peer) {
+            continue;
+        }
+        // The connections of the engine before us are dead: nothing of it comes behind this.
+        let end = ready.sites[here.index()].control.info().await?.master_repl_offset.unwrap_or_default();
+        let lost =
+            attached.link.lost_ahead(end).await.map_err(|e| JobError::passing(e.to_string(), "it is tried again"))?;
+        tell_carried_back(context, here, &lost);
+        carried_back.extend(lost.keys.into_iter().map(|(db, key)| (db, key, here)));
     }
     let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
     for side in Side::BOTH {
@@ -720,6 +775,9 @@ async fn recover(ready: &mut Ready, plan: &Plan, places: &mut [Place; 2]) -> Res
             core.carry_again(db, &key);
         }
     }
+    for (db, key, holder) in carried_back {
+        core.arbiter.recover_episode(db, &key, holder);
+    }
     for (db, key, source) in doubtful {
         let hash = core.arbiter.hash(db, &key);
         let touch = Touch { db, key: &key, hash, class: Class::Write, part: Part::WHOLE };
@@ -728,6 +786,23 @@ async fn recover(ready: &mut Ready, plan: &Plan, places: &mut [Place; 2]) -> Res
     core.carry_out();
     core.settle();
     Ok(())
+}
+
+/// What a site got from the other's old master, and the new one never had.
+fn tell_carried_back(context: &JobContext, holder: Side, lost: &Lost) {
+    let other = holder.other();
+    let named: Vec<String> = lost.keys.iter().take(5).map(|(db, key)| format!("{:?} in db{db}", shown(key))).collect();
+    let text = match lost.keys.len() {
+        0 => format!("nothing that clients wrote at the {other}'s old master is missing at its new one"),
+        n => format!(
+            "{} changes of {n} keys were lost by the {other} in its failover, and the {holder} has them: these keys are \
+             carried back, such as {}",
+            lost.changes,
+            named.join(", ")
+        ),
+    };
+    let severity = if lost.keys.is_empty() { Severity::Info } else { Severity::Warning };
+    context.events.emit(Some(holder.outgoing()), severity, EventKind::Failover, text);
 }
 
 /// Deletes what a job has left at both sides, after shutting out its engine.
@@ -746,9 +821,8 @@ pub async fn remove_control_keys(job: &Job, id: &JobId) -> Result<(), JobError> 
     for (base, named, masters) in maps {
         for master in masters {
             let mut control = named.control(&master.address).await?;
-            for role in ["apply", "replica"] {
-                fence::kill_clients(&mut control, &client_name(id, role, None)).await?;
-            }
+            let (apply, replica) = (client_name(id, "apply", None), client_name(id, "replica", None));
+            fence::kill_clients(&mut control, &[&apply, &replica]).await?;
             if !master.slots.is_empty() {
                 let slots = SlotSet::of(&master.slots);
                 let names = Names::of(base.clone(), any.clone(), true);

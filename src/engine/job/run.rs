@@ -38,6 +38,9 @@ pub enum RunEnd {
     Topology(JobError),
     /// The reverse stream has to be taken up with a full sync.
     UnknownDb,
+    /// A position or a control key is gone, where this run looked for it: begin another, which looks for the site's
+    /// master anew. If it is gone there too, a person has to decide.
+    Lost(JobError),
     /// A person has to decide.
     Failed(JobError),
 }
@@ -190,6 +193,20 @@ impl StrandRun {
                 replids: replids.clone(),
                 trouble: trouble[a.direction.to().index()].clone(),
             });
+            readers.push(tokio::spawn(super::expiries::see_to(super::expiries::Setup {
+                shared: shared.clone(),
+                direction: a.direction,
+                replica: a.replica.clone(),
+                dialer: site.dialer.clone(),
+                address: site.address.clone(),
+                source: {
+                    let from = &sites[a.direction.from().index()];
+                    (!from.dialect.speaks_redis(7, 0)).then(|| (from.dialer.clone(), from.address.clone()))
+                },
+                source_control: None,
+                databases: context.job.policy.databases.clone(),
+                names: site.names.clone(),
+            })));
             writers.push(tokio::spawn(write(writer, a.direction, tell.clone())));
             readers.push(tokio::spawn(read(a.link, a.direction, a.replica.clone(), tell.clone())));
             links.push(LinkRun {
@@ -219,6 +236,13 @@ impl StrandRun {
         let beats = links.iter().map(|l| (l.direction, l.gauge.clone(), l.replica.clone())).collect();
         readers.push(tokio::spawn(beat(shared.clone(), beats)));
         for (side, site) in Side::BOTH.into_iter().zip(sites) {
+            if site.dialer.instance().may_move() {
+                let (dialer, address, tell) = (site.dialer.clone(), site.address.clone(), tell.clone());
+                readers.push(tokio::spawn(async move {
+                    let moved = super::follow::follow(dialer, side, address).await;
+                    let _ = tell.send(RunEnd::Again(moved));
+                }));
+            }
             if let Some(link) = links.iter().find(|l| l.direction.from() == side) {
                 readers.push(tokio::spawn(super::watch::follow(site.control, link.source.clone())));
             }
@@ -256,7 +280,7 @@ async fn read(link: Link, direction: Direction, replica: Arc<ReplicaHandle>, tel
         Err(e) => RunEnd::Again(JobError::passing(format!("{direction} link: {e}"), "it starts again")),
         // The replica has ended: its state tells why.
         Ok(()) => match replica.state().borrow().clone() {
-            ReplicaState::PositionLost { asked, .. } => RunEnd::Failed(position_lost(direction, asked.1)),
+            ReplicaState::PositionLost { asked, .. } => RunEnd::Lost(position_lost(direction, asked.1)),
             other => RunEnd::Again(JobError::passing(
                 format!("{direction} link: reading the source has ended ({other:?})"),
                 "it starts again",
@@ -278,7 +302,7 @@ async fn write(writer: Writer, direction: Direction, tell: mpsc::UnboundedSender
             format!("the {to} has lost writes that it had acknowledged: it was restarted or failed over"),
             "the links start again from what it still has",
         )),
-        End::Gone => RunEnd::Failed(JobError::needs_copy(
+        End::Gone => RunEnd::Lost(JobError::needs_copy(
             direction,
             format!("the {to} holds no control key of this job any more: it was flushed or replaced"),
             "compare both sides, then start with a new copy: duplex start --discard-previous",

@@ -98,7 +98,7 @@ fn given_up(given_up: &GivenUp) -> Vec<Alert> {
 }
 
 fn link(strand: &StrandRun, l: &LinkRun, run: &Run, lag_alert_ms: u64) -> LinkStatus {
-    let (counters, open, loading, waiting) = {
+    let (counters, open, loading, read, waiting) = {
         let core = strand.shared.lock();
         let from = l.direction.from();
         let waiting = core.out[l.direction.to().index()].len();
@@ -106,6 +106,7 @@ fn link(strand: &StrandRun, l: &LinkRun, run: &Run, lag_alert_ms: u64) -> LinkSt
             core.arbiter.counters(),
             core.arbiter.episodes().iter().filter(|e| e.authority == from).count() as u64,
             core.phase[from.index()] == LoadPhase::Loading,
+            core.snapshot_end[from.index()].is_some(),
             waiting,
         )
     };
@@ -141,7 +142,7 @@ fn link(strand: &StrandRun, l: &LinkRun, run: &Run, lag_alert_ms: u64) -> LinkSt
     if l.with_snapshot {
         status.snapshot = Some(snapshot(l, &replica, loading));
     }
-    (status.state, status.reason) = state(l, &replica, loading, waiting, &status, lag_alert_ms);
+    (status.state, status.reason) = state(l, &replica, (loading, read), waiting, &status, lag_alert_ms);
     if spool.full {
         status.reason.get_or_insert("the spool is full: reading from the source is paused".into());
     }
@@ -162,7 +163,7 @@ fn link(strand: &StrandRun, l: &LinkRun, run: &Run, lag_alert_ms: u64) -> LinkSt
 fn state(
     l: &LinkRun,
     replica: &ReplicaState,
-    loading: bool,
+    (loading, read): (bool, bool),
     waiting: usize,
     status: &LinkStatus,
     lag_alert_ms: u64,
@@ -181,7 +182,8 @@ fn state(
         Condition::Refused { why, remedy } => return (LinkState::Reconnecting, Some(format!("{why}; {remedy}"))),
     }
     if loading || !matches!(replica, ReplicaState::Streaming) {
-        return (LinkState::Initializing, None);
+        let state = if loading && read { LinkState::CatchingUp } else { LinkState::Initializing };
+        return (state, None);
     }
     let (ms, bytes) = (status.lag_ms.unwrap_or(0), status.lag_bytes.unwrap_or(0));
     let near = ms < CAUGHT_UP_MS && bytes < CAUGHT_UP_BYTES && waiting < 1024;

@@ -6,19 +6,21 @@
 //! never ends inside a source's transaction without being glued to the next.
 
 use super::run::Run;
-use crate::engine::apply::control_key::{ControlKey, Position};
+use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::apply::outbox::{ItemKind, Telltale};
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::classify::{self, Effect, classify, classify_as};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::arbiter::{Touch, Verdict};
-use crate::engine::core::{Core, NewItem};
+use crate::engine::core::expiries::{Expiries, put_off};
+use crate::engine::core::{Core, NewItem, unix_ms};
+use crate::engine::net::Lineage;
 use crate::engine::strand::{Names, SlotSet, Whose};
 use crate::model::{Databases, Offset, ReplId, Side};
 use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
-use crate::wire::rewrite::{Line, Rewrite, encode_line, rewrite_as};
+use crate::wire::rewrite::{Line, Rewrite, encode_line, postpone, rewrite_as};
 use crate::wire::slot::slot;
 use crate::wire::stream::{Args, Batch, Command, Entry};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -73,12 +75,15 @@ pub struct Decider {
     two_way: bool,
     /// Slots that had come further than their strand when it was put together.
     ahead: Ahead,
+    peer_lineage: Option<Lineage>,
     run: Run,
     /// Where the entry that is being decided ends.
     entry_end: Position,
     /// A source's transaction is being decided.
     inside: bool,
     pub read: Read,
+    /// When which of the bytes that are being decided were read: their end, milliseconds since 1970.
+    read_times: Vec<(u64, u64)>,
 }
 
 /// Whose echo an entry is.
@@ -104,6 +109,9 @@ pub struct DeciderSetup {
     pub target: Dialect,
     pub forward_flush: bool,
     pub two_way: bool,
+    /// The histories of the other site's stream, where this job's position in it goes on from an earlier engine's: an
+    /// echo that names a position which is in none of them was lost with that site's old master.
+    pub peer_lineage: Option<Lineage>,
     pub ahead: Ahead,
 }
 
@@ -163,11 +171,18 @@ impl Decider {
             forward_flush: s.forward_flush,
             two_way: s.two_way,
             ahead: s.ahead,
+            peer_lineage: s.peer_lineage,
             run: Run::default(),
             entry_end: Position::default(),
             inside: false,
             read: Read::default(),
+            read_times: Vec::new(),
         }
+    }
+
+    /// To be filled before a turn: (end of bytes, when they were read), in order.
+    pub fn read_times(&mut self) -> &mut Vec<(u64, u64)> {
+        &mut self.read_times
     }
 
     pub fn forwards_flush(&self) -> bool {
@@ -260,6 +275,10 @@ impl Decider {
             .count() as u64;
         self.read.echoes += carried;
         let Some(marker) = marker else { return carried > 0 };
+        if self.is_lost(&marker) {
+            self.carry_back(core, batch, entry, &marker);
+            return carried > 0;
+        }
         core.echoed[here] = marker.applied;
         if !self.two_way {
             return carried > 0;
@@ -290,6 +309,38 @@ impl Decider {
         }
         self.effects(core);
         carried > 0
+    }
+
+    /// An earlier engine brought this from a master of the other site that is no more, and its heir never had it.
+    pub fn is_lost(&self, marker: &ControlKey) -> bool {
+        self.two_way
+            && marker.epoch != self.epoch
+            && marker.phase == LoadPhase::Streaming
+            && marker.replid.zip(self.peer_lineage).is_some_and(|(id, l)| !l.holds(id, marker.applied.offset))
+    }
+
+    /// What a lost echo wrote is held by this site alone: its state goes back to the other. Where an episode is open
+    /// already, its authority stands: it holds changes that were withheld because of it.
+    fn carry_back(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, marker: &ControlKey) {
+        for c in batch.commands(entry) {
+            let args = batch.args(c);
+            match classify(&core.arbiter, c.db, &args) {
+                Effect::Keys(mut touches) | Effect::Apart(mut touches) => {
+                    touches.retain(|t| t.class != Class::Read && self.is_ours(t.db, t.key));
+                    for t in &touches {
+                        core.arbiter.differs(t, self.here, Cause::Recovery);
+                        self.effects(core);
+                    }
+                }
+                // Of these no state can be carried: they are done at the other site as if they had been made here.
+                Effect::Flush(db) => self.whole_database(core, db),
+                Effect::Swap(a, b) => self.swap(core, batch, c, a, b),
+                Effect::Nothing | Effect::Pass => {}
+            }
+        }
+        // It stands behind the echoes of all that an earlier engine applied here and the heir has.
+        core.arbiter.echo_of_before(self.here, marker.applied.offset.0);
+        self.effects(core);
     }
 
     /// A DEL in an echo that the transaction did not make itself: the key had expired at this site when a change
@@ -331,8 +382,9 @@ impl Decider {
     fn ran_after_flush(&mut self, core: &mut Core, batch: &Batch, entry: &Entry) {
         for c in batch.commands(entry) {
             let args = batch.args(c);
-            if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, c.db, &args) {
-                for t in touches.iter().filter(|t| t.class != Class::Read && !t.key.starts_with(KEY_PREFIX)) {
+            if let Effect::Keys(mut touches) | Effect::Apart(mut touches) = classify(&core.arbiter, c.db, &args) {
+                touches.retain(|t| t.class != Class::Read && self.is_ours(t.db, t.key));
+                for t in &touches {
                     core.arbiter.differs(t, self.here, Cause::ConcurrentWrite);
                     self.effects(core);
                 }
@@ -422,6 +474,7 @@ impl Decider {
         }
         self.read.changes += 1;
         let touch = Touch { db, key, hash: core.arbiter.hash(db, key), class: Class::Write, part: Part::WHOLE };
+        core.touched(self.here.other(), touch.hash);
         let verdict = core.arbiter.change(self.here, &touch, at);
         self.effects(core);
         let Verdict::Forward(serial) = verdict else { return };
@@ -447,8 +500,17 @@ impl Decider {
         if core.keep_back(self.here, touches, at, end) {
             return;
         }
+        touches.iter().for_each(|t| core.touched(self.here.other(), t.hash));
+        // A time that is relative counts from when it was read, which may be long ago.
+        let unix_ms = self
+            .read_times
+            .get(self.read_times.partition_point(|(upto, _)| *upto < end))
+            .map_or(unix_ms, |(_, at)| *at);
         // What we do not know we do not touch: a module of the user's.
-        let words = spec.map_or(Rewrite::AsIs, |spec| rewrite_as(spec, &args, unix_ms, self.target));
+        let mut words = spec.map_or(Rewrite::AsIs, |spec| rewrite_as(spec, &args, unix_ms, self.target));
+        if !core.expiries.iter().all(Expiries::are_true) {
+            self.put_off(core, spec, &args, touches, &mut words);
+        }
         match words {
             Rewrite::Drop => return,
             Rewrite::AsIs if !core.is_unknown(self.here.other(), &args) => {}
@@ -472,6 +534,39 @@ impl Decider {
         }
     }
 
+    /// One of the sites still has expiries that a copy has put off: those that this change sets are put off as well,
+    /// and where it takes such a key to another name, that one has to be found.
+    #[cold]
+    fn put_off(
+        &self,
+        core: &mut Core,
+        spec: Option<&Spec>,
+        args: &Args<'_>,
+        touches: &[Touch<'_>],
+        words: &mut Rewrite,
+    ) {
+        let (here, peer) = (self.here.index(), self.here.other().index());
+        if spec.is_none_or(|s| matches!(s.name, "rename" | "renamenx" | "copy" | "move")) {
+            core.expiries[here].moved();
+            if core.expiries[peer].put_off() {
+                core.expiries[peer].moved();
+            } else if !core.expiries[peer].are_true() && spec.is_some() {
+                // It is being looked for: its state tells what is true.
+                *words = Rewrite::State;
+            }
+        }
+        if !core.expiries[peer].put_off() {
+            return;
+        }
+        let now = unix_ms();
+        if let Some(later) = postpone(args, words, |at| put_off(at, now)) {
+            *words = later;
+            for t in touches.iter().filter(|t| t.class != Class::Read) {
+                core.expiries[peer].note(t.db, t.key);
+            }
+        }
+    }
+
     /// DEL of several keys, MSET: each key stands for itself, the others are not held up by one in conflict.
     fn apart(
         &mut self,
@@ -489,6 +584,7 @@ impl Decider {
             if !self.is_due(touch.db, touch.key) {
                 continue;
             }
+            core.touched(self.here.other(), touch.hash);
             if core.keep_back(self.here, std::slice::from_ref(touch), at, self.entry_end.offset.0) {
                 continue;
             }
@@ -561,6 +657,7 @@ impl Decider {
 
     fn whole_database(&mut self, core: &mut Core, db: Option<u32>) {
         self.read.flushes += 1;
+        core.touched_all(self.here.other());
         let control_db = core.facts[self.here.index()].control_db;
         if db.is_none_or(|d| d == control_db) {
             // Our own keys at this site went with it.
@@ -595,6 +692,8 @@ impl Decider {
             return;
         }
         self.read.changes += 1;
+        core.touched_all(self.here.other());
+        core.expiries.iter_mut().for_each(Expiries::moved);
         let control_db = core.facts[self.here.index()].control_db;
         let moved_to = [(a, b), (b, a)].into_iter().find(|(from, _)| *from == control_db).map(|(_, to)| to);
         if moved_to.is_some() {

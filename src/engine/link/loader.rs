@@ -7,9 +7,9 @@
 use super::run::Run;
 use crate::engine::apply::outbox::ItemKind;
 use crate::engine::arbiter::class::{Class, Part};
-use crate::engine::arbiter::episode::Cause;
 use crate::engine::arbiter::{Touch, Verdict};
-use crate::engine::core::{Core, NewItem};
+use crate::engine::core::expiries::{meant, put_off};
+use crate::engine::core::{Core, NewItem, unix_ms};
 use crate::engine::strand::Names;
 use crate::engine::transfer::{BIG, write_entry};
 use crate::model::{Databases, Side};
@@ -23,11 +23,6 @@ use bytes::Bytes;
 /// What is gathered for one turn under the lock.
 const KEYS: usize = 256;
 const BYTES: usize = 128 << 10;
-/// A key that has so little time left, in milliseconds, may expire at the target before the stream that renews it is
-/// reached: it is carried as state then.
-const SOON_MS: u64 = 10_000;
-/// Keys that may wait for their state at the same time: each takes half a kilobyte.
-const SETTLED_AT_ONCE: usize = 20_000;
 /// The longest element, or string: what a server takes with `proto-max-bulk-len` raised. Only what comes is held.
 const LONGEST: usize = 4 << 30;
 /// Strings below this are written by SET: those above are not worth a thought.
@@ -87,7 +82,8 @@ pub struct Loader {
     ended: bool,
     /// Of big values, until there is a turn to tell of it.
     lost: Vec<Lost>,
-    unix_ms: u64,
+    /// Keys whose expiry was put off, until there is a turn to tell of it.
+    put_off: Vec<(u32, Bytes)>,
     /// For texts that are not as they stand.
     room: Vec<u8>,
 }
@@ -111,7 +107,7 @@ impl Loader {
             db: 0,
             ended: false,
             lost: Vec::new(),
-            unix_ms: 0,
+            put_off: Vec::new(),
             room: Vec::new(),
         }
     }
@@ -133,18 +129,20 @@ impl Loader {
 
     /// Parses up to a turn's worth. False: nothing is ready and more bytes are needed.
     pub fn gather(&mut self) -> Result<bool, LoadError> {
-        let mut bytes = 0;
+        let (mut bytes, now) = (0, unix_ms());
         while self.pieces.len() < KEYS && bytes < BYTES {
             let Some(item) = self.reader.next()? else { return Ok(!self.pieces.is_empty()) };
             match item {
                 Item::Db(n) => self.db = n,
                 Item::Resize { keys, .. } if self.databases.contains(self.db) => self.keys_total += keys,
                 Item::Function(code) if !self.discard && self.slotless => self.pieces.push(Piece::Function(code)),
-                Item::Key(entry) if self.wanted(&entry) => {
+                Item::Key(mut entry) if self.wanted(&entry) => {
+                    self.outlives(&mut entry, now);
                     bytes += entry.value.len() + entry.key.len();
                     self.pieces.push(Piece::Key(entry));
                 }
-                Item::BigBegin(entry) if self.wanted(&entry) => {
+                Item::BigBegin(mut entry) if self.wanted(&entry) => {
+                    self.outlives(&mut entry, now);
                     // In a merge it is made under a name of ours: what is there must stay, and a part is no value.
                     let name = if self.merge { self.names.part(&entry.key) } else { entry.key.clone() };
                     self.big = Some(Big {
@@ -171,6 +169,16 @@ impl Loader {
         }
         // Perhaps of parts that nobody wants: there may be more all the same.
         Ok(true)
+    }
+
+    /// The key must not expire at the target before the stream that may renew it is reached.
+    fn outlives(&mut self, entry: &mut KeyEntry, now: u64) {
+        let Some(at) = &mut entry.expire_ms else { return };
+        let later = put_off(*at, now);
+        if later != *at || meant(later) != later {
+            *at = later;
+            self.put_off.push((entry.db, entry.key.clone()));
+        }
     }
 
     fn wanted(&self, entry: &KeyEntry) -> bool {
@@ -236,7 +244,9 @@ impl Loader {
 
     /// Decides what was gathered and puts it into the outbox. Gives the number of keys.
     pub fn decide(&mut self, core: &mut Core) -> Result<u64, LoadError> {
-        self.unix_ms = super::unix_ms();
+        for (db, key) in self.put_off.drain(..) {
+            core.expiries[self.here.other().index()].note(db, &key);
+        }
         core.count_lost(self.here.other(), &std::mem::take(&mut self.lost));
         let mut run = Run::default();
         let mut keys = 0;
@@ -280,22 +290,6 @@ impl Loader {
     }
 
     fn key(&mut self, core: &mut Core, run: &mut Run, entry: &KeyEntry) {
-        // A key that has expired on the way is deleted in the stream that follows, or was renewed there; until then
-        // nobody may see it. What the stream does to it must not run on nothing, so its state is asked for.
-        if let Some(at) = entry.expire_ms
-            && at <= self.unix_ms + SOON_MS
-        {
-            if core.open() < SETTLED_AT_ONCE {
-                self.flush(core, run);
-                let hash = core.arbiter.hash(entry.db, &entry.key);
-                let touch = Touch { db: entry.db, key: &entry.key, hash, class: Class::Write, part: Part::WHOLE };
-                core.differs(&touch, self.here, Cause::Snapshot);
-                return core.carry_out();
-            }
-            if at <= self.unix_ms {
-                return;
-            }
-        }
         let Some(serial) = self.verdict(core, run, entry.db, &entry.key) else { return };
         self.begin(core, run, entry.db, self.names.slot(&entry.key));
         // What a plain SET says just as well costs the target less than a RESTORE.

@@ -1,15 +1,17 @@
 //! Recovery, before anything is applied: what an earlier engine applied, and whose echoes it had not read, is entered
 //! into the in-flight table in its own words.
 
+use super::decide::Marker;
 use super::{Link, LinkError};
 use crate::engine::arbiter::Touch;
 use crate::engine::arbiter::class::Class;
 use crate::engine::arbiter::classify::{Effect, classify};
 use crate::engine::spool::{Item, SpoolError};
 use crate::model::Offset;
-use crate::wire::stream::Entry;
+use crate::wire::stream::{Batch, Decoder, Entry};
 use bytes::Buf;
 use smallvec::SmallVec;
+use std::collections::HashSet;
 
 /// From where to where an earlier engine's work is looked at again, in one site's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,17 @@ pub struct Span {
     pub applied: Offset,
 }
 
+/// How far [`Link::lost_ahead`] reads: the pipeline's window and a replica's usual lag are far less.
+const AHEAD: usize = 64 << 20;
+
+/// What this site has from a master of the other that is no more, and nobody else has.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Each once, in the order of the stream.
+    pub keys: Vec<Doubtful>,
+    pub changes: u64,
+}
+
 /// A key that may have come out differently.
 pub type Doubtful = (u32, Vec<u8>);
 
@@ -29,46 +42,92 @@ impl Link {
     /// Reads the stream up to `span.applied`; gives the keys whose changes may have failed unseen.
     pub async fn rebuild(&mut self, span: Span) -> Result<Vec<Doubtful>, LinkError> {
         let mut doubtful = Vec::new();
+        // What lies behind the end is kept from the decoder: a run of PINGs and SELECTs is one entry to it, and the end
+        // may stand within such a run.
+        let mut beyond = None;
         while self.offset < span.applied.0 {
+            let wanted = (span.applied.0 - self.offset) as usize;
+            if beyond.is_none() && self.rest.len() >= wanted {
+                beyond = Some(self.rest.split_off(wanted));
+            }
+            let used = if self.rest.len() >= self.decoder.needed() { self.decode()? } else { 0 };
+            if used > 0 {
+                for entry in &self.batch.entries {
+                    self.look_again(entry, self.offset + entry.end, span, &mut doubtful);
+                }
+                self.rest.advance(used);
+                self.offset += used as u64;
+                self.s.spool.release(Offset(self.offset));
+                continue;
+            }
+            if beyond.is_some() {
+                let why = format!("offset {} of the control key is inside a transaction", span.applied);
+                return Err(LinkError::Stream { address: self.s.replica.address(), why });
+            }
             match self.s.spool.next().await {
                 Ok(Item::Stream { bytes, .. }) => self.take(bytes),
-                Ok(Item::NewReplid { replid, .. }) => self.set_replid(replid),
+                Ok(Item::NewReplid { replid, .. }) => self.goes_on(replid)?,
                 Ok(Item::Lost { why }) => return Err(LinkError::Cut(why)),
                 Ok(_) => return Err(LinkError::Cut("a snapshot came where the stream was asked for".into())),
                 Err(SpoolError::Closed) => return Err(LinkError::Cut("the source's stream ended".into())),
                 Err(e) => return Err(e.into()),
             }
-            while self.offset < span.applied.0 && self.rest.len() >= self.decoder.needed() {
-                let used = self.decode()?;
-                if used == 0 {
-                    break;
-                }
-                let mut done = 0;
-                let mut db = self.decoder.db();
-                for entry in &self.batch.entries {
-                    let end = self.offset + entry.end;
-                    if end > span.applied.0 {
-                        break;
-                    }
-                    self.look_again(entry, end, span, &mut doubtful);
-                    (done, db) = (entry.end as usize, entry.db);
-                }
-                if done < used {
-                    // The rest of the batch is for later: begin again behind what was looked at.
-                    self.decoder.reset(db);
-                }
-                self.rest.advance(done);
-                self.offset += done as u64;
-                self.s.spool.release(Offset(self.offset));
-                if done == 0 {
-                    let why = format!("offset {} of the control key is inside a transaction", span.applied);
-                    return Err(LinkError::Stream { address: self.s.replica.address(), why });
-                }
-            }
+        }
+        if let Some(beyond) = beyond {
+            self.rest = beyond;
         }
         let mut core = self.s.shared.lock();
         core.decided[self.here.index()] = super::Position { offset: Offset(self.offset), db: self.decoder.db() };
         Ok(doubtful)
+    }
+
+    /// Looks ahead, up to `end`, for what was lost with a master of the other site: the keys of which only this site
+    /// has the latest. What is read is kept for the run; so it is no more than [`AHEAD`] bytes, and what lies behind
+    /// them is found when its turn comes.
+    pub async fn lost_ahead(&mut self, end: Offset) -> Result<Lost, LinkError> {
+        while self.offset + (self.rest.len() as u64) < end.0 && self.rest.len() < AHEAD {
+            match self.s.spool.next().await {
+                Ok(Item::Stream { bytes, .. }) => self.take(bytes),
+                Ok(Item::NewReplid { replid, .. }) => self.goes_on(replid)?,
+                Ok(_) => return Err(LinkError::Cut("the stream broke off".into())),
+                Err(SpoolError::Closed) => return Err(LinkError::Cut("the source's stream ended".into())),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        let mut lost = Lost::default();
+        let db = self.decoder.db();
+        let (mut decoder, mut batch) = (Decoder::new(db), Batch::default());
+        let (mut rest, mut seen) = (self.rest.clone(), HashSet::new());
+        while !rest.is_empty() {
+            let used = decoder.decode(&rest, &mut batch);
+            let used = used.map_err(|e| LinkError::Stream { address: self.s.replica.address(), why: e.to_string() })?;
+            if used == 0 {
+                break;
+            }
+            let core = self.s.shared.lock();
+            for entry in &batch.entries {
+                let Some(Marker::Ours(Some(marker))) = self.s.decider.marker_of(&batch, entry) else { continue };
+                if !self.s.decider.is_lost(&marker) {
+                    continue;
+                }
+                for c in batch.commands(entry) {
+                    let args = batch.args(c);
+                    if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, c.db, &args) {
+                        for t in
+                            touches.iter().filter(|t| t.class != Class::Read && self.s.decider.is_ours(t.db, t.key))
+                        {
+                            lost.changes += 1;
+                            if seen.insert((t.db, t.key.to_vec())) {
+                                lost.keys.push((t.db, t.key.to_vec()));
+                            }
+                        }
+                    }
+                }
+            }
+            drop(core);
+            rest.advance(used);
+        }
+        Ok(lost)
     }
 
     fn look_again(&self, entry: &Entry, end: u64, span: Span, doubtful: &mut Vec<Doubtful>) {
@@ -76,19 +135,25 @@ impl Link {
             return;
         }
         let mut core = self.s.shared.lock();
-        let all: Vec<_> = self.batch.commands(entry).iter().map(|c| (c.db, self.batch.args(c))).collect();
-        let mut touches: SmallVec<[Touch<'_>; 4]> = SmallVec::new();
-        for (db, args) in &all {
-            if let Effect::Keys(t) | Effect::Apart(t) = classify(&core.arbiter, *db, args) {
-                touches.extend(t.into_iter().filter(|t| self.s.decider.is_ours(t.db, t.key)));
+        // As they were decided: each command of a transaction for itself, and each key of a MSET.
+        for command in self.batch.commands(entry) {
+            let args = self.batch.args(command);
+            let (touches, apart) = match classify(&core.arbiter, command.db, &args) {
+                Effect::Keys(touches) => (touches, false),
+                Effect::Apart(touches) => (touches, true),
+                _ => continue,
+            };
+            let touches: SmallVec<[Touch<'_>; 4]> =
+                touches.into_iter().filter(|t| self.s.decider.is_ours(t.db, t.key)).collect();
+            if end > span.echoed.0 {
+                for part in touches.chunks(if apart { 1 } else { touches.len().max(1) }) {
+                    core.arbiter.recover_change(self.here, part, end);
+                }
             }
-        }
-        if end > span.echoed.0 && !touches.is_empty() {
-            core.arbiter.recover_change(self.here, &touches, end);
-        }
-        if end > span.replied.0 {
-            let written = touches.iter().filter(|t| t.class != Class::Read);
-            doubtful.extend(written.map(|t| (t.db, t.key.to_vec())));
+            if end > span.replied.0 {
+                let written = touches.iter().filter(|t| t.class != Class::Read);
+                doubtful.extend(written.map(|t| (t.db, t.key.to_vec())));
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The few words spoken before a connection is handed on: requests out, simple replies in.
 //!
-//! Not a client: no pipelining, no nesting; whoever needs more takes the control connection or the raw stream.
+//! Not a client: no nesting, and whoever sends several requests at once reads their replies in order himself; whoever
+//! needs more takes the control connection or the raw stream.
 
 use super::{NetError, RawStream};
 use bytes::{Buf, BytesMut};
@@ -55,7 +56,13 @@ impl Conversation {
 
     /// Sends one request.
     pub async fn send(&mut self, words: &[&[u8]], deadline: Duration) -> Result<(), NetError> {
-        let mut out = request(words);
+        self.send_all(&[words], deadline).await
+    }
+
+    /// Sends several requests at once: their replies come for the price of one round trip.
+    pub async fn send_all(&mut self, requests: &[&[&[u8]]], deadline: Duration) -> Result<(), NetError> {
+        let mut out = Vec::with_capacity(requests.iter().flat_map(|r| r.iter()).map(|w| w.len() + 32).sum());
+        requests.iter().for_each(|words| put_request(&mut out, words));
         let sent = tokio::time::timeout(deadline, async {
             self.stream.write_all(&out).await?;
             self.stream.flush().await
@@ -191,11 +198,15 @@ impl Conversation {
 /// A request in RESP.
 pub fn request(words: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::with_capacity(16 + words.iter().map(|w| w.len() + 16).sum::<usize>());
+    put_request(&mut out, words);
+    out
+}
+
+fn put_request(out: &mut Vec<u8>, words: &[&[u8]]) {
     out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
     for word in words {
         out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
         out.extend_from_slice(word);
         out.extend_from_slice(b"\r\n");
     }
-    out
 }

@@ -17,6 +17,8 @@ pub struct ServerInfo {
     pub loading: bool,
     pub replid: Option<ReplId>,
     pub replid2: Option<ReplId>,
+    /// The first offset of the second history that is *not* this server's.
+    pub second_offset: Option<Offset>,
     pub master_repl_offset: Option<Offset>,
     /// For a replica: whether its own master is connected.
     pub master_link_up: Option<bool>,
@@ -66,6 +68,7 @@ impl ServerInfo {
             loading: flag("loading"),
             replid: id("master_replid"),
             replid2: id("master_replid2"),
+            second_offset: number("second_repl_offset").map(Offset),
             master_repl_offset: number("master_repl_offset").map(Offset),
             master_link_up: fields.get("master_link_status").map(|v| v == "up"),
             backlog_active: flag("repl_backlog_active"),

@@ -36,8 +36,12 @@ impl Dialer {
         if self.instance.master_name.is_some() {
             return self.ask_sentinels().await;
         }
-        let cluster = self.first_of(|d, a| d.info(a).boxed()).await.is_ok_and(|info| info.is_cluster());
-        if cluster { self.first_of(|d, a| d.ask_cluster(a).boxed()).await } else { self.standalone().await }
+        match (self.first_of(|d, a| d.info(a).boxed()).await, self.instance.addresses.as_slice()) {
+            (Ok(info), _) if info.is_cluster() => self.first_of(|d, a| d.ask_cluster(a).boxed()).await,
+            // It has answered: there is nobody else to ask.
+            (Ok(_), [only]) => Ok(vec![ShardAddress { address: only.clone(), node_id: None, slots: vec![] }]),
+            _ => self.standalone().await,
+        }
     }
 
     /// Asks one address after the other until one answers.

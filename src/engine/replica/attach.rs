@@ -1,6 +1,6 @@
 //! The handshake: from a dialled connection to the answer of PSYNC.
 
-use crate::engine::net::{Conversation, Dialer, NetError, RawStream, ServerError, ServerInfo, Token};
+use crate::engine::net::{Conversation, Dialer, Lineage, NetError, RawStream, ServerError, ServerInfo, Token};
 use crate::model::{Offset, ReplId};
 use crate::wire::dialect::{Dialect, Flavor};
 use bytes::BytesMut;
@@ -28,6 +28,8 @@ pub(super) enum Answer {
     Continue { replid: ReplId, at: Offset },
     /// A snapshot comes; the stream behind it starts at the offset.
     Full { replid: ReplId, offset: Offset },
+    /// It has not got the position, and was not asked for it: that would have made it fork for nothing.
+    Lost { replid: ReplId, offset: Offset },
 }
 
 /// A connection on which the master now sends.
@@ -46,37 +48,55 @@ pub(super) async fn attach(
     dialer: &Dialer,
     address: &str,
     want: Want,
+    allow_full: bool,
     handshaking: impl FnOnce(),
 ) -> Result<Attached, NetError> {
     let mut talk = dialer.conversation(address).await?;
     handshaking();
     let wait = dialer.deadlines().response;
+    // Shown by INFO replication at the master; nothing listens there, so nobody can take us for a replica to promote.
+    let port = talk.stream().local_addr().map(|a| a.port()).unwrap_or(0).to_string();
+    // In one go: over a slow line each question by itself costs its round trip.
+    let questions: [&[&[u8]]; 5] = [
+        &[b"PING"],
+        &[b"INFO"],
+        &[b"CONFIG", b"GET", b"repl-timeout"],
+        &[b"REPLCONF", b"listening-port", port.as_bytes()],
+        &[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"],
+    ];
+    talk.send_all(&questions, wait).await?;
     // A user without the right to PING may still replicate; a server that loads may not.
-    if let Token::Error(text) = talk.ask(&[b"PING"], wait).await?
+    if let Token::Error(text) = talk.token(wait).await?
         && ServerError::classify(&text) != ServerError::NoPerm
     {
         return Err(NetError::from_reply(address, "PING", &text));
     }
-    let info = ask_info(&mut talk, wait).await?;
-    let silence = ask_repl_timeout(&mut talk, wait).await?.unwrap_or(REPL_TIMEOUT);
-
-    // Shown by INFO replication at the master; nothing listens there, so nobody can take us for a replica to promote.
-    let port = talk.stream().local_addr().map(|a| a.port()).unwrap_or(0).to_string();
-    replconf(&mut talk, &[b"REPLCONF", b"listening-port", port.as_bytes()], wait).await?;
-    replconf(&mut talk, &[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"], wait).await?;
-    if let Some(version) = info.as_ref().and_then(|i| i.dialect).and_then(version_to_announce) {
-        replconf(&mut talk, &[b"REPLCONF", b"version", version.as_bytes()], wait).await?;
+    let info = read_info(&mut talk, wait).await?;
+    let silence = read_repl_timeout(&mut talk, wait).await?.unwrap_or(REPL_TIMEOUT);
+    for _ in 0..2 {
+        read_replconf(&mut talk, wait).await?;
     }
 
+    if let (Want::Position(replid, offset), Some(info), false) = (want, &info, allow_full)
+        && let Some((replid, offset)) = certainly_lost(info, replid, offset)
+    {
+        let (stream, buffer) = talk.into_parts();
+        return Ok(Attached { stream, buffer, answer: Answer::Lost { replid, offset }, silence });
+    }
     let position = match want {
         Want::Position(replid, offset) => Some((replid, offset)),
-        Want::Current => info.and_then(|i| i.replid.zip(i.master_repl_offset)),
+        Want::Current => info.as_ref().and_then(|i| i.replid.zip(i.master_repl_offset)),
         Want::Full { .. } => None,
     };
     let (id, from) = match position {
         Some((replid, offset)) => (replid.to_string(), offset.plus(1).to_string()),
         None => ("?".to_owned(), "-1".to_owned()),
     };
+    if let Some(version) = info.and_then(|i| i.dialect).and_then(version_to_announce) {
+        talk.send(&[b"REPLCONF", b"version", version.as_bytes()], wait).await?;
+        read_replconf(&mut talk, wait).await?;
+    }
+    // By itself: a server refuses PSYNC while an answer to something before it has not been sent.
     talk.send(&[b"PSYNC", id.as_bytes(), from.as_bytes()], wait).await?;
     // It may wait for other replicas (repl-diskless-sync-delay), with a newline each second.
     let line = talk.line(silence.max(wait)).await?;
@@ -85,8 +105,17 @@ pub(super) async fn attach(
     Ok(Attached { stream, buffer, answer, silence })
 }
 
-async fn ask_info(talk: &mut Conversation, wait: Duration) -> Result<Option<ServerInfo>, NetError> {
-    match talk.ask(&[b"INFO"], wait).await? {
+/// By the server's own account, PSYNC from this position would be answered with a snapshot. Gives where it is itself.
+fn certainly_lost(info: &ServerInfo, replid: ReplId, offset: Offset) -> Option<(ReplId, Offset)> {
+    let (lineage, now) = (Lineage::of(info)?, info.master_repl_offset?);
+    let (first, length) = (info.backlog_first?, info.backlog_histlen?);
+    let next = offset.0 + 1;
+    let kept = info.backlog_active && next >= first && next <= first + length;
+    (!kept || !lineage.holds(replid, offset)).then_some((lineage.replid, now))
+}
+
+async fn read_info(talk: &mut Conversation, wait: Duration) -> Result<Option<ServerInfo>, NetError> {
+    match talk.token(wait).await? {
         Token::Bulk(text) => Ok(Some(ServerInfo::parse(&String::from_utf8_lossy(&text)))),
         Token::Error(text) if ServerError::classify(&text) == ServerError::NoPerm => Ok(None),
         Token::Error(text) => Err(NetError::from_reply(talk.address(), "INFO", &text)),
@@ -94,8 +123,8 @@ async fn ask_info(talk: &mut Conversation, wait: Duration) -> Result<Option<Serv
     }
 }
 
-async fn ask_repl_timeout(talk: &mut Conversation, wait: Duration) -> Result<Option<Duration>, NetError> {
-    let Token::Array(count) = talk.ask(&[b"CONFIG", b"GET", b"repl-timeout"], wait).await? else { return Ok(None) };
+async fn read_repl_timeout(talk: &mut Conversation, wait: Duration) -> Result<Option<Duration>, NetError> {
+    let Token::Array(count) = talk.token(wait).await? else { return Ok(None) };
     let mut last = Token::Nil;
     for _ in 0..count {
         last = talk.token(wait).await?;
@@ -107,8 +136,8 @@ async fn ask_repl_timeout(talk: &mut Conversation, wait: Duration) -> Result<Opt
 }
 
 /// Older servers don't know every word; only a missing right is an error.
-async fn replconf(talk: &mut Conversation, words: &[&[u8]], wait: Duration) -> Result<(), NetError> {
-    match talk.ask(words, wait).await? {
+async fn read_replconf(talk: &mut Conversation, wait: Duration) -> Result<(), NetError> {
+    match talk.token(wait).await? {
         Token::Error(text) if ServerError::classify(&text) == ServerError::NoPerm => {
             Err(NetError::from_reply(talk.address(), "REPLCONF", &text))
         }

@@ -99,7 +99,7 @@ struct Pump<'a> {
 impl Pump<'_> {
     async fn run(&mut self, answer: Answer, keep_snapshot: bool) -> End {
         let result = match answer {
-            Answer::Continue { .. } => Ok(()),
+            Answer::Continue { .. } | Answer::Lost { .. } => Ok(()),
             Answer::Full { replid, offset } => self.snapshot(replid, offset, keep_snapshot).await,
         };
         match result {
@@ -116,6 +116,7 @@ impl Pump<'_> {
             if !self.buffer.is_empty() {
                 let bytes = self.buffer.split().freeze();
                 let next = offset.plus(bytes.len() as u64);
+                self.publisher.stream_came(next);
                 if let Err(e) = self.spool.push(Item::Stream { offset, bytes }).await {
                     return End::Spool(e);
                 }

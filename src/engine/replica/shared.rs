@@ -1,9 +1,10 @@
 //! What the task tells and others see: the state, the position, the counters.
 
 use crate::model::{Offset, ReplId};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -92,6 +93,25 @@ impl ReplicaHandle {
         Offset(self.shared.received.load(Relaxed))
     }
 
+    /// Puts into `out` when the bytes behind `from` came: (their end, milliseconds since 1970), in order. What came
+    /// before is forgotten.
+    pub fn read_times(&self, from: Offset, out: &mut Vec<(u64, u64)>) {
+        let mut times = self.shared.times();
+        while times.front().is_some_and(|(end, _)| *end <= from.0) {
+            times.pop_front();
+        }
+        out.clear();
+        // A batch spans few reads, unless it comes from a file.
+        out.extend(times.iter().take(SPAN));
+    }
+
+    /// For how many milliseconds bytes behind `from` have been here.
+    pub fn unread_ms(&self, from: Offset) -> Option<u64> {
+        let times = self.shared.times();
+        let (_, at) = times.iter().find(|(end, _)| *end > from.0)?;
+        Some(unix_ms().saturating_sub(*at))
+    }
+
     pub fn counters(&self) -> ReplicaCounters {
         let shared = &self.shared;
         let last = shared.last_byte_ms.load(Relaxed);
@@ -148,7 +168,14 @@ struct Shared {
     full_resyncs: AtomicU64,
     last_byte_ms: AtomicU64,
     name: Mutex<Name>,
+    /// When which bytes of the stream came: their end, milliseconds since 1970.
+    times: Mutex<VecDeque<(u64, u64)>>,
 }
+
+/// So many times are remembered; beyond them every second one is.
+const TIMES: usize = 8192;
+/// And so many of them are told at once.
+const SPAN: usize = 64;
 
 #[derive(Debug, Clone)]
 struct Name {
@@ -158,7 +185,32 @@ struct Name {
     resumable: bool,
 }
 
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
 impl Shared {
+    fn times(&self) -> std::sync::MutexGuard<'_, VecDeque<(u64, u64)>> {
+        self.times.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    /// Bytes up to here have come now.
+    fn came(&self, end: Offset) {
+        let (mut times, now) = (self.times(), unix_ms());
+        match times.back_mut() {
+            Some(last) if last.1 == now => last.0 = end.0,
+            _ => times.push_back((end.0, now)),
+        }
+        if times.len() > TIMES {
+            // The later of two stands for both, so that none is lost; the newest is kept.
+            let mut keep = times.len().is_multiple_of(2);
+            times.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+    }
+
     fn name(&self) -> std::sync::MutexGuard<'_, Name> {
         self.name.lock().unwrap_or_else(|p| p.into_inner())
     }
@@ -185,6 +237,7 @@ pub(super) fn channel(address: &str) -> (Publisher, ReplicaHandle) {
         full_resyncs: AtomicU64::new(0),
         last_byte_ms: AtomicU64::new(0),
         name: Mutex::new(Name { address: address.to_owned(), replid: None, resumable: false }),
+        times: Mutex::default(),
     });
     let handle = ReplicaHandle {
         state: state_seen,
@@ -235,6 +288,11 @@ impl Publisher {
 
     pub fn set_received(&self, offset: Offset) {
         self.shared.received.store(offset.0, Relaxed);
+    }
+
+    /// Bytes of the stream up to here have come.
+    pub fn stream_came(&self, end: Offset) {
+        self.shared.came(end);
     }
 
     pub fn received(&self) -> Offset {

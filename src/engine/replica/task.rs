@@ -86,7 +86,7 @@ impl Task {
             self.publisher.state(ReplicaState::Connecting);
         }
         let publisher = &self.publisher;
-        let attached = attach(&self.dialer, &address, self.want, || {
+        let attached = attach(&self.dialer, &address, self.want, self.options.allow_full, || {
             if untroubled {
                 publisher.state(ReplicaState::Handshaking);
             }
@@ -131,6 +131,14 @@ impl Task {
                 self.want = Want::Position(replid, at);
                 let kind = if self.attached_before { EventKind::Resumed } else { EventKind::Connected };
                 self.tell(Severity::Info, kind, format!("reading the stream of {address} from offset {at}"));
+            }
+            Answer::Lost { replid, offset } => {
+                let asked = self.asked().unwrap_or((replid, offset));
+                let text =
+                    format!("{address} has no longer the stream behind offset {} of history {}", asked.1, asked.0);
+                self.tell(Severity::Warning, EventKind::Disconnected, text.clone());
+                self.spool.push(Item::Lost { why: text }).await?;
+                return Ok(Some(ReplicaState::PositionLost { asked, offered: (replid, offset) }));
             }
             Answer::Full { replid, offset } => {
                 if let Some(asked) = self.asked() {

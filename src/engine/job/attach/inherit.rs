@@ -56,7 +56,7 @@ pub fn inherit(
     let mut exact = true;
     for direction in directions {
         let (from, to) = (direction.from(), direction.to());
-        let history = &places[from.index()].shards[shards[from.index()]].history;
+        let history = &places[from.index()].shards[shards[from.index()]];
         let mut at: Vec<(u16, Offset)> = Vec::new();
         let mut replied = HashMap::new();
         let mut base: Option<ControlKey> = None;
@@ -132,7 +132,7 @@ pub fn inherit(
     // How far each stream had come back as echoes, as the link the other way knows it.
     for direction in directions {
         let stream = direction.to();
-        let history = &places[stream.index()].shards[shards[stream.index()]].history;
+        let history = &places[stream.index()].shards[shards[stream.index()]];
         let back = result.from[direction.other() as usize].map(|k| k.applied);
         let parents = strand.slots.iter().filter_map(|slot| found[stream.index()].newest.get(&owner(stream, slot)?));
         let echoed = parents.filter(|k| history.knows(k.peer_replid)).map(|k| k.echoed).reduce(earlier);

@@ -6,9 +6,9 @@ use crate::engine::core;
 use crate::engine::fence;
 use crate::engine::job::JobError;
 use crate::engine::link::decide::Ahead;
-use crate::engine::net::{ClusterWatch, Control, Dialer, ServerInfo, ShardAddress};
+use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, ShardAddress};
 use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
-use crate::model::{Job, JobId, Offset, ReplId, Side};
+use crate::model::{Instance, Job, JobId, ReplId, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::slot::SLOTS;
 use futures::future::{try_join, try_join_all};
@@ -26,27 +26,14 @@ pub struct Shard {
     /// Half a round trip.
     pub way_ms: u64,
     pub slots: SlotSet,
-    pub history: History,
+    /// The histories of its stream, where it tells them.
+    pub lineage: Option<Lineage>,
 }
 
-/// What a master says of its stream: its name, and the one before with the position where that ended.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct History {
-    pub now: Option<ReplId>,
-    pub before: Option<(ReplId, Offset)>,
-}
-
-impl History {
-    fn of(info: &ServerInfo) -> History {
-        // The first offset that the history before does not have, counted from 1.
-        let end = info.field("second_repl_offset").and_then(|o| o.parse::<u64>().ok());
-        let before = info.replid2.zip(end.map(|end| Offset(end.saturating_sub(1))));
-        History { now: info.replid, before }
-    }
-
+impl Shard {
     /// Whether positions in a stream of this name are positions in this master's.
     pub fn knows(&self, name: Option<ReplId>) -> bool {
-        name.is_some() && (name == self.now || name == self.before.map(|b| b.0))
+        name.is_some_and(|name| self.lineage.is_some_and(|l| l.shares(name).is_some()))
     }
 }
 
@@ -71,7 +58,7 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
         // The first that answered may be behind.
         map = ClusterWatch::new(&named).look().await?.shards;
     }
-    let shards = try_join_all(map.iter().map(|m| dial_shard(&named, job, m, cluster))).await?;
+    let shards = try_join_all(map.iter().map(|m| dial_shard(&named, job, job.instance(side), m, cluster))).await?;
     if cluster {
         let mut covered = SlotSet::none();
         shards.iter().flat_map(|s| s.slots.iter()).for_each(|s| covered.insert(s));
@@ -85,7 +72,13 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
     Ok(Place { shards, cluster, map })
 }
 
-async fn dial_shard(named: &Dialer, job: &Job, at: &ShardAddress, cluster: bool) -> Result<Shard, JobError> {
+async fn dial_shard(
+    named: &Dialer,
+    job: &Job,
+    instance: &Instance,
+    at: &ShardAddress,
+    cluster: bool,
+) -> Result<Shard, JobError> {
     let address = at.address.clone();
     let mut control = named.control(&address).await?;
     let info = control.info().await?;
@@ -96,8 +89,11 @@ async fn dial_shard(named: &Dialer, job: &Job, at: &ShardAddress, cluster: bool)
         ));
     };
     if !info.is_master() {
-        let (what, remedy) = (format!("{address} is a replica"), "name its master");
-        return Err(if cluster { JobError::passing(what, remedy) } else { JobError::lasting(what, remedy) });
+        let what = format!("{address} is a replica");
+        return Err(match cluster || instance.may_move() {
+            true => JobError::passing(what, "nothing, if a failover is under way: its new master is waited for"),
+            false => JobError::lasting(what, "name its master"),
+        });
     }
     if info.loading {
         return Err(JobError::passing(format!("{address} is loading its data"), "wait until it has"));
@@ -107,11 +103,15 @@ async fn dial_shard(named: &Dialer, job: &Job, at: &ShardAddress, cluster: bool)
         let asked = Instant::now();
         let _: String = control.ask(&redis::cmd("PING")).await?;
         best = best.min(asked.elapsed());
+        // Over a line as long as this, one more question costs more than the jitter that it would find.
+        if best > Duration::from_millis(20) {
+            break;
+        }
     }
     let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
     let slots = if cluster { SlotSet::of(&at.slots) } else { SlotSet::all() };
-    let history = History::of(&info);
-    Ok(Shard { control, address, dialect, keys, way_ms: best.as_millis() as u64 / 2, slots, history })
+    let (lineage, way_ms) = (Lineage::of(&info), best.as_millis() as u64 / 2);
+    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage })
 }
 
 /// A strand of the job: its shards at both sides, by their places, and its slots.

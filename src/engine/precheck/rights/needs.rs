@@ -67,6 +67,7 @@ pub(super) const BOTH: &[Need] = &[
     need("TYPE K", "+type"),
     need("DUMP K", "+dump"),
     need("PTTL K", "+pttl"),
+    Need { since_7: true, ..need("PEXPIRETIME K", "+pexpiretime") },
 ];
 
 /// Where the instance is a cluster: who has which slots, and the keys of one that has moved.

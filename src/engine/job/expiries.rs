@@ -1,0 +1,223 @@
+//! After a copy: every expiry that was put off is set to its true time.
+//!
+//! It waits until the link is in step, then asks the target for the keys whose names were kept, or for all keys, some
+//! hundred at a time; [`crate::engine::core::expiries`] decides. It owns one connection to the target, made when all keys
+//! have to be looked at.
+
+use crate::engine::core::Shared;
+use crate::engine::core::expiries::{Answer, BATCH, Name};
+use crate::engine::fence::in_db;
+use crate::engine::net::{Control, Dialer, NetError};
+use crate::engine::replica::ReplicaHandle;
+use crate::engine::strand::Names;
+use crate::model::{Databases, Direction};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often it is looked whether a link is in step.
+const LOOK: Duration = Duration::from_millis(20);
+const AGAIN: Duration = Duration::from_millis(500);
+/// A key that was changed each time it was asked for is settled by state.
+const TRIES: u32 = 3;
+/// All keys are looked at so many times at most: keys that are renamed all the time may hide.
+const LOOKS: u32 = 8;
+
+/// What it needs.
+pub struct Setup {
+    pub shared: Arc<Shared>,
+    pub direction: Direction,
+    pub replica: Arc<ReplicaHandle>,
+    /// The target.
+    pub dialer: Dialer,
+    pub address: String,
+    /// The source, where its stream does not tell absolute times (before 7.0): they are known from when they were read,
+    /// and exactly from itself.
+    pub source: Option<(Dialer, String)>,
+    pub source_control: Option<Control>,
+    pub databases: Databases,
+    /// Of the target.
+    pub names: Names,
+}
+
+/// Sees to the expiries of one link's copies, for ever.
+pub async fn see_to(mut s: Setup) {
+    let site = s.direction.to().index();
+    let bell = s.shared.lock().expiries[site].bell.clone();
+    loop {
+        bell.notified().await;
+        while let Some(put_off) = s.wait_in_step().await {
+            s.make_true(put_off).await;
+        }
+    }
+}
+
+impl Setup {
+    /// Keys of one question have one of these: a transaction in a cluster is for one slot.
+    fn slot(&self, key: &[u8]) -> Option<u16> {
+        self.names.slot(key)
+    }
+
+    /// Another strand of the job sees to the rest.
+    fn is_ours(&self, key: &[u8]) -> bool {
+        self.names.strand().is_none_or(|strand| strand.has(key))
+    }
+
+    /// Gives the names to ask for when the link is in step; `None` if there is nothing to see to.
+    async fn wait_in_step(&self) -> Option<Vec<Name>> {
+        let (to, from) = (self.direction.to(), self.direction.from());
+        loop {
+            {
+                let mut core = self.shared.lock();
+                core.set_now(self.shared.now_ms());
+                if core.expiries[to.index()].are_true() || core.snapshot_end[from.index()].is_none() {
+                    return None;
+                }
+                let unread = self.replica.unread_ms(core.decided[from.index()].offset);
+                if core.is_in_step(to, unread) {
+                    return Some(core.expiries[to.index()].ask_now());
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn make_true(&mut self, mut names: Vec<Name>) {
+        let to = self.direction.to();
+        names.sort_unstable();
+        names.dedup();
+        names.sort_by_cached_key(|(db, key)| (*db, self.slot(key)));
+        let mut names = names.into_iter().peekable();
+        while let Some((db, key)) = names.next() {
+            let slot = self.slot(&key);
+            let mut keys = vec![key];
+            while keys.len() < BATCH
+                && let Some((_, key)) = names.next_if(|n| n.0 == db && self.slot(&n.1) == slot)
+            {
+                keys.push(key);
+            }
+            self.ask(db, keys).await;
+        }
+        for _ in 0..LOOKS {
+            if !self.shared.lock().expiries[to.index()].take_look_at_all() {
+                break;
+            }
+            while let Err(e) = self.look_at_all().await {
+                tracing::warn!(address = %self.address, why = %e, "looking for expiries that a copy has put off");
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+        let mut core = self.shared.lock();
+        core.expiries[to.index()].done();
+        core.look_at_snapshots();
+        drop(core);
+        self.shared.wake_writers();
+    }
+
+    async fn look_at_all(&mut self) -> Result<(), NetError> {
+        // What was written before is there when this has been answered.
+        self.ask(self.databases.first(), Vec::new()).await;
+        let mut control = self.dialer.control(&self.address).await?;
+        let all = control.info().await?.keyspace;
+        for db in all.iter().map(|k| k.db) {
+            if !self.databases.contains(db) {
+                continue;
+            }
+            let mut cursor = 0;
+            loop {
+                let (next, keys) = page(&mut control, db, cursor).await?;
+                let mut keys: Vec<_> = keys.into_iter().filter(|k| self.is_ours(k)).collect();
+                keys.sort_by_cached_key(|key| self.slot(key));
+                let parts: Vec<_> = keys.chunk_by(|a, b| self.slot(a) == self.slot(b)).map(<[_]>::to_vec).collect();
+                for part in parts {
+                    for some in part.chunks(BATCH) {
+                        self.ask(db, some.to_vec()).await;
+                    }
+                }
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the source says of some keys; nothing where that is not needed, or not to be had.
+    async fn said(&mut self, db: u32, keys: &[Box<[u8]>]) -> Vec<Option<u64>> {
+        let Some((dialer, address)) = &self.source else { return Vec::new() };
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        let mut control = match self.source_control.take() {
+            Some(control) => control,
+            None => match dialer.control(address).await {
+                Ok(control) => control,
+                Err(_) => return Vec::new(),
+            },
+        };
+        let Ok(said) = times(&mut control, db, keys).await else { return Vec::new() };
+        self.source_control = Some(control);
+        said
+    }
+
+    /// Asks for some keys of one database until each has been seen to.
+    async fn ask(&mut self, db: u32, mut keys: Vec<Box<[u8]>>) {
+        let to = self.direction.to();
+        let bell = self.shared.lock().expiries[to.index()].bell.clone();
+        for tries in 0.. {
+            if tries == TRIES {
+                let mut core = self.shared.lock();
+                core.set_now(self.shared.now_ms());
+                core.settle_expiries(to, db, &keys);
+                return self.shared.ring(core);
+            }
+            let said = self.said(db, &keys).await;
+            {
+                let mut core = self.shared.lock();
+                core.set_now(self.shared.now_ms());
+                core.ask_expiries(to, db, std::mem::take(&mut keys), said);
+                self.shared.ring(core);
+            }
+            let answer = loop {
+                bell.notified().await;
+                if let Some(answer) = self.shared.lock().expiries[to.index()].take_answer() {
+                    break answer;
+                }
+            };
+            match answer {
+                Answer::Again(some) if some.is_empty() => return,
+                Answer::Again(some) => keys = some,
+                Answer::Lost(all) => {
+                    keys = all;
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+}
+
+/// When keys expire, by a server that is asked without absolute times.
+async fn times(control: &mut Control, db: u32, keys: &[Box<[u8]>]) -> Result<Vec<Option<u64>>, NetError> {
+    let replies: Vec<redis::Value> = in_db(control, db, |pipe| {
+        pipe.cmd("TIME");
+        for key in keys {
+            pipe.cmd("PTTL").arg(&key[..]);
+        }
+    })
+    .await?;
+    let mut replies = replies.into_iter();
+    let now = replies.next().and_then(|time| redis::from_redis_value::<(u64, u64)>(time).ok());
+    let now = now.map(|(seconds, micros)| seconds * 1000 + micros / 1000);
+    let left = |reply| redis::from_redis_value::<i64>(reply).ok().and_then(|t| u64::try_from(t).ok());
+    Ok(replies.map(|reply| Some(left(reply)? + now?)).collect())
+}
+
+/// One page of a database's keys, none of them our own.
+async fn page(control: &mut Control, db: u32, cursor: u64) -> Result<(u64, Vec<Box<[u8]>>), NetError> {
+    let ((next, keys),): ((u64, Vec<Vec<u8>>),) = in_db(control, db, |pipe| {
+        pipe.cmd("SCAN").arg(cursor).arg("COUNT").arg(BATCH);
+    })
+    .await?;
+    let own = |key: &Vec<u8>| key.starts_with(b"duplex:");
+    Ok((next, keys.into_iter().filter(|k| !own(k)).map(Vec::into_boxed_slice).collect()))
+}

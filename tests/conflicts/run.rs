@@ -1,0 +1,190 @@
+//! A storm as a whole: two servers, a slow line to each, writers at both sides, what goes wrong meanwhile, and what has
+//! to hold once it is quiet.
+
+use super::storm::{Certain, Skills, Writer};
+use crate::support::{
+    load::{fill, sized},
+    versions::speaks,
+    wait::until,
+    *,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The seeds of a run: `DUPLEX_SEED` alone, `DUPLEX_SEEDS` of them, or as many as the form of the run asks for.
+pub fn seeds(first: u64, ci: u64, soak: u64) -> Vec<u64> {
+    let number = |name: &str| std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name}={v}?")));
+    match number("DUPLEX_SEED") {
+        Some(seed) => vec![seed],
+        None => (first..first + number("DUPLEX_SEEDS").unwrap_or(sized(ci, soak))).collect(),
+    }
+}
+
+/// Storms between two servers of a kind, all of them even if some fail; what each came to goes to
+/// `DUPLEX_STORM_RESULTS`.
+#[track_caller]
+pub fn storms(server: &str, seeds: &[u64]) {
+    let mut failed = Vec::new();
+    for &seed in seeds {
+        let storm = Storm::of(seed);
+        let outcome = std::panic::catch_unwind(|| storm.blow(seed, server, server));
+        let told = match &outcome {
+            Ok(told) => told.clone(),
+            Err(why) => {
+                failed.push(seed);
+                let why = why.downcast_ref::<String>().map_or("it panicked", |s| s.lines().next().unwrap_or_default());
+                format!("FAILED: {why}")
+            }
+        };
+        let line = format!("{server} seed {seed} delay {:?} breaks {}: {told}\n", storm.delay, storm.breaks);
+        eprint!("{line}");
+        if let Some(file) = std::env::var_os("DUPLEX_STORM_RESULTS") {
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("the results' file");
+            std::io::Write::write_all(&mut file, line.as_bytes()).expect("write the results");
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} storms failed on {server}: seeds {failed:?}", failed.len(), seeds.len());
+}
+
+/// A storm at both sides, with what the seed says goes wrong meanwhile.
+pub struct Storm {
+    pub delay: Duration,
+    /// Kills of the engine and cuts of links while the storm blows.
+    pub breaks: u32,
+    pub seconds: u64,
+    pub per_second: f64,
+    /// Keys that the source holds before: their copy goes on while the storm blows, and they are written too.
+    pub copied: u64,
+}
+
+impl Storm {
+    pub fn of(seed: u64) -> Storm {
+        let delay = Duration::from_millis([0, 5, 30, 200][(seed % 4) as usize]);
+        Storm {
+            delay,
+            breaks: ((seed / 4 + seed) % 4) as u32,
+            seconds: sized(4, 8),
+            per_second: sized(400.0, 800.0),
+            copied: 0,
+        }
+    }
+
+    /// What it came to, in a line.
+    pub fn blow(&self, seed: u64, source: &str, target: &str) -> String {
+        eprintln!(
+            "seed {seed}: {source} and {target}, {:?} each way, {} breaks; replay: DUPLEX_SEED={seed}",
+            self.delay, self.breaks
+        );
+        let (a, b) = (Server::start(source, &[]), Server::start(target, &[]));
+        let (to_a, to_b) = (Proxy::to(a.port), Proxy::to(b.port));
+        let job = JobSpec::between(to_a.addr(), to_b.addr());
+        let mut duplex = if self.copied > 0 {
+            fill(&a, self.copied, true);
+            // So slow that the storm blows all the while.
+            let mut duplex = Duplex::new(&job.limits(&format!("max_ops_per_second = {}", self.copied / self.seconds)));
+            duplex.start();
+            duplex
+        } else {
+            Duplex::synced(&job)
+        };
+        for proxy in [&to_a, &to_b] {
+            proxy.delay(self.delay);
+        }
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let stop = AtomicBool::new(false);
+        let certain: Vec<Certain> = thread::scope(|s| {
+            let skills = Skills { six_two: speaks(&a.name).min(speaks(&b.name)) >= (6, 2) };
+            let threads: Vec<_> = [(&a, "a0"), (&a, "a1"), (&b, "b0"), (&b, "b1")]
+                .map(|(server, name)| Writer {
+                    server,
+                    name: name.into(),
+                    rng: rng.fork(),
+                    skills,
+                    per_second: self.per_second,
+                    copied: self.copied,
+                })
+                .into_iter()
+                .map(|writer| s.spawn(|| writer.run(&stop)))
+                .collect();
+            // Told to stop however this ends, or a panic here would wait for them for ever.
+            let told = StopOnDrop(&stop);
+            let ends = Instant::now() + Duration::from_secs(self.seconds);
+            for n in 0..self.breaks {
+                let share = f64::from(n) + rng.f64();
+                until(ends - Duration::from_secs_f64(self.seconds as f64 * (1.0 - share / f64::from(self.breaks))));
+                match rng.u32(0..4) {
+                    0 => drop(to_a.cut()),
+                    1 => drop(to_b.cut()),
+                    _ => {
+                        duplex.crash();
+                        duplex.revive();
+                    }
+                }
+            }
+            until(ends);
+            drop(told);
+            threads.into_iter().map(|t| t.join().expect("a writer")).collect()
+        });
+        let quiet = Instant::now();
+        let loading = duplex.status().link("forward").is_some_and(|l| l["state"] == "initializing");
+        let status = duplex.wait_state("synchronizing", secs(if self.copied > 0 { 300 } else { 60 }));
+        let settling = Instant::now();
+        let patience = if self.copied > 0 { secs(60) } else { secs(5) + 10 * self.delay };
+        let equal = assert_equal_within(&a, &b, patience);
+        let told = format!(
+            "{} writes{}, {} conflicts, {} keys equal {:.1} s after the last write ({:.1} s after the links were well)",
+            certain.iter().map(|c| c.writes).sum::<u64>(),
+            if loading { ", the last while the snapshot was loading" } else { "" },
+            status.total("conflicts_settled"),
+            equal.len(),
+            quiet.elapsed().as_secs_f64(),
+            settling.elapsed().as_secs_f64()
+        );
+        for server in [&a, &b] {
+            assert_complete(server, &certain);
+        }
+        // It stays so: nothing is still on its way.
+        assert_equal_within(&a, &b, secs(5));
+        duplex.wait_status("no conflict is open", secs(10), |s| s.0["conflicts_open"] == 0);
+        told
+    }
+}
+
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Counters add up, sets and hashes hold what was added at either side.
+#[track_caller]
+pub fn assert_complete(server: &Server, certain: &[Certain]) {
+    let mut c = server.client();
+    let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
+    for (key, by) in certain.iter().flat_map(|c| &c.added) {
+        *sums.entry(key).or_default() += by;
+    }
+    for (key, sum) in sums {
+        assert_eq!(c.run(&format!("GET {key}")).int(), sum, "{}: {key}", server.name);
+    }
+    for (read, pick) in [("SMEMBERS", 0), ("HKEYS", 1)] {
+        let mut wanted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for one in certain {
+            for (key, all) in if pick == 0 { &one.members } else { &one.fields } {
+                wanted.entry(key).or_default().extend(all.iter().map(String::as_str));
+            }
+        }
+        for (key, all) in wanted {
+            let found: BTreeSet<String> = c.run(&format!("{read} {key}")).items().iter().map(Reply::text).collect();
+            let lost: Vec<_> = all.iter().filter(|m| !found.contains(**m)).collect();
+            assert!(lost.is_empty(), "{}: {key} lost {} of {}: {lost:?}", server.name, lost.len(), all.len());
+            assert_eq!(found.len(), all.len(), "{}: {key} holds what nobody added", server.name);
+        }
+    }
+}

@@ -88,6 +88,12 @@ async fn dial_shard(
             "let the account run INFO, or name the server itself instead of a proxy",
         ));
     };
+    if info.is_cluster() && !cluster {
+        return Err(JobError::lasting(
+            format!("{address} is part of a cluster, and the job names it otherwise"),
+            "set `topology = \"cluster\"` for this instance, or leave it out",
+        ));
+    }
     if !info.is_master() {
         let what = format!("{address} is a replica");
         return Err(match cluster || instance.may_move() {

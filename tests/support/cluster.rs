@@ -241,7 +241,9 @@ impl Cluster {
 /// `None` while a slot is not served.
 fn slots_by_port(client: &mut Client) -> Option<Vec<u16>> {
     let mut map = vec![0u16; SLOTS];
-    for range in client.run("CLUSTER SLOTS").items() {
+    // The node may just be dying.
+    let Ok(Reply::Array(ranges)) = client.try_call(&["CLUSTER", "SLOTS"]) else { return None };
+    for range in &ranges {
         let range = range.items();
         let port = range[2].items()[1].int() as u16;
         for s in range[0].int()..=range[1].int() {

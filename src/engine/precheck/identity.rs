@@ -242,6 +242,11 @@ pub(super) async fn topology(cx: &Context) -> Result<Finding, Refusal> {
                     WHY,
                     "set `topology = \"standalone\"`, or leave it out",
                 ),
+                (Topology::Standalone, _) if info.is_cluster() => Finding::failed(
+                    format!("{name}: named a standalone instance, but it is part of a cluster"),
+                    WHY,
+                    "set `topology = \"cluster\"`, or leave it out",
+                ),
                 _ if info.is_cluster() => cluster(side, cx.job.policy.forward_flush).await,
                 (Topology::Proxy, _) => refused("a proxy before a cluster"),
                 (Topology::Sentinel, _) => Finding::passed(format!("{name}: the master that the sentinels name")),

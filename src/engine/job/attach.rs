@@ -164,32 +164,19 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         begun.push(Begun::new(&context, sites, pair, &places, &found, epoch, options)?);
     }
     try_join_all(begun.iter_mut().map(Begun::note_down)).await?;
-<<<<<<< HEAD
     let limits = (share(limits.0, n), share(limits.1, n));
     if begun.iter().all(Begun::goes_on) {
         // All go on from where they were, so none has to wait for another.
         let context = &context;
         try_join_all(begun.iter_mut().map(|b| async move { b.attach_both(context, limits, n).await })).await?;
-=======
-    let (limits, context_now) = ((share(limits.0, n), share(limits.1, n)), &context);
-    if begun.iter().all(Begun::goes_on) {
-        // All go on from where they were, so none has to wait for another.
-        try_join_all(begun.iter_mut().map(|b| async move { b.attach_both(context_now, limits, n).await })).await?;
->>>>>>> cluster
     } else {
         // The reverse streams first: what is written at the target while the forward copy runs must not be lost. All strands
         // at once, so that those of one shard share its snapshot.
         for round in 0..2 {
-<<<<<<< HEAD
             let context = &context;
             let round = begun.iter_mut().map(|b| async move {
                 match b.order(context)[round] {
                     Some(direction) => b.attach(context, direction, limits, n).await,
-=======
-            let round = begun.iter_mut().map(|b| async move {
-                match b.order(context_now)[round] {
-                    Some(direction) => b.attach(context_now, direction, limits, n).await,
->>>>>>> cluster
                     None => Ok(()),
                 }
             });
@@ -200,13 +187,10 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     for mut b in begun {
         b.ready.links.sort_by_key(|l| l.direction);
         b.plan.tell_cuts(&context);
-<<<<<<< HEAD
         if b.plan.from[0].is_none() && b.plan.two_way {
             // As the key that was just written says: until an echo tells of more, the target's stream begins here.
             b.ready.shared.lock().echoed[Side::Source.index()] = b.begins[Side::Target.index()];
         }
-=======
->>>>>>> cluster
         if b.plan.resume || b.plan.inherits {
             recover(&context, &mut b.ready, &b.plan, &mut places).await?;
         }
@@ -414,14 +398,11 @@ struct Plan {
     two_way: bool,
     reverse_full: bool,
     merge: bool,
-<<<<<<< HEAD
     /// Sites whose new master lacks what was read from the old one.
     cuts: Vec<Cut>,
     /// The forward copy was begun before and not finished, and all that the target holds is either the source's, or in
     /// the reverse stream from where that goes on.
     left_over: bool,
-=======
->>>>>>> cluster
     /// The slots were divided in another way before.
     inherits: bool,
     /// Some of the slots were another strand's.
@@ -430,11 +411,6 @@ struct Plan {
     /// By side: slots that came from another of its shards.
     moved: [SlotSet; 2],
     parents: BTreeSet<StrandId>,
-<<<<<<< HEAD
-=======
-    /// Sites whose new master lacks what was read from the old one.
-    cuts: Vec<Cut>,
->>>>>>> cluster
 }
 
 impl Plan {
@@ -483,13 +459,6 @@ impl Plan {
         })
     }
 
-    fn take_over(&mut self, inherited: Inherited) {
-        self.ahead = inherited.ahead;
-        self.moved = inherited.moved;
-        self.parents = inherited.parents;
-        self.others = inherited.others;
-    }
-
     fn tell_cuts(&self, context: &JobContext) {
         for Cut { side, at, bytes } in &self.cuts {
             let other = side.other();
@@ -505,7 +474,6 @@ impl Plan {
             };
             context.events.emit(Some(side.outgoing()), severity, EventKind::Failover, format!("{head}; {tail}"));
         }
-<<<<<<< HEAD
     }
 
     fn take_over(&mut self, inherited: Inherited) {
@@ -513,8 +481,6 @@ impl Plan {
         self.moved = inherited.moved;
         self.parents = inherited.parents;
         self.others = inherited.others;
-=======
->>>>>>> cluster
     }
 
     /// Of the direction's stream: what was replied, echoed and applied.
@@ -667,16 +633,10 @@ async fn one(
         target,
         forward_flush: job.policy.forward_flush,
         two_way: job.policy.two_way,
-<<<<<<< HEAD
         // Without a position that goes on, a snapshot tells all that the other site holds.
         peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.from[direction.other() as usize].is_some()),
         doubtful_until,
         ahead: plan.ahead[direction as usize].clone(),
-=======
-        ahead: plan.ahead[direction as usize].clone(),
-        // Without a position that goes on, a snapshot tells all that the other site holds.
-        peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.from[direction.other() as usize].is_some()),
->>>>>>> cluster
     });
     let link = Link::new(LinkSetup {
         shared: ready.shared.clone(),

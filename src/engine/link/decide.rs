@@ -73,16 +73,10 @@ pub struct Decider {
     target: Dialect,
     forward_flush: bool,
     two_way: bool,
-<<<<<<< HEAD
     peer_lineage: Option<Lineage>,
     doubtful_until: Offset,
     /// Slots that had come further than their strand when it was put together.
     ahead: Ahead,
-=======
-    /// Slots that had come further than their strand when it was put together.
-    ahead: Ahead,
-    peer_lineage: Option<Lineage>,
->>>>>>> cluster
     run: Run,
     /// Where the entry that is being decided ends.
     entry_end: Position,
@@ -119,12 +113,9 @@ pub struct DeciderSetup {
     /// The histories of the other site's stream, where this job's position in it goes on from an earlier engine's: an
     /// echo that names a position which is in none of them was lost with that site's old master.
     pub peer_lineage: Option<Lineage>,
-<<<<<<< HEAD
     /// A copy to `here` was begun before and not finished: what clients did here up to this offset, and the other site
     /// has not been sent yet, that copy may have written over.
     pub doubtful_until: Offset,
-=======
->>>>>>> cluster
     pub ahead: Ahead,
 }
 
@@ -183,14 +174,9 @@ impl Decider {
             target: s.target,
             forward_flush: s.forward_flush,
             two_way: s.two_way,
-<<<<<<< HEAD
             peer_lineage: s.peer_lineage,
             doubtful_until: s.doubtful_until,
             ahead: s.ahead,
-=======
-            ahead: s.ahead,
-            peer_lineage: s.peer_lineage,
->>>>>>> cluster
             run: Run::default(),
             entry_end: Position::default(),
             inside: false,

@@ -56,11 +56,7 @@ pub fn inherit(
     let mut exact = true;
     for direction in directions {
         let (from, to) = (direction.from(), direction.to());
-<<<<<<< HEAD
         let shard = &places[from.index()].shards[shards[from.index()]];
-=======
-        let history = &places[from.index()].shards[shards[from.index()]];
->>>>>>> cluster
         let mut at: Vec<(u16, Offset)> = Vec::new();
         let mut replied = HashMap::new();
         let mut base: Option<ControlKey> = None;
@@ -136,11 +132,7 @@ pub fn inherit(
     // How far each stream had come back as echoes, as the link the other way knows it.
     for direction in directions {
         let stream = direction.to();
-<<<<<<< HEAD
         let shard = &places[stream.index()].shards[shards[stream.index()]];
-=======
-        let history = &places[stream.index()].shards[shards[stream.index()]];
->>>>>>> cluster
         let back = result.from[direction.other() as usize].map(|k| k.applied);
         let parents = strand.slots.iter().filter_map(|slot| found[stream.index()].newest.get(&owner(stream, slot)?));
         let echoed = parents.filter(|k| shard.knows(k.peer_replid)).map(|k| k.echoed).reduce(earlier);

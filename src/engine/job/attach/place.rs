@@ -8,12 +8,8 @@ use crate::engine::job::JobError;
 use crate::engine::link::decide::Ahead;
 use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, ShardAddress};
 use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
-<<<<<<< HEAD
 use crate::model::job::ReadFrom;
 use crate::model::{Job, JobId, Offset, ReplId, Side};
-=======
-use crate::model::{Instance, Job, JobId, ReplId, Side};
->>>>>>> cluster
 use crate::wire::dialect::Dialect;
 use crate::wire::slot::SLOTS;
 use futures::future::{try_join, try_join_all};
@@ -33,7 +29,6 @@ pub struct Shard {
     pub slots: SlotSet,
     /// The histories of its stream, where it tells them.
     pub lineage: Option<Lineage>,
-<<<<<<< HEAD
     /// Not so where a one-way job reads from a replica that its file names.
     pub is_master: bool,
     /// Where its stream ended when the engine before us was shut out, where that had not finished a copy.
@@ -44,14 +39,6 @@ impl Shard {
     /// Whether positions in a history of this name are positions in its stream.
     pub fn knows(&self, replid: Option<ReplId>) -> bool {
         replid.zip(self.lineage).is_some_and(|(id, lineage)| lineage.shares(id).is_some())
-=======
-}
-
-impl Shard {
-    /// Whether positions in a stream of this name are positions in this master's.
-    pub fn knows(&self, name: Option<ReplId>) -> bool {
-        name.is_some_and(|name| self.lineage.is_some_and(|l| l.shares(name).is_some()))
->>>>>>> cluster
     }
 }
 
@@ -106,18 +93,14 @@ async fn dial_shard(
             "let the account run INFO, or name the server itself instead of a proxy",
         ));
     };
-<<<<<<< HEAD
-    let only_read = side == Side::Source && !job.policy.two_way && instance.read_from == ReadFrom::Replica;
-    if !info.is_master() && !only_read {
-=======
     if info.is_cluster() && !cluster {
         return Err(JobError::lasting(
             format!("{address} is part of a cluster, and the job names it otherwise"),
             "set `topology = \"cluster\"` for this instance, or leave it out",
         ));
     }
-    if !info.is_master() {
->>>>>>> cluster
+    let only_read = side == Side::Source && !job.policy.two_way && instance.read_from == ReadFrom::Replica;
+    if !info.is_master() && !only_read {
         let what = format!("{address} is a replica");
         return Err(match cluster || instance.may_move() {
             true => JobError::passing(what, "nothing, if a failover is under way: its new master is waited for"),

@@ -759,7 +759,9 @@ async fn raise_epoch(
     let fresh = plan.from[direction as usize].is_none() && !plan.inherits;
     if fresh {
         // Conflicts that were open before a new copy are settled by it, wherever they were noted.
-        for side in Side::BOTH.into_iter().filter(|s| *s == to || direction == Direction::Forward) {
+        // A one-way job may write nothing at its source.
+        let both = plan.two_way && direction == Direction::Forward;
+        for side in Side::BOTH.into_iter().filter(|s| *s == to || both) {
             let Site { control, names, .. } = &mut ready.sites[side.index()];
             fence::delete_keys(control, db, &[&names.notes()]).await?;
         }

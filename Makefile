@@ -3,7 +3,7 @@ CARGO ?= cargo
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 export DUPLEX_SERVERS ?= $(HOME)/.cache/redis-servers
 
-.PHONY: build test check run-tests demo bench soak servers redis clean help
+.PHONY: build test check run-tests demo bench instructions instructions-write soak storms servers redis clean help
 .DEFAULT_GOAL := build
 
 build: ## the release binary, target/release/duplex
@@ -31,11 +31,23 @@ demo: build redis ## two throwaway servers with traffic on both sides, and the c
 bench: servers ## throughput and latency beside native replication (minutes; a quiet machine)
 	$(CARGO) bench --locked --bench native
 
+instructions: ## instructions a change costs decoder and arbiter, against checked-in bounds (needs valgrind)
+	$(CARGO) bench --locked --bench instructions
+
+instructions-write: ## writes these bounds anew
+	DUPLEX_INSTRUCTIONS=write $(CARGO) bench --locked --bench instructions
+
 soak: ## every server, all pairs, many seeds, a million keys (hours)
 	tests/servers.sh all
 	DUPLEX_SOAK=1 DUPLEX_TEST_SERVERS=all DUPLEX_TEST_PATIENCE=3 \
 		$(CARGO) $(if $(NEXTEST),nextest run --profile soak,test --no-fail-fast) --locked --release
 	$(CARGO) test --locked --release --test tui_terminal over_ssh -- --ignored --nocapture
+
+# SEEDS=n: n seeds on each of the four servers, a quarter at each delay; a failing seed does not end the run.
+SEEDS ?= 52
+storms: servers ## both sides written at random, the engine killed, links cut: many seeds, results in target/storms.txt
+	DUPLEX_SOAK=1 DUPLEX_SEEDS=$(SEEDS) DUPLEX_STORM_RESULTS=$(CURDIR)/target/storms.txt \
+		$(CARGO) test --locked --release --test conflicts sites_converge_on -- --test-threads=4 --nocapture
 
 servers: ## the servers that the tests run against
 	@tests/servers.sh
@@ -50,4 +62,4 @@ clean:
 	$(CARGO) clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'

@@ -90,7 +90,9 @@ def main():
                 style.take(part[2:-1])
                 continue
             # one run a style, and apart where a wide character would shift what follows in another font
-            for piece in re.findall(r"[\u2e80-\u9fff\uff00-\uffef\u3000-\u303f]+|[^\u2e80-\u9fff\uff00-\uffef]+", part):
+            # and apart at each gap: not every viewer keeps several blanks
+            wide_or_not = r"[\u2e80-\u9fff\uff00-\uffef\u3000-\u303f]+| {2,}|(?:(?! {2})[^\u2e80-\u9fff\uff00-\uffef\u3000-\u303f])+"
+            for piece in re.findall(wide_or_not, part):
                 cells = sum(map(columns, piece))
                 runs.append((x, cells, piece, style.seen()))
                 x += cells

@@ -18,7 +18,9 @@ work=$(mktemp -d)
 started=()
 mkdir -p "$pictures"
 
-mux() { tmux -S "$work/tmux" "$@"; }
+# a server of its own for each picture: one that ends does not take the next with it
+server_number=0
+mux() { tmux -S "$work/tmux-$server_number" "$@"; }
 finish() {
     mux kill-server 2>/dev/null || true
     if [ -f "$work/home/state/engine.lock" ]; then
@@ -35,6 +37,7 @@ trap finish EXIT
 # open COMMAND…: a terminal of its own for it
 open() {
     mux kill-server 2>/dev/null || true
+    server_number=$((server_number + 1))
     mux -f /dev/null new-session -d -x $columns -y $rows \
         env LC_ALL=C.UTF-8 TERM=tmux-256color COLORTERM=truecolor DUPLEX_HOME="$work/home" \
         DUPLEX_REDIS_SERVER="$server" "$@"

@@ -5,6 +5,7 @@
 //! `benches/README.md` says how to read the table. `DUPLEX_BENCH_SCALE=0.1` makes everything a tenth as big,
 //! `DUPLEX_BENCH_ROUNDS` sets the turns (3), `DUPLEX_BENCH_SERVER` the server (redis-7.0), `DUPLEX_BENCH_ONLY=native`
 //! or `ours` leaves the other out, `DUPLEX_BENCH=snapshots,one_way,two_way,latency` takes some of the measurements.
+//! `DUPLEX_BENCH=arbitration` is another: both ways together on keys of each side's own, arbitration off, on, off, on, ...
 
 #[allow(dead_code, unused_imports, reason = "the part of the tests' support that a measurement needs")]
 #[path = "../tests/support"]
@@ -353,6 +354,61 @@ fn latency(way: Way, results: &mut Results) {
     }
 }
 
+/// Both ways together on keys of each side's own, by turns with arbitration switched off and on: what it costs where
+/// there is no conflict.
+fn arbitration() {
+    let n = scaled(1_000_000);
+    // By on: changes a second, and seconds of CPU for a million, the engine's and that of all three.
+    let mut rates: BTreeMap<bool, Vec<[f64; 3]>> = BTreeMap::new();
+    for round in 0..setting("DUPLEX_BENCH_ROUNDS", 5.0) as u32 {
+        // Whoever goes first meets another machine: take turns in that, too.
+        for on in if round % 2 == 0 { [false, true] } else { [true, false] } {
+            let (a, b) = (server(), server());
+            let mut duplex = Duplex::new(&JobSpec::between(a.addr(), b.addr()));
+            if !on {
+                duplex.env("DUPLEX_BENCH_WITHOUT_ARBITER", "the-sides-may-diverge");
+            }
+            duplex.start();
+            duplex.wait_state("synchronizing", LIMIT);
+            let pid = duplex.engine_pid();
+            let used = || [pid, a.pid(), b.pid()].map(cpu);
+            let (began, before) = (Instant::now(), used());
+            thread::scope(|s| {
+                for (from, to, prefix) in [(&a, &b, "a"), (&b, &a, "b")] {
+                    s.spawn(move || {
+                        blast(from, prefix, n);
+                        arrived(to, prefix);
+                    });
+                }
+            });
+            let rate = 2.0 * n as f64 / began.elapsed().as_secs_f64();
+            let million = 2.0 * n as f64 / 1e6;
+            let after = used();
+            let (engine, all) = (after[0] - before[0], after.iter().sum::<f64>() - before.iter().sum::<f64>());
+            let status = duplex.status();
+            let conflicts = status.total("conflicts_settled") + status.0["conflicts_open"].as_u64().unwrap_or(1);
+            assert_eq!(conflicts, 0, "keys of each side's own are no conflict");
+            eprintln!(
+                "arbitration {on}: {rate:.0} changes/s, CPU per million {:.2} s of {:.2}",
+                engine / million,
+                all / million
+            );
+            rates.entry(on).or_default().push([rate, engine / million, all / million]);
+        }
+    }
+    let middle = |on: bool, i: usize| {
+        let mut all: Vec<f64> = rates[&on].iter().map(|r| r[i]).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    println!("\n| {n} changes each way | arbitration off | on | on / off |\n|---|---|---|---|");
+    let rows = ["changes/s", "CPU of the engine, s per million", "CPU of engine and servers, s per million"];
+    for (i, name) in rows.into_iter().enumerate() {
+        let (off, on) = (middle(false, i), middle(true, i));
+        println!("| {name} | {off:.2} | {on:.2} | {:.3} |", on / off);
+    }
+}
+
 type Measure = fn(Way, &mut Results);
 
 fn main() {
@@ -362,6 +418,9 @@ fn main() {
         _ => &[Way::Native, Way::Ours],
     };
     let wanted = std::env::var("DUPLEX_BENCH").ok();
+    if wanted.as_deref() == Some("arbitration") {
+        return arbitration();
+    }
     let measures: [(&str, Measure); 4] =
         [("snapshots", snapshots), ("one_way", one_way), ("two_way", two_way), ("latency", latency)];
     let mut results = Results::default();

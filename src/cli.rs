@@ -117,6 +117,7 @@ fn run(cli: Cli) -> Outcome {
     match &cli.command {
         Some(Command::Completions(options)) => return completions::run(options),
         Some(Command::Man) => return man::run(),
+        Some(Command::Engine(options)) => options.begin_again_thrifty(),
         _ => {}
     }
     let places = Places::of_this_process()

@@ -15,6 +15,7 @@ pub mod effect;
 pub mod i18n;
 pub mod jobs;
 pub mod keymap;
+pub mod mouse;
 pub mod msg;
 pub mod overlay;
 mod runtime;

@@ -3,109 +3,36 @@
 #[path = "support/replica_support.rs"]
 mod support;
 
+#[path = "support/authority.rs"]
+mod authority;
+
 use redis_duplex::engine::net::{Dialer, NetError, ShardAddress};
 use redis_duplex::engine::replica::{ReplicaState, Start};
 use redis_duplex::model::job::Tls;
 use redis_duplex::model::{Instance, Topology};
 
-use std::process::{Command, Stdio};
+use authority::Authority;
 use support::{Setup, TestServer, Watched, free_port, until, versions};
 
-/// An authority and certificates signed by it, made with the openssl program.
-struct Authority {
-    dir: tempfile::TempDir,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let authority = Authority { dir: tempfile::tempdir().unwrap() };
-        authority.openssl(&[
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.pem",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=test authority",
-        ]);
-        authority
-    }
-
-    /// `name.pem` and `name.key`, for `subject`, ending in `days`.
-    fn sign(&self, name: &str, subject: &str, days: &str) {
-        let (key, csr, pem) = (format!("{name}.key"), format!("{name}.csr"), format!("{name}.pem"));
-        std::fs::write(self.dir.path().join("ext"), format!("subjectAltName=DNS:{subject}\n")).unwrap();
-        self.openssl(&[
-            "req",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-keyout",
-            &key,
-            "-out",
-            &csr,
-            "-subj",
-            &format!("/CN={subject}"),
-        ]);
-        self.openssl(&[
-            "x509",
-            "-req",
-            "-in",
-            &csr,
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            days,
-            "-out",
-            &pem,
-            "-extfile",
-            "ext",
-        ]);
-    }
-
-    fn path(&self, file: &str) -> String {
-        self.dir.path().join(file).display().to_string()
-    }
-
-    fn openssl(&self, args: &[&str]) {
-        let output = Command::new("openssl").args(args).current_dir(self.dir.path()).stdin(Stdio::null()).output();
-        let output = output.expect("openssl is installed");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// A server that speaks TLS on a port of its own, with `name`'s certificate. Clients need one if `mutual`.
-    async fn server(&self, name: &str, mutual: bool) -> (TestServer, u16) {
-        let port = free_port();
-        let (cert, key, ca) =
-            (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")), self.path("ca.pem"));
-        let tls_port = port.to_string();
-        let args = [
-            "--tls-port",
-            &tls_port,
-            "--tls-cert-file",
-            &cert,
-            "--tls-key-file",
-            &key,
-            "--tls-ca-cert-file",
-            &ca,
-            "--tls-auth-clients",
-            if mutual { "yes" } else { "no" },
-        ];
-        (TestServer::start("redis-7.0", &args).await, port)
-    }
+/// A server that speaks TLS on a port of its own, with `name`'s certificate. Clients need one if `mutual`.
+async fn tls_server(authority: &Authority, name: &str, mutual: bool) -> (TestServer, u16) {
+    let port = free_port();
+    let (cert, key, ca) =
+        (authority.path(&format!("{name}.pem")), authority.path(&format!("{name}.key")), authority.path("ca.pem"));
+    let tls_port = port.to_string();
+    let args = [
+        "--tls-port",
+        &tls_port,
+        "--tls-cert-file",
+        &cert,
+        "--tls-key-file",
+        &key,
+        "--tls-ca-cert-file",
+        &ca,
+        "--tls-auth-clients",
+        if mutual { "yes" } else { "no" },
+    ];
+    (TestServer::start("redis-7.0", &args).await, port)
 }
 
 fn dialer(port: u16, tls: Option<Tls>) -> Dialer {
@@ -126,7 +53,7 @@ async fn tls_works_with_an_own_authority_and_each_fault_has_its_name() {
     let authority = Authority::new();
     authority.sign("good", "redis.test", "2");
     authority.sign("client", "client.test", "2");
-    let (server, port) = authority.server("good", false).await;
+    let (server, port) = tls_server(&authority, "good", false).await;
     let ca = Some(authority.path("ca.pem"));
     let name = Some("redis.test".to_owned());
     let trusted = Tls { ca_file: ca.clone(), server_name: name.clone(), ..Tls::default() };
@@ -156,7 +83,7 @@ async fn tls_works_with_an_own_authority_and_each_fault_has_its_name() {
     let e = failure(&dialer(port, None)).await;
     assert!(matches!(e, NetError::Closed { .. } | NetError::NotRedis { .. }), "{e:?}");
     // A server that wants a certificate of ours.
-    let (_mutual, port) = authority.server("good", true).await;
+    let (_mutual, port) = tls_server(&authority, "good", true).await;
     let e = failure(&dialer(port, Some(trusted.clone()))).await;
     assert!(matches!(e, NetError::TlsClientCertificate { .. }), "{e:?}");
     let ours = Tls {
@@ -167,7 +94,7 @@ async fn tls_works_with_an_own_authority_and_each_fault_has_its_name() {
     assert!(dialer(port, Some(ours)).info(&format!("127.0.0.1:{port}")).await.unwrap().is_master());
     // One that ended before it began.
     authority.sign("old", "redis.test", "-1");
-    let (_old, port) = authority.server("old", false).await;
+    let (_old, port) = tls_server(&authority, "old", false).await;
     let e = failure(&dialer(port, Some(trusted))).await;
     assert!(matches!(e, NetError::TlsExpired { .. }), "{e:?}");
 }

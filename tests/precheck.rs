@@ -215,7 +215,7 @@ async fn granting_exactly_the_printed_acl_line_is_enough() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_missing_is_named_and_nothing_more_is_granted() {
     let (a, b) = (Server::start(USUAL, &[]), Server::start(USUAL, &[]));
-    a.run("ACL SETUSER app on >pw ~* +@all -psync -restore");
+    a.run("ACL SETUSER app on >pw ~* &* +@all -psync -restore");
     let job = job(a.instance_as("app:pw"), b.instance());
     let check = item(&job, CheckId::Rights).await;
     expect(&check, Failed, &["PSYNC", "RESTORE"]);

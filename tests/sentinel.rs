@@ -6,10 +6,22 @@ mod support;
 #[path = "sentinel/group.rs"]
 mod group;
 
-use group::{Faithful, Group, assert_faithful, in_step};
+#[path = "conflicts/storm.rs"]
+#[allow(dead_code, reason = "what is certain of a storm through failovers is told by other means")]
+mod storm;
+
+use group::{Faithful, Group, assert_faithful, in_step, writable};
+use std::{
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    thread,
+    time::{Duration, Instant},
+};
+use storm::{Certain, Skills, Writer};
 use support::{
-    load::{Tally, assert_tally, sized},
-    versions::Slot,
+    load::{Tally, assert_tally, fill, sized},
+    server::Server,
+    versions::{Slot, speaks},
+    wait::until,
     *,
 };
 
@@ -123,6 +135,61 @@ fn two_masters(slot: Slot, section: &str) {
     assert_eq!((status.state(), status.total("apply_errors")), ("synchronizing", 0), "{:#}", status.0);
 }
 
+#[test]
+fn a_one_way_source_that_fails_over_is_followed_and_what_it_lost_is_told() {
+    let name = Slot::Usual.server();
+    let (mut old, heir, other) = (Server::start(name, &[]), Server::start(name, &[]), Server::start(name, &[]));
+    heir.client().run(&format!("REPLICAOF 127.0.0.1 {}", old.port));
+    in_step(&old, &heir);
+    let duplex = synced(&job("orders", "source", &[old.addr(), heir.addr()], "", &other, "two_way = false"));
+    old.client().run("RPUSH list before");
+    duplex.wait_applied(&old, &other, secs(30));
+    in_step(&old, &heir);
+    heir.client().run("REPLICAOF NO ONE");
+    old.client().run("SET lost 1");
+    duplex.wait_applied(&old, &other, secs(30));
+    heir.client().run("RPUSH list heir");
+    old.kill();
+    wait_for("the heir is read", secs(60), || match other.client().run("LLEN list").int() {
+        2 => Ok(()),
+        n => Err(format!("{n}\n{}", duplex.run(&["events", &duplex.name]).text())),
+    });
+    assert_eq!(other.client().run("GET lost").text(), "1", "it is nobody's to take away");
+    let told = duplex.run(&["events", &duplex.name]).text().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains("the target holds writes that the source has lost"), "{told}");
+    duplex.run(&["verify", &duplex.name]).says(&["lost"]);
+}
+
+#[test]
+fn a_failover_during_the_first_copy_copies_again() {
+    let name = Slot::Usual.server();
+    for section in ["target", "source"] {
+        let mut group = Group::start(name, &[], 1);
+        let other = Server::start(name, &[]);
+        let source = if section == "source" { group.master() } else { &other };
+        fill(source, 30_000, true);
+        if section == "source" {
+            in_step(group.master(), group.replica());
+        }
+        let text =
+            job("orders", section, &group.addresses(), &Group::lines(), &other, "") + "max_ops_per_second = 6000\n";
+        let mut duplex = Duplex::with_file(&text);
+        duplex.start();
+        duplex.wait_status("some of it is copied", secs(30), |s| {
+            s.link("forward").is_some_and(|l| l["snapshot"]["keys_done"].as_u64().unwrap_or(0) > 6_000)
+        });
+        other.client().run("INCR count");
+        group.kill_master();
+        other.client().run("INCR count");
+        group.master().client().run("INCR own");
+        duplex.wait_state("synchronizing", secs(90));
+        group.heal();
+        assert_equal_within(group.master(), &other, secs(60));
+        assert_eq!(group.master().client().run("GET count").int(), 2, "{section}");
+        assert_eq!(other.client().run("GET own").int(), 1, "{section}");
+    }
+}
+
 macro_rules! each_slot {
     ($($test:ident $scenario:ident $slot:ident $section:literal),* $(,)?) => { $(
         #[test]
@@ -199,3 +266,209 @@ each_slot!(
     a_planned_failover_is_followed_on_the_newest_valkey planned NewestValkey "target",
     a_planned_failover_of_the_source_is_followed planned Usual "source",
 );
+
+/// A job of a group behind sentinels of their own password, and a plain server.
+fn guarded(lines: &str, group: &Group, sentinel: &group::Sentinel, other: &Server) -> Duplex {
+    let addresses = [format!("127.0.0.1:{}", support::server::free_port()), sentinel.addr()];
+    let lines = format!("topology = \"sentinel\"\n{lines}");
+    let _ = group;
+    Duplex::with_file(&job("orders", "source", &addresses, &lines, other, ""))
+}
+
+#[test]
+fn what_sentinels_refuse_is_told_with_what_mends_it() {
+    let name = Slot::Usual.server();
+    let group = Group::start(name, &[], 1);
+    let other = Server::start(name, &[]);
+    let sentinel = group::Sentinel::watching(name, &group.servers[0], 1, "requirepass open");
+    let precheck = |lines: &str| {
+        let duplex = guarded(lines, &group, &sentinel, &other);
+        let file = duplex.job_file.to_str().expect("a path").to_owned();
+        duplex.run(&["precheck", &file])
+    };
+    // The first of the addresses is nobody's: the next is asked.
+    precheck("master_name = \"main\"\nsentinel_account = \":open\"").says(&["the master that the sentinels name"]);
+    precheck("master_name = \"cache\"\nsentinel_account = \":open\"").code(3).says(&[
+        "no sentinel knows the master \"cache\"",
+        "knows main",
+        "set master_name",
+    ]);
+    precheck("master_name = \"main\"").code(3).says(&["asks for a password", "sentinel_account = "]);
+    precheck("master_name = \"main\"\nsentinel_account = \":wrong\"")
+        .code(3)
+        .says(&["rejected the user or the password", "sentinel_account"]);
+    // The master's own account is another matter.
+    for server in &group.servers {
+        server.client().run("CONFIG SET masterauth secret");
+        server.client().run("CONFIG SET requirepass secret");
+    }
+    let lines = "master_name = \"main\"\nsentinel_account = \":open\"";
+    precheck(lines).code(3).says(&["asks for a password", " account = "]);
+    precheck(&format!("{lines}\naccount = \":secret\"")).says(&["the master that the sentinels name"]);
+    // A server with data in a sentinel's place.
+    let addresses = [group.servers[0].addr()];
+    let lines = "master_name = \"main\"\ntopology = \"sentinel\"\nsentinel_account = \":secret\"\n";
+    let duplex = Duplex::with_file(&job("orders", "source", &addresses, lines, &other, ""));
+    let file = duplex.job_file.to_str().expect("a path");
+    duplex.run(&["precheck", file]).code(3).says(&["is no sentinel"]);
+    // A proxy in front of who knows what.
+    let spec = JobSpec::between(other.addr(), group.servers[0].addr()).target_line("topology = \"proxy\"");
+    let duplex = Duplex::new(&spec.target_line("account = \":secret\""));
+    let file = duplex.job_file.to_str().expect("a path");
+    duplex.run(&["precheck", file]).code(3).says(&["a proxy before a cluster"]);
+}
+
+#[test]
+fn sentinels_with_an_account_of_their_own_are_followed() {
+    let name = Slot::NewestValkey.server();
+    let servers = vec![Server::start(name, &[]), Server::start(name, &[])];
+    servers[1].client().run(&format!("REPLICAOF 127.0.0.1 {}", servers[0].port));
+    in_step(&servers[0], &servers[1]);
+    let sentinel = group::Sentinel::watching(name, &servers[0], 1, "requirepass open");
+    sentinel
+        .client()
+        .run("ACL SETUSER duplex on >pw +ping +client|setname +sentinel|get-master-addr-by-name +sentinel|master");
+    let mut group = Group { servers, sentinels: vec![sentinel] };
+    group.knows_its_replica();
+    let other = Server::start(name, &[]);
+    let lines = format!("{}sentinel_account = \"duplex:pw\"\n", Group::lines());
+    let duplex = synced(&job("orders", "target", &group.addresses(), &lines, &other, ""));
+    let mut tally = Tally::start(&other, "other", 500);
+    group.kill_master();
+    let now = group.master().addr();
+    duplex.wait_status("the links go on at the heir", secs(60), |s| {
+        s.state() == "synchronizing" && s.0.to_string().contains(&now)
+    });
+    let steps = tally.stop();
+    duplex.wait_state("synchronizing", secs(60));
+    assert_equal_within(group.master(), &other, secs(60));
+    assert_tally(group.master(), "other", steps);
+}
+
+/// Writes anything at whoever is a group's master, through failovers, until told to stop.
+fn blow(ports: &[u16], mut writer: Writer<'_>, stop: &AtomicBool) {
+    let (began, mut client, mut certain) = (Instant::now(), None, Certain::default());
+    while !stop.load(SeqCst) {
+        let Some(c) = client.as_mut() else {
+            client = ports.iter().find_map(|p| writable(*p));
+            if client.is_none() {
+                until(Instant::now() + Duration::from_millis(20));
+            }
+            continue;
+        };
+        let commands = writer.step(&mut certain);
+        commands.iter().for_each(|argv| c.queue(argv));
+        let mut lost = c.flush().is_err();
+        for _ in &commands {
+            lost |= match c.read() {
+                Ok(Reply::Error(e)) => e.starts_with("READONLY") || e.starts_with("UNBLOCKED"),
+                Ok(_) => false,
+                Err(_) => true,
+            };
+            if lost {
+                break;
+            }
+        }
+        if lost {
+            client = None;
+        }
+        certain.writes += commands.len() as u64;
+        until(began + Duration::from_secs_f64(certain.writes as f64 / writer.per_second));
+    }
+}
+
+/// Two groups, random writes at both on few keys, and in between masters are killed or moved, engines killed.
+fn storm_through_failovers(seed: u64) {
+    let slot = [Slot::Usual, Slot::NewestRedis, Slot::NewestValkey][(seed % 3) as usize];
+    let name = slot.server();
+    // Where both sides lose what they had not passed on, what the other had acknowledged may be lost as well.
+    let both = seed % 4 == 3;
+    eprintln!("seed {seed}: {name}, {}; replay: DUPLEX_SEED={seed}", if both { "both sides" } else { "one side" });
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut groups = [Group::start(name, &[], 1), Group::start(name, &[], 1)];
+    let sections = ["source", "target"].map(|section| {
+        let list = groups[usize::from(section == "target")].addresses();
+        let list = list.iter().map(|a| format!("{a:?}")).collect::<Vec<_>>().join(", ");
+        format!("[{section}]\naddress = [{list}]\n{}", Group::lines())
+    });
+    let mut duplex = synced(&format!("name = \"orders\"\n{}\n{}\n", sections[0], sections[1]));
+    let ports = groups.each_ref().map(|g| g.servers.iter().map(|s| s.port).collect::<Vec<u16>>());
+    let placeholder = Server::start(name, &[]);
+    let stop = AtomicBool::new(false);
+    let mut loads = [Faithful::start(ports[0].clone(), "a", 400), Faithful::start(ports[1].clone(), "b", 400)];
+    let kept = thread::scope(|s| {
+        let told = StopOnDrop(&stop);
+        let skills = Skills { six_two: speaks(name) >= (6, 2) };
+        for (side, writer) in [(0, "a0"), (0, "a1"), (1, "b0"), (1, "b1")] {
+            let writer = Writer {
+                server: &placeholder,
+                name: writer.into(),
+                rng: rng.fork(),
+                skills,
+                per_second: 300.0,
+                copied: 0,
+            };
+            let (ports, stop) = (&ports[side], &stop);
+            s.spawn(move || blow(ports, writer, stop));
+        }
+        for _ in 0..sized(3, 8) {
+            loads.iter().for_each(|l| l.more(rng.u64(50..300)));
+            let side = if both { rng.usize(0..2) } else { (seed % 2) as usize };
+            let crash = rng.u32(0..3);
+            if crash == 0 {
+                duplex.crash();
+            }
+            match rng.bool() {
+                true => groups[side].kill_master(),
+                false => groups[side].fail_over(),
+            }
+            if both && rng.bool() {
+                groups[1 - side].kill_master();
+            }
+            loads.iter().for_each(|l| l.more(rng.u64(50..300)));
+            match crash {
+                0 => duplex.engine(),
+                1 => {
+                    duplex.crash();
+                    duplex.engine();
+                }
+                _ => {}
+            }
+            groups.iter_mut().for_each(Group::heal);
+            duplex.wait_state("synchronizing", secs(60));
+        }
+        let kept = loads.each_mut().map(|l| l.stop());
+        drop(told);
+        kept
+    });
+    duplex.wait_state("synchronizing", secs(60));
+    let masters = groups.each_ref().map(|g| g.master());
+    assert_equal_within(masters[0], masters[1], secs(60));
+    for server in masters {
+        for (prefix, kept) in [("a", &kept[0]), ("b", &kept[1])] {
+            assert_faithful(server, prefix, if both { &[] } else { kept });
+        }
+    }
+    for group in &groups {
+        in_step(group.master(), group.replica());
+        assert_equal_within(group.master(), group.replica(), secs(30));
+    }
+}
+
+/// Tells the writers to stop however this ends: a panic would wait for them for ever.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+#[test]
+fn both_sides_end_equal_through_failovers() {
+    let seeds = match std::env::var("DUPLEX_SEED") {
+        Ok(seed) => vec![seed.parse().expect("DUPLEX_SEED is a number")],
+        Err(_) => (2..2 + sized(2, 50)).collect(),
+    };
+    seeds.into_iter().for_each(storm_through_failovers);
+}

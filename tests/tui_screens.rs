@@ -3,7 +3,7 @@
 
 mod tui_scenes;
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use insta::assert_snapshot;
 use proptest::prelude::*;
 use ratatui::{buffer::Buffer, style::Style};
@@ -144,8 +144,12 @@ impl Counting {
     }
 }
 
+/// Bytes of a first frame. The promise is 6 KiB; what is left is for longer names than those of the scenes.
+const FIRST_FRAME: usize = 4608;
+
 #[test]
 fn frames_are_small() {
+    let mut most = (0, String::new());
     for (name, scene) in SCENES {
         for lang in Lang::ALL {
             for theme in [ThemeName::Auto, ThemeName::Dark] {
@@ -154,12 +158,14 @@ fn frames_are_small() {
                 let app = scene(lang, theme);
                 canvas.draw(&app, 80, 24).expect("drawn");
                 let first = out.taken();
-                assert!(first <= 6 * 1024, "the first frame of {name} takes {first} bytes");
+                most = most.max((first, format!("{name} in {lang:?}, {theme:?}")));
+                assert!(first <= FIRST_FRAME, "the first frame of {name} takes {first} bytes");
                 canvas.draw(&app, 80, 24).expect("drawn");
                 assert_eq!(out.taken(), 0, "{name}: nothing changed");
             }
         }
     }
+    println!("the longest first frame: {most:?}");
 }
 
 #[test]
@@ -220,6 +226,7 @@ proptest! {
         scene in 0..SCENES.len(),
         lang in prop::sample::select(Lang::ALL.to_vec()),
         typed in prop::collection::vec(any_key(), 0..60),
+        clicks in prop::collection::vec((0u16..80, 0u16..24), 0..8),
         sizes in prop::collection::vec((1u16..=200, 1u16..=60), 1..6),
     ) {
         let mut app = SCENES[scene].1(lang, ThemeName::Dark);
@@ -228,6 +235,10 @@ proptest! {
             if i % 7 == 0 {
                 draw(&app, 80, 24);
             }
+        }
+        for (column, row) in clicks {
+            let kind = MouseEventKind::Down(MouseButton::Left);
+            update(&mut app, Msg::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }));
         }
         for (columns, rows) in sizes {
             draw(&app, columns, rows);

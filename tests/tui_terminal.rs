@@ -89,6 +89,8 @@ impl Console {
                 Some("esc") => b"\x1b",
                 Some("up") => b"\x1b[A",
                 Some("down") => b"\x1b[B",
+                Some("right") => b"\x1b[C",
+                Some("left") => b"\x1b[D",
                 Some("pgup") => b"\x1b[5~",
                 Some("pgdn") => b"\x1b[6~",
                 Some("ctrl-u") => b"\x15",
@@ -102,6 +104,26 @@ impl Console {
             };
         }
         self.keys.flush().expect("typed");
+    }
+
+    /// Clicks on the first place where the words stand.
+    #[track_caller]
+    fn click(&mut self, words: &str) {
+        self.shows(&[words]);
+        let (column, row) = {
+            let parser = self.screen.lock().expect("screen");
+            let screen = parser.screen();
+            let (rows, columns) = screen.size();
+            let rows = (0..rows.get()).map(|row| screen.contents_between(row, 0, row, columns.get()));
+            let found = rows.enumerate().find_map(|(y, row)| Some((row[..row.find(words)?].chars().count(), y)));
+            found.expect("the words")
+        };
+        // as xterm reports a button that is pressed and let go: each in one piece, as a terminal writes it
+        for end in ['M', 'm'] {
+            let report = format!("\x1b[<0;{};{}{end}", column + 2, row + 1);
+            self.keys.write_all(report.as_bytes()).expect("clicked");
+        }
+        self.keys.flush().expect("clicked");
     }
 
     /// Waits until the screen shows all of the words.
@@ -311,7 +333,7 @@ fn a_target_that_is_not_empty_is_mended_outside_and_rerun() {
     c.type_("<pgdn>");
     c.shows(&["Precheck failed", "✖ Target is empty"]);
     c.type_("<pgdn>");
-    c.shows(&["Not passed"]);
+    c.shows(&["Mend what failed"]);
     assert!(!b.client().call(&["FLUSHALL"]).is_error());
     c.type_("f");
     c.shows(&["✔ Target is empty"]);
@@ -380,6 +402,161 @@ fn an_engine_that_goes_is_said_and_comes_back() {
     assert_ne!(home.engine_pid().expect("an engine"), old);
     c.type_("q");
     assert_eq!(c.ends(), 0);
+}
+
+/// The console's own input used to lose a key that came together with a resize, until the next one.
+#[test]
+fn a_key_typed_while_the_window_is_resized_is_not_lost() {
+    let home = Home::new();
+    let mut c = Console::open(&home.0, &["--lang", "en"], &[]);
+    c.shows(&["No sync job yet"]);
+    for n in 0..20 {
+        c.resize(80 + n % 5, 24 + n % 3);
+        c.type_("?");
+        c.shows(&["next theme"]);
+        c.resize(90 - n % 5, 26 - n % 3);
+        c.type_("?");
+        c.until("no help", |text| !text.contains("next theme") && text.contains("No sync job yet"));
+    }
+    // and more than one read's worth of pasted text arrives whole
+    c.type_("n");
+    c.shows(&["step 1 of 4"]);
+    c.type_("<tab>");
+    c.type_(&"x".repeat(3000));
+    c.type_("end-of-it");
+    c.shows(&["end-of-it"]);
+    c.type_("<esc>");
+    c.shows(&["draft, step 1 of 4"]);
+    c.type_("q");
+    assert_eq!(c.ends(), 0);
+}
+
+#[test]
+fn a_running_one_way_job_is_made_two_way_on_the_screen() {
+    let (a, b) = (server(), server());
+    set(&mut a.client(), "both", "of the source");
+    let home = Home::new();
+    let file = home.0.path().join("job.toml");
+    let side = |s: &Server| format!("address = \"{}\"\naccount = \"s3cret\"\n", s.addr());
+    let text = format!("name = \"orders\"\n[source]\n{}[target]\n{}[policy]\ntwo_way = false\n", side(&a), side(&b));
+    std::fs::write(&file, text).expect("a job file");
+    let started = std::process::Command::new(env!("CARGO_BIN_EXE_duplex"))
+        .arg("start")
+        .arg(&file)
+        .env("DUPLEX_HOME", home.0.path())
+        .output()
+        .expect("started");
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    // what an application has written at the target alone so far
+    set(&mut b.client(), "target-only", "1");
+
+    let mut c = Console::open(&home.0, &["--lang", "en"], &[]);
+    c.shows(&["orders", "not configured"]);
+    c.type_("c");
+    c.shows(&["Add the reverse link", "sides swapped"]);
+    c.type_("<ret>");
+    c.shows(&["Configure reverse link", "held by the engine"]);
+    c.type_("<pgdn>");
+    c.shows(&["SELECTED", "(•) Merge both ways"]);
+    c.type_("<pgdn>");
+    c.shows(&["(•) Both ways"]);
+    c.type_("<pgdn>");
+    c.shows(&["✔ Precheck passed"]);
+    c.type_("W<pgdn>");
+    c.shows(&["Stop, then start both links", "type orders"]);
+    // until now the forward link has gone on
+    set(&mut a.client(), "meanwhile", "2");
+    support::wait_for("the forward link", secs(20), || match b.client().call(&["GET", "meanwhile"]).text().as_ref() {
+        "2" => Ok(()),
+        other => Err(other.to_owned()),
+    });
+    c.type_("<pgdn>orders<pgdn>");
+    c.shows(&["synchronizing both ways"]);
+    set(&mut b.client(), "from-b", "3");
+    support::assert_equal_within(&a, &b, secs(30));
+    assert_eq!(a.client().call(&["GET", "target-only"]).text(), "1");
+    c.type_("q");
+    assert_eq!(c.ends(), 0);
+}
+
+#[test]
+fn a_password_that_is_kept_nowhere_is_asked_for_after_the_engine_was_started_anew() {
+    let (a, b) = (server(), server());
+    let home = Home::new();
+    let mut c = Console::open(&home.0, &["--lang", "en"], &[]);
+    c.shows(&["No sync job yet"]);
+    c.type_("n");
+    c.shows(&["[ sync-"]);
+    let side = |s: &Server| format!("<tab>{}<tab><tab><right><tab>s3cret<tab><tab>", s.addr());
+    c.type_(&side(&a));
+    c.type_(side(&b).strip_suffix("<tab><tab>").expect("the last"));
+    c.shows(&["kept nowhere"]);
+    c.type_("<pgdn>");
+    c.shows(&["SELECTED"]);
+    c.type_("<pgdn>");
+    c.shows(&["Both ways"]);
+    c.type_("<pgdn>");
+    c.shows(&["✔ Precheck passed"]);
+    c.type_("W<pgdn>");
+    c.shows(&["Kept nowhere", "After a restart of the engine"]);
+    c.type_("<pgdn>");
+    c.shows(&["synchronizing both ways"]);
+    // no file holds it
+    let mut folders = vec![home.0.path().to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let kind = entry.file_type().expect("a kind");
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                let bytes = std::fs::read(entry.path()).unwrap_or_default();
+                assert!(!bytes.windows(6).any(|w| w == b"s3cret"), "{}", entry.path().display());
+            }
+        }
+    }
+    kill(home.engine_pid().expect("an engine"), Signal::SIGKILL).expect("killed");
+    c.shows(&["engine gone"]);
+    c.type_("g");
+    c.shows(&["kept nowhere"]);
+    c.type_("p");
+    c.shows(&["Password for sync-", "typed again"]);
+    c.type_("wrong<tab>s3cret<ret>");
+    // a wrong one is no better than none
+    c.shows(&["precheck failed", "kept nowhere"]);
+    c.type_("p");
+    c.shows(&["Password for sync-"]);
+    c.type_("s3cret<tab>s3cret<ret>");
+    c.shows(&["synchronizing both ways"]);
+    set(&mut b.client(), "after", "1");
+    support::assert_equal_within(&a, &b, secs(30));
+    c.type_("q");
+    assert_eq!(c.ends(), 0);
+}
+
+#[test]
+fn the_mouse_works_where_it_was_asked_for() {
+    let home = Home::new();
+    let mut c = Console::open(&home.0, &["--lang", "en", "--mouse"], &[]);
+    c.click("Configure a link");
+    c.shows(&["step 1 of 4"]);
+    c.click("any name will do");
+    c.type_("<ctrl-u>by-mouse");
+    c.click("Authorize and continue");
+    c.shows(&["an address is needed"]);
+    c.click("leave");
+    c.shows(&["No sync job yet"]);
+    c.click("? help");
+    c.shows(&["next theme"]);
+    c.type_("<esc>");
+    c.until("no help", |text| !text.contains("next theme"));
+    c.type_("M");
+    c.shows(&["Mouse off"]);
+    let off =
+        |c: &Console| c.screen.lock().expect("screen").screen().mouse_protocol_mode() == vt100::MouseProtocolMode::None;
+    c.until("a terminal that keeps its mouse", |_| off(&c));
+    c.type_("q");
+    assert_eq!(c.ends(), 0);
+    c.is_sane();
 }
 
 #[test]
@@ -472,11 +649,12 @@ fn keys_are_answered_at_once_while_links_run_at_full_load() {
         }
     }
     took.sort();
-    let (median, late) = (took[took.len() / 2], took[took.len() * 95 / 100]);
-    println!("keystroke to frame: median {median:?}, 95 % within {late:?}");
+    let [median, most, late] = [50, 75, 95].map(|percent| took[took.len() * percent / 100]);
+    println!("keystroke to frame: median {median:?}, 75 % within {most:?}, 95 % within {late:?}");
     // this machine runs the servers, the engine, its debug build and other tests at the same time
-    assert!(median < Duration::from_millis(100), "median {median:?}; all: {took:?}");
-    assert!(late < Duration::from_millis(400), "95 % within {late:?}; all: {took:?}");
+    assert!(median < Duration::from_millis(30), "median {median:?}; all: {took:?}");
+    assert!(most < Duration::from_millis(50), "75 % within {most:?}; all: {took:?}");
+    assert!(late < Duration::from_millis(300), "95 % within {late:?}; all: {took:?}");
     c.type_("q");
     assert_eq!(c.ends(), 0);
 }
@@ -583,23 +761,44 @@ fn over_ssh_to_this_machine() {
             .expect("ssh-keygen");
         assert!(made.success());
     }
+    // what a service manager makes for sshd; without root it is not wanted
+    if nix::unistd::geteuid().is_root() && !Path::new("/run/sshd").exists() {
+        std::fs::create_dir("/run/sshd").expect("/run/sshd");
+    }
     let port = support::server::free_port().to_string();
+    let log = std::fs::File::create(path("log")).expect("a log");
     let mut server = Ended(
         std::process::Command::new(sshd)
             .args(["-D", "-e", "-f", "/dev/null", "-p", &port, "-h", &path("host")])
             .args(["-o", "ListenAddress=127.0.0.1", "-o", "StrictModes=no", "-o", "UsePAM=no", "-o", "PidFile=none"])
             .args(["-o", &format!("AuthorizedKeysFile={}", path("user.pub")), "-o", "PermitRootLogin=yes"])
-            .stderr(std::process::Stdio::null())
+            .stdin(std::process::Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("sshd"),
     );
     support::wait_for("sshd", secs(20), || {
-        std::net::TcpStream::connect(format!("127.0.0.1:{port}")).map_err(|e| e.to_string())
+        let said = || std::fs::read_to_string(path("log")).unwrap_or_default();
+        assert!(server.0.try_wait().expect("sshd").is_none(), "sshd ended: {}", said());
+        std::net::TcpStream::connect(format!("127.0.0.1:{port}")).map_err(|e| format!("{e}; {}", said()))
     });
-    assert!(server.0.try_wait().expect("sshd").is_none(), "sshd ended");
     let home = Home::new();
     let there = format!("DUPLEX_HOME={}", home.0.path().display());
     let identity = path("user");
+    let pids = || -> Vec<i32> {
+        // the consoles of this home, by what they were started with
+        let mark = format!("DUPLEX_HOME={}", home.0.path().display());
+        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+        let pids = processes.filter_map(|p| p.file_name().to_str()?.parse::<i32>().ok());
+        let ours = |pid: &i32| {
+            let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            let has = |text: &[u8], what: &str| text.windows(what.len()).any(|w| w == what.as_bytes());
+            let command = read("cmdline");
+            let program = command.split(|b| *b == 0).next().unwrap_or_default();
+            program.ends_with(b"/duplex") && !has(&command, "engine") && has(&read("environ"), &mark)
+        };
+        pids.filter(ours).collect()
+    };
     let mut args = vec!["-tt", "-p", &port, "-i", &identity, "-F", "/dev/null", "-o", "BatchMode=yes"];
     args.extend(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]);
     args.extend(["127.0.0.1", "env", "LANG=C.UTF-8", &there, env!("CARGO_BIN_EXE_duplex"), "--lang", "zh-CN"]);
@@ -617,8 +816,13 @@ fn over_ssh_to_this_machine() {
     // and a session that is cut off
     let mut cut = Console::program("ssh".as_ref(), &home.0, &args, &[]);
     cut.shows(&["还没有同步作业"]);
+    assert_eq!(pids().len(), 1, "one console");
     cut.child.kill().expect("cut off");
     cut.ends();
+    support::wait_for("the end of the console", secs(20), || match pids() {
+        pids if pids.is_empty() => Ok(()),
+        pids => Err(format!("{pids:?}")),
+    });
     assert!(home.engine_pid().is_some());
 }
 

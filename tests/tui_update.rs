@@ -2,19 +2,28 @@
 
 mod tui_scenes;
 
+use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::layout::Rect;
 use redis_duplex::{
     control::protocol::{Failure, FailureKind, Reply, Request},
-    model::{AccountSource, CheckState, Databases, ExistingKeys, LinkState, Side},
+    engine::net::NetError,
+    model::{
+        AccountSource, CheckState, Databases, Direction, ExistingKeys, LinkState, Side, Topology, job::ReadFrom,
+        job::file, secret::Inline,
+    },
     tui::{
         app::{App, Screen},
         effect::Effect,
         i18n::Lang,
-        keymap::{BINDINGS, Context},
-        msg::{EngineMsg, FileMsg, Msg, Tag},
+        keymap::{Action, BINDINGS, Context},
+        mouse::Click,
+        msg::{Act, EngineMsg, FileMsg, Msg, Tag, Wanted},
         overlay::Overlay,
+        spoken,
         theme::ThemeName,
         update::update,
-        wizard::{Launching, Slot, Step, Wizard},
+        view,
+        wizard::{Launching, Purpose, Slot, Step, Wizard},
     },
 };
 use tui_scenes::*;
@@ -284,4 +293,295 @@ fn every_key_of_the_footer_is_in_the_help() {
             assert!(b.listed, "{b:?}");
         }
     }
+}
+
+#[test]
+fn each_kind_of_instance_is_asked_what_the_job_file_needs() {
+    let app = endpoints_kinds(EN.0, EN.1);
+    let job = wizard(&app).job();
+    let source = &job.source;
+    assert_eq!(source.addresses, ["10.0.0.1:26379", "10.0.0.2:26379", "10.0.0.3:26379"]);
+    assert_eq!((source.topology, source.read_from), (Topology::Sentinel, ReadFrom::Replica));
+    assert_eq!(source.master_name.as_deref(), Some("mymaster"));
+    let inline = |account: &AccountSource| match account {
+        AccountSource::Inline(inline) => (inline.expose().to_owned(), inline.is_unkept()),
+        other => panic!("{other:?}"),
+    };
+    // the first choice behind "none needed" is "typed"
+    assert_eq!(inline(&source.sentinel_account), ("watch:hidden".into(), false));
+    assert_eq!(inline(&source.account), ("admin:Rp829dlwa".into(), false));
+    let tls = source.tls.as_ref().expect("TLS");
+    assert_eq!(tls.ca_file.as_deref(), Some("/etc/ssl/ca.pem"));
+    assert_eq!(
+        (tls.cert_file.as_deref(), tls.key_file.as_deref()),
+        (Some("/etc/ssl/client.pem"), Some("/etc/ssl/client.key"))
+    );
+    assert_eq!(tls.server_name.as_deref(), Some("redis.example"));
+    assert_eq!(job.target.topology, Topology::Cluster);
+    assert_eq!(job.target.addresses, ["10.1.0.1:7000", "10.1.0.2:7000"]);
+    // what the wizard writes is a job file, and says the same
+    let text = file::to_toml(&job, true);
+    assert_eq!(file::parse(&text, "t").expect("a job file"), job, "{text}");
+    assert!(!file::to_toml(&job, false).contains("hidden"));
+    // and a draft brings all of it back but the accounts
+    let again = Wizard::resume(&wizard(&app).draft());
+    let mut without = job.clone();
+    (without.source.account, without.source.sentinel_account) = (AccountSource::None, AccountSource::None);
+    assert_eq!(again.job(), without);
+}
+
+#[test]
+fn read_write_splitting_is_a_standalone_instance_read_from_a_replica() {
+    let mut app = empty(EN.0, EN.1);
+    press(&mut app, "n<tab>10.0.0.1<tab><right><right>");
+    let job = wizard(&app).job();
+    assert_eq!((job.source.topology, job.source.read_from), (Topology::Standalone, ReadFrom::Replica));
+    press(&mut app, "<left>");
+    assert_eq!(wizard(&app).job().source.read_from, ReadFrom::Master);
+}
+
+#[test]
+fn faults_of_the_new_answers_are_shown_where_they_are() {
+    use redis_duplex::tui::wizard::FormSlot as F;
+    let fault = |keys: &str| {
+        let mut app = empty(EN.0, EN.1);
+        press(&mut app, keys);
+        press(&mut app, "<pgdn>");
+        wizard(&app).form(Side::Source).fault
+    };
+    let standalone = "n<tab>10.0.0.1, 10.0.0.2<tab><right>";
+    assert_eq!(fault(standalone).map(|f| f.0), Some(F::Address));
+    let sentinel = "n<tab>10.0.0.1<tab><left>";
+    assert_eq!(fault(sentinel).map(|f| f.0), Some(F::Master));
+    // the sentinels' account from a file that is not named
+    assert_eq!(fault(&format!("{sentinel}<tab>m<tab><left><left>")).map(|f| f.0), Some(F::SentinelPlace));
+    // a certificate without its key
+    assert_eq!(fault("n<tab>10.0.0.1<tab><tab><tab><tab><right><tab>/c.pem").map(|f| f.0), Some(F::Key));
+}
+
+#[test]
+fn a_running_one_way_job_gets_its_reverse_link() {
+    let mut app = reverse_asked(EN.0, EN.1);
+    let screen = rows(&draw(&app, 80, 24)).join(" ");
+    assert!(screen.contains("sides swapped") && screen.contains("Until then the forward link"), "{screen}");
+    assert!(matches!(requests(&press(&mut app, "<ret>"))[..], [Request::JobFile { .. }]));
+
+    let mut app = reverse_launch(EN.0, EN.1);
+    let w = wizard(&app);
+    assert_eq!((w.purpose, w.existing, w.two_way), (Purpose::Reverse, ExistingKeys::Merge, true));
+    // the target holds keys that could be overwritten: the name is typed; nothing was stopped until now
+    assert!(press(&mut app, "<pgdn>").is_empty());
+    let effects = press(&mut app, "profiles<pgdn>");
+    assert!(matches!(requests(&effects)[..], [Request::Stop { name }] if name == "profiles"), "{effects:?}");
+    let stop = Tag::Act { act: Act::Stop, job: "profiles".into() };
+    let effects = reply(&mut app, stop, Reply::Done);
+    assert!(
+        matches!(&effects[..], [Effect::WriteJob { toml, .. }] if !toml.contains("two_way        = false")),
+        "{effects:?}"
+    );
+    let effects = update(&mut app, Msg::File(FileMsg::JobWritten { path: "/x".into() }));
+    let Some(Request::Start { job, .. }) = requests(&effects).first().copied() else { panic!("{effects:?}") };
+    assert!(job.policy.two_way && job.policy.existing_keys == ExistingKeys::Merge);
+    assert_eq!(job.source.account, AccountSource::Inline(Inline::new("")), "the engine knows it");
+    // a start that fails says that nothing runs now
+    let error = Failure { kind: FailureKind::Failed, message: "no space".into(), remedy: "make some".into() };
+    reply(&mut app, Tag::Start { job: "profiles".into() }, Reply::Error { error });
+    let screen = rows(&draw(&app, 80, 30)).join(" ");
+    assert!(screen.contains("no space") && screen.contains("no link runs now"), "{screen}");
+    // and the next try starts at once
+    let effects = press(&mut app, "<pgdn>");
+    assert!(matches!(effects[..], [Effect::WriteJob { .. }]), "{effects:?}");
+}
+
+#[test]
+fn a_job_that_can_not_be_stopped_stays_one_way() {
+    let mut app = reverse_launch(EN.0, EN.1);
+    press(&mut app, "<pgdn>profiles<pgdn>");
+    let error = Failure { kind: FailureKind::Failed, message: "it is away".into(), remedy: "look".into() };
+    let effects = reply(&mut app, Tag::Act { act: Act::Stop, job: "profiles".into() }, Reply::Error { error });
+    assert!(effects.is_empty());
+    assert!(matches!(&wizard(&app).launching, Launching::Failed(why) if why.contains("it is away")));
+    assert!(!wizard(&app).stopped);
+}
+
+#[test]
+fn the_precheck_of_a_running_job_leads_back_to_it() {
+    let mut app = dashboard(EN.0, EN.1);
+    assert!(matches!(requests(&press(&mut app, "t"))[..], [Request::JobFile { .. }]));
+    let mut job = told_job("orders", false);
+    job.policy.two_way = true;
+    let tag = Tag::JobFile { job: "orders".into(), wanted: Wanted::Precheck };
+    let effects = reply(&mut app, tag, Reply::Job { job: Box::new(job) });
+    report(&mut app, precheck_run(&effects), checks(true));
+    let effects = press(&mut app, "W<pgdn>");
+    assert!(!requests(&effects).iter().any(|r| matches!(r, Request::Start { .. } | Request::Stop { .. })));
+    assert!(matches!(&app.screen, Screen::Dashboard(d) if d.job == "orders"));
+}
+
+#[test]
+fn an_account_that_is_kept_nowhere_is_asked_for_after_a_restart() {
+    let mut app = account_missing(EN.0, EN.1);
+    for lang in Lang::ALL {
+        app.lang = lang;
+        let screen = rows(&draw(&app, 120, 24)).join(" ");
+        assert!(screen.contains(if lang == Lang::En { "kept nowhere" } else { "需要重新输入" }), "{screen}");
+    }
+    assert!(matches!(requests(&press(&mut app, "p"))[..], [Request::JobFile { .. }]), "resuming asks");
+    let mut app = account_asked(EN.0, EN.1);
+    // one of two is missing
+    assert!(press(&mut app, "<ret>").is_empty());
+    let effects = press(&mut app, "other:secret<ret>");
+    let [Request::Start { job, discard_previous: false }] = requests(&effects)[..] else { panic!("{effects:?}") };
+    for (instance, text) in [(&job.source, "admin:Rp829dlwa"), (&job.target, "other:secret")] {
+        assert_eq!(instance.account, AccountSource::Inline(Inline::unkept(text)));
+    }
+    assert!(app.overlays.is_empty());
+    // one who only watches is not asked
+    let mut app = account_missing(EN.0, EN.1);
+    app.readonly = true;
+    assert!(requests(&press(&mut app, "<ret>")).iter().all(|r| !matches!(r, Request::JobFile { .. })));
+}
+
+fn click(app: &mut App, column: u16, row: u16) -> Vec<Effect> {
+    let kind = MouseEventKind::Down(MouseButton::Left);
+    update(app, Msg::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE }))
+}
+
+/// Clicks on the first place of the screen where these words stand.
+#[track_caller]
+fn click_on(app: &mut App, words: &str) -> Vec<Effect> {
+    let (columns, rows_) = app.size;
+    let buf = draw(app, columns, rows_);
+    for y in 0..rows_ {
+        let row: Vec<String> = (0..columns).map(|x| buf[(x, y)].symbol().to_owned()).collect();
+        if let Some(at) = row.concat().find(words) {
+            let x = row.iter().scan(0, |sum, s| (*sum <= at).then(|| *sum += s.len())).count() - 1;
+            return click(app, x as u16 + 1, y);
+        }
+    }
+    panic!("no {words:?} on\n{}", rows(&draw(app, columns, rows_)).join("\n"));
+}
+
+#[test]
+fn rows_tabs_and_buttons_can_be_clicked_on() {
+    let mut app = list(EN.0, EN.1);
+    click_on(&mut app, "carts");
+    assert_eq!(app.jobs.cursor.at, 2);
+    click_on(&mut app, "orders");
+    click_on(&mut app, "orders");
+    assert!(matches!(app.screen, Screen::Dashboard(_)), "a second click opens");
+    // hints of keys are buttons
+    click_on(&mut app, "conflicts");
+    let mut app = dashboard(EN.0, EN.1);
+    click_on(&mut app, "pause");
+    assert!(matches!(app.overlays.last(), Some(Overlay::Confirm(_))));
+    click_on(&mut app, "cancel");
+    assert!(app.overlays.is_empty());
+    click_on(&mut app, "pause");
+    let effects = click_on(&mut app, "do it");
+    assert!(matches!(requests(&effects)[..], [Request::Pause { .. }]), "{effects:?}");
+    // what lies under a dialog is out of reach
+    click_on(&mut app, "? help");
+    let before = app.overlays.len();
+    click(&mut app, 1, 5);
+    assert_eq!(app.overlays.len(), before);
+}
+
+#[test]
+fn the_wizard_can_be_gone_through_with_the_mouse() {
+    use redis_duplex::tui::wizard::FormSlot as F;
+    let mut app = empty(EN.0, EN.1);
+    load(&mut app, vec![]);
+    click_on(&mut app, "Configure a link");
+    click_on(&mut app, "typed below");
+    click_on(&mut app, "r-bp1abc");
+    assert_eq!(wizard(&app).form(Side::Source).chosen.as_deref(), Some("r-bp1abc"));
+    assert_eq!(wizard(&app).slot, Slot::Form(Side::Source, F::Account));
+    press(&mut app, "admin:x");
+    click_on(&mut app, "host:6379");
+    assert_eq!(wizard(&app).slot, Slot::Form(Side::Target, F::Address));
+    press(&mut app, "10.1.0.1");
+    let effects = click_on(&mut app, "Authorize and continue");
+    for (side, run) in probes(&effects) {
+        let found = probe("Redis 7.0.15", "10.9.8.7", 400, &[(0, 5), (3, 7)]);
+        reply(&mut app, Tag::Probe { side, run }, Reply::Probed { probe: found });
+    }
+    click_on(&mut app, "Merge both ways");
+    assert_eq!(wizard(&app).existing, ExistingKeys::Merge);
+    click_on(&mut app, "db3");
+    click_on(&mut app, "db3");
+    assert_eq!(wizard(&app).databases, Some(vec![0]));
+    click_on(&mut app, "Continue");
+    click_on(&mut app, "Forward only");
+    assert!(!wizard(&app).two_way);
+    click_on(&mut app, "Forward FLUSHDB");
+    assert!(wizard(&app).forward_flush);
+    // a step that lies behind is a tab
+    click_on(&mut app, "Source and target");
+    assert_eq!(wizard(&app).step, Step::Endpoints);
+    click_on(&mut app, " EN ");
+    assert_eq!(app.lang, Lang::ZhCn);
+}
+
+/// Every part that can be clicked on lies on the screen, and no click breaks anything.
+#[test]
+fn every_click_is_harmless() {
+    for (name, scene) in SCENES {
+        for (columns, rows_) in [(60, 15), (80, 24), (120, 40)] {
+            let area = Rect::new(0, 0, columns, rows_);
+            let zones = view::zones(&scene(EN.0, EN.1), area);
+            assert!(!zones.all().is_empty(), "{name}: nothing to click on");
+            for (zone, what) in zones.all() {
+                assert_eq!(zone.intersection(area), *zone, "{name}: {what:?}");
+                if matches!(what, Click::Do(Action::Quit)) || zone.is_empty() {
+                    continue;
+                }
+                let mut app = scene(EN.0, EN.1);
+                app.size = (columns, rows_);
+                for _ in 0..2 {
+                    click(&mut app, zone.x, zone.y);
+                    draw(&app, columns, rows_);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_keeps_us_from_a_server_is_said_in_chinese_with_what_to_do() {
+    let address = || "10.0.0.1:6379".to_owned();
+    let seen = || "WRONGPASS invalid username-password pair".to_owned();
+    for error in [
+        NetError::Refused { address: address() },
+        NetError::Dns { address: address(), seen: "no such host".into() },
+        NetError::TimedOut { address: address(), doing: "connect", waited: std::time::Duration::from_secs(5) },
+        NetError::Closed { address: address(), doing: "log in" },
+        NetError::TlsUnknownAuthority { address: address() },
+        NetError::TlsClientCertificate { address: address(), seen: "x".into() },
+        NetError::WrongPassword { address: address(), seen: seen() },
+        NetError::PasswordNeeded { address: address() },
+        NetError::ProtectedMode { address: address() },
+        NetError::NoMaster { name: "mymaster".into(), seen: "null".into() },
+    ] {
+        let words = spoken::sentence(&error.to_string(), Lang::ZhCn);
+        assert!(words.contains('；') && !words.contains(['{', '}']), "{error}: {words}");
+        let (what, advice) = error.parts();
+        for part in [what, advice] {
+            let words = spoken::sentence(&part, Lang::ZhCn);
+            assert!(words.chars().any(|c| c > '\u{3fff}'), "{part}: {words}");
+        }
+        assert_eq!(spoken::sentence(&error.to_string(), Lang::En), error.to_string());
+    }
+}
+
+/// Both links of a list entry, and the direction that is asked for, are the job's.
+#[test]
+fn configure_of_a_two_way_job_says_the_way() {
+    let mut app = list(EN.0, EN.1);
+    assert!(press(&mut app, "c").is_empty());
+    assert!(app.toast.as_ref().is_some_and(|t| t.text.contains("stop it")), "{:?}", app.toast);
+    press(&mut app, "<down><down>");
+    let effects = press(&mut app, "c");
+    let tag = Tag::JobFile { job: "carts".into(), wanted: Wanted::Configure(Direction::Forward) };
+    assert!(matches!(&effects[..], [Effect::Send { tag: sent, .. }] if *sent == tag), "{effects:?}");
 }

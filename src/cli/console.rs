@@ -35,7 +35,7 @@ pub struct Look {
     /// Draw with ASCII characters only
     #[arg(long)]
     ascii: bool,
-    /// Scroll with the mouse
+    /// Click and scroll with the mouse (M switches it)
     #[arg(long)]
     mouse: bool,
 }

@@ -15,11 +15,14 @@
 pub mod class;
 pub mod classify;
 pub mod episode;
+pub mod leftovers;
+mod queue;
 pub mod table;
 
 use crate::model::Side;
 use class::{Class, Part, commute};
 use episode::{Cause, Episode, Episodes, Phase};
+use leftovers::Leftovers;
 use std::collections::VecDeque;
 use table::{GroupKey, Table};
 
@@ -77,8 +80,10 @@ const ROUNDS_AT_ONCE: usize = 256;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     pub opened: u64,
-    pub settled: u64,
-    pub rounds: u64,
+    /// By the site whose order stood: the link that reads it carries the state.
+    pub settled: [u64; 2],
+    /// Transfers that were asked for, by the site that was asked.
+    pub rounds: [u64; 2],
     pub withheld: u64,
 }
 
@@ -96,10 +101,14 @@ pub struct Arbiter {
     counters: Counters,
     /// The site whose snapshot is being copied: what it holds is not at the other site yet.
     loading: Option<Side>,
+    /// What a copy before this one may have left at the other site.
+    leftovers: Leftovers,
     /// The newest serial in flight to a site when a whole-database deletion was read from it.
     flushed: [u64; 2],
     /// The newest time that `echo` or `settle` was called with.
     now_ms: u64,
+    /// Bytes of the command that is being decided, for the operator; 0 unknown.
+    size: u32,
     /// A job with one link: nothing can be concurrent, nothing is entered.
     one_way: bool,
     hasher: foldhash::quality::FixedState,
@@ -118,8 +127,10 @@ impl Arbiter {
             token_serial: epoch << 32,
             counters: Counters::default(),
             loading: None,
+            leftovers: Leftovers::default(),
             flushed: [0; 2],
             now_ms: 0,
+            size: 0,
             one_way,
             hasher: foldhash::quality::FixedState::with_seed(seed),
         }
@@ -171,6 +182,12 @@ impl Arbiter {
         !self.effects.is_empty()
     }
 
+    /// The changes that follow were made by a command of so many bytes.
+    #[inline]
+    pub fn of_size(&mut self, bytes: u32) {
+        self.size = bytes;
+    }
+
     // ---- reading -----------------------------------------------------------------------------------------------
 
     /// A change to one key was read from `here`'s stream. `at`: when it was made, in the arbiter's clock; 0 unknown.
@@ -183,15 +200,15 @@ impl Arbiter {
         let (mut against, mut only_deletes, mut was_read) = (false, true, false);
         let (mut earliest, mut known) = (u32::MAX, true);
         for (_, e) in table.changes(touch.hash) {
-            if commute((touch.class, touch.part), (e.class, e.part)) {
+            if commute((touch.class, touch.part), (e.class(), e.part)) {
                 continue;
             }
-            if e.class == Class::Read {
+            if e.class() == Class::Read {
                 was_read = true;
                 continue;
             }
             against = true;
-            only_deletes &= e.class.is_delete();
+            only_deletes &= e.class().is_delete();
             known &= e.at != 0;
             earliest = earlier(earliest, e.at);
         }
@@ -237,8 +254,9 @@ impl Arbiter {
         self.enter(peer, touch, at)
     }
 
-    /// A change to several keys that can't be applied by halves was read from `here`'s stream: RENAME, a client's
-    /// transaction, a script's effects. A key may stand in it several times.
+    /// A command that touches several keys and can't be applied by halves was read from `here`'s stream: RENAME, LMOVE,
+    /// SUNIONSTORE. (Of a client's transaction and a script's effects each command is decided by itself.) A key may stand
+    /// in it several times.
     pub fn change_many(&mut self, here: Side, touches: &[Touch<'_>], at: u32) -> Verdict {
         let peer = here.other();
         if self.one_way {
@@ -312,15 +330,36 @@ impl Arbiter {
         Verdict::Forward(if self.one_way { table.skip() } else { table.mark() })
     }
 
-    /// A snapshot of this site begins to be copied to an empty or older site (`None`: its last key has been handed to
-    /// [`Arbiter::snapshot_key`]). Until then the other site can't be the authority of anything: it does not hold all.
+    /// A snapshot of this site begins to be copied to an empty or older site (`None`: the copy is certain to survive a
+    /// crash). Until then the other site can't be the authority of anything: it does not hold all, and a crash begins the
+    /// copy anew, over whatever the other site alone has.
     pub fn loading(&mut self, side: Option<Side>) {
         self.loading = side;
+    }
+
+    pub fn is_loading(&self, side: Side) -> bool {
+        self.loading == Some(side)
+    }
+
+    /// A copy begins anew: this is what the other site holds, of which the snapshot will name what is still there.
+    pub fn expect_leftovers(&mut self, leftovers: Leftovers) {
+        self.leftovers = leftovers;
+    }
+
+    /// What the snapshot has not named so far.
+    pub fn leftovers(&self) -> &Leftovers {
+        &self.leftovers
+    }
+
+    /// This one is being dealt with.
+    pub fn name_leftover(&mut self, hash: u64) {
+        self.leftovers.name(hash);
     }
 
     /// One key of the snapshot of `here` is to be sent. `merge`: the site's own key stands aside if the other has one.
     pub fn snapshot_key(&mut self, here: Side, touch: &Touch<'_>, merge: bool) -> Verdict {
         let peer = here.other();
+        self.leftovers.name(touch.hash);
         if self.one_way {
             return Verdict::Forward(self.tables[peer.index()].skip());
         }
@@ -345,7 +384,7 @@ impl Arbiter {
     /// How many deletions of this key the transactions up to `serial` make themselves. A DEL in an echo beyond these
     /// is the site's own: the key had expired when the change reached it.
     pub fn own_deletes(&self, here: Side, serial: u64, hash: u64) -> usize {
-        self.tables[here.index()].changes(hash).filter(|(s, e)| *s <= serial && e.class == Class::Delete).count()
+        self.tables[here.index()].changes(hash).filter(|(s, e)| *s <= serial && e.class() == Class::Delete).count()
     }
 
     /// Whether anything but deletions of this key was sent to `here` and has not been read as an echo, up to `serial`.
@@ -354,7 +393,7 @@ impl Arbiter {
     /// change. Without such a change the deletion was what the other site wanted, or is part of a state transfer.
     pub fn writes_up_to(&self, here: Side, serial: u64, hash: u64) -> bool {
         let mut changes = self.tables[here.index()].changes(hash);
-        changes.any(|(s, e)| s <= serial && !matches!(e.class, Class::Delete | Class::Transfer))
+        changes.any(|(s, e)| s <= serial && !matches!(e.class(), Class::Delete | Class::Transfer))
     }
 
     /// The serial, in `here`'s table, of what an earlier engine had applied there up to this position of the other
@@ -405,10 +444,9 @@ impl Arbiter {
             if e.dirty {
                 e.again(now_ms);
                 self.episodes.queue(token);
-                self.counters.rounds += 1;
             } else if let Some(mut e) = self.episodes.remove(token) {
                 e.settled = Some(now_ms);
-                self.counters.settled += 1;
+                self.counters.settled[e.authority.index()] += 1;
                 for site in Side::BOTH {
                     self.effects.push(Effect::Forget { site, db: e.db, key: e.key.clone() });
                 }
@@ -445,8 +483,9 @@ impl Arbiter {
             self.differs(touch, target.other(), Cause::ApplyError);
             return Verdict::Withhold;
         }
-        let again = self.episodes.get_mut(touch.hash, touch.db, touch.key).is_some_and(|e| e.authority == target);
+        // Also one that this opens: while a copy loads, its source is the authority whatever was wanted.
         self.differs(touch, target.other(), Cause::ApplyError);
+        let again = self.episodes.get_mut(touch.hash, touch.db, touch.key).is_some_and(|e| e.authority == target);
         if again { self.enter(target, touch, 0) } else { Verdict::Withhold }
     }
 
@@ -484,6 +523,7 @@ impl Arbiter {
             e.rounds += 1;
             let (site, db, key, old) = (e.authority, e.db, e.key.clone(), e.number);
             self.episodes.set_token(old, token);
+            self.counters.rounds[site.index()] += 1;
             let serial = self.tables[site.index()].mark();
             self.asked[site.index()].push_back((serial, token));
             self.effects.push(Effect::Ask { site, token, db, key, serial });
@@ -515,6 +555,35 @@ impl Arbiter {
             table.recovered(offset);
         }
         table.seal(group);
+    }
+
+    /// Step 1: a whole-database deletion that an earlier engine applied at `here`'s peer.
+    pub fn recover_flush(&mut self, here: Side, db: Option<u32>, offset: u64) {
+        if self.one_way {
+            return;
+        }
+        let table = &mut self.tables[here.other().index()];
+        table.push_flush(db);
+        table.recovered(offset);
+    }
+
+    /// To be called after all of step 1: what was in flight to a site when such a deletion was read from there is not
+    /// known, so all that is in flight to it counts.
+    pub fn recover_flushed(&mut self) {
+        for here in Side::BOTH {
+            let peer = here.other();
+            for db in self.tables[peer.index()].flushed() {
+                self.flushed[here.index()] = self.tables[here.index()].last_serial();
+                for (db, key) in self.tables[here.index()].grouped_with(db) {
+                    let hash = self.hash(db, &key);
+                    self.differs(
+                        &Touch { db, key: &key, hash, class: Class::Write, part: Part::WHOLE },
+                        peer,
+                        Cause::Spread,
+                    );
+                }
+            }
+        }
     }
 
     /// Step 2: an episode that was open, as a site had it written down. To be called with the highest number of each
@@ -572,7 +641,7 @@ impl Arbiter {
     /// No change in flight to `here` stands against this one, and no episode of its key is open.
     fn is_free(&self, here: Side, t: &Touch<'_>) -> bool {
         let table = &self.tables[here.index()];
-        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class, e.part)))
+        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class(), e.part)))
             && (self.episodes.is_empty() || !self.episodes.contains(t.hash, t.db, t.key))
             && !table.flush_covers(t.db)
     }
@@ -593,7 +662,7 @@ impl Arbiter {
             for site in Side::BOTH {
                 let table = &self.tables[site.index()];
                 for (_, entry) in table.changes(hash) {
-                    for k in table.group_keys(entry.group).iter().filter(|k| k.written) {
+                    for k in table.group_keys(entry.group()).iter().filter(|k| k.written) {
                         if !(k.db == db && k.key == key) {
                             reached.push((k.db, k.key.clone(), self.hash(k.db, &k.key), site.other()));
                         }
@@ -621,8 +690,9 @@ impl Arbiter {
         let authority = self.loading.unwrap_or(authority);
         let mut e = Episode::new(db, key.into(), hash, authority, cause);
         e.seen_in_flight =
-            Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class, e.at)));
+            Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class(), e.at)));
         e.opened_by = by;
+        e.opened_size = if by.is_some() { self.size } else { 0 };
         let number = self.episodes.open(e, self.now_ms);
         self.counters.opened += 1;
         for site in Side::BOTH {

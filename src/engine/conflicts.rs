@@ -2,7 +2,7 @@
 
 use super::arbiter::class::Class;
 use super::arbiter::episode::Episode;
-use crate::model::conflict::ConflictChange;
+use crate::model::conflict::{ConflictChange, ConflictValue};
 use crate::model::{ConflictRecord, HotKey, Side};
 use std::collections::{HashMap, VecDeque};
 
@@ -14,12 +14,20 @@ const COUNTED: usize = 2000;
 /// A database and a key in it.
 type Place = (u32, Box<[u8]>);
 
+/// What is known of an open episode beside what the arbiter knows.
+#[derive(Debug, Default)]
+struct Open {
+    at_ms: u64,
+    /// Size and checksum of the value that was carried last.
+    value: Option<(u64, u64)>,
+}
+
 #[derive(Debug, Default)]
 pub struct ConflictLog {
     settled: VecDeque<ConflictRecord>,
     /// Conflicts and rounds of a key.
     hot: HashMap<Place, (u64, u64)>,
-    opened_ms: HashMap<u64, u64>,
+    open: HashMap<u64, Open>,
     /// Unix time of the job clock's zero, in milliseconds.
     epoch_ms: u64,
 }
@@ -32,13 +40,21 @@ impl ConflictLog {
 
     /// An episode began.
     pub fn opened(&mut self, number: u64, now_ms: u64) {
-        self.opened_ms.insert(number, now_ms);
+        self.open.insert(number, Open { at_ms: now_ms, value: None });
+    }
+
+    /// A value is carried to settle it: what DUMP gave, or nothing if there is no such key.
+    pub fn carried(&mut self, number: u64, dump: Option<&[u8]>) {
+        if let Some(open) = self.open.get_mut(&number) {
+            // DUMP ends with the version of the format, two bytes, and its CRC-64 (redis, cluster.c, createDumpPayload).
+            open.value = dump.and_then(|d| Some((d.len() as u64, u64::from_le_bytes(*d.last_chunk()?))));
+        }
     }
 
     /// An episode ended; gives the record for the event.
     pub fn settled(&mut self, e: &Episode) -> ConflictRecord {
         let record = self.record(e);
-        self.opened_ms.remove(&e.number);
+        self.open.remove(&e.number);
         if self.hot.len() >= COUNTED {
             let mut counts: Vec<u64> = self.hot.values().map(|v| v.0).collect();
             counts.sort_unstable();
@@ -55,27 +71,34 @@ impl ConflictLog {
         record
     }
 
-    /// Episodes that were replaced left their times behind.
-    pub fn forget_replaced(&mut self, is_open: impl Fn(u64) -> bool) {
-        self.opened_ms.retain(|n, _| is_open(*n));
+    /// Episodes that were replaced left their times behind. `count`: how many are open.
+    pub fn forget_replaced(&mut self, count: usize, is_open: impl Fn(u64) -> bool) {
+        if self.open.len() < 2 * count + 1_000 {
+            return;
+        }
+        self.open.retain(|n, _| is_open(*n));
     }
 
     /// The record of an episode, open or settled.
     pub fn record(&self, e: &Episode) -> ConflictRecord {
         let unix = |ms: u64| self.epoch_ms + ms;
+        let open = self.open.get(&e.number);
+        let opened = open.map_or(0, |o| o.at_ms);
         let change = |side: Side| {
-            let seen: Option<(Class, u32)> = match e.opened_by {
-                Some((by, class, at)) if by == side => Some((class, at)),
+            let seen: Option<(Class, u32, u32)> = match e.opened_by {
+                Some((by, class, at)) if by == side => Some((class, at, e.opened_size)),
                 // What is in flight to one site was made at the other.
-                _ => e.seen_in_flight[side.other().index()],
+                _ => e.seen_in_flight[side.other().index()].map(|(class, at)| (class, at, 0)),
             };
-            seen.map(|(class, at)| ConflictChange {
+            seen.map(|(class, at, size)| ConflictChange {
                 command: class.as_str().to_owned(),
-                size: None,
-                at_ms: (at != 0).then(|| unix(u64::from(at))),
+                size: (size != 0).then(|| u64::from(size)),
+                at_ms: (at != 0).then(|| unix(widen(at, opened))),
             })
         };
+        let value = open.and_then(|o| o.value);
         ConflictRecord {
+            value: value.map(|(size, hash)| Box::new(ConflictValue { size, hash: format!("{hash:016x}") })),
             number: e.number,
             db: e.db,
             key: shown(&e.key),
@@ -83,7 +106,7 @@ impl ConflictLog {
             cause: e.cause.as_str().to_owned(),
             source_change: change(Side::Source),
             target_change: change(Side::Target),
-            opened_ms: unix(self.opened_ms.get(&e.number).copied().unwrap_or(0)),
+            opened_ms: unix(opened),
             settled_ms: e.settled.map(unix),
             rounds: e.rounds,
         }
@@ -110,7 +133,59 @@ impl ConflictLog {
     }
 }
 
+/// A time of which the low half is kept (it wraps after 49 days), as the one nearest to another.
+fn widen(low: u32, near: u64) -> u64 {
+    near.saturating_add_signed(i64::from(low.wrapping_sub(near as u32) as i32))
+}
+
 /// A key as text, cut to 256 bytes.
 pub fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(&key[..key.len().min(256)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::arbiter::episode::Cause;
+
+    #[test]
+    fn a_record_tells_of_both_changes_and_of_the_value_by_its_checksum_alone() {
+        let mut log = ConflictLog::since(1_000_000);
+        let mut e = Episode::new(0, b"k"[..].into(), 1, Side::Source, Cause::ConcurrentWrite);
+        e.number = 7;
+        (e.opened_by, e.opened_size) = (Some((Side::Target, Class::Write, 30)), 33);
+        e.seen_in_flight[Side::Target.index()] = Some((Class::Counter, 20));
+        log.opened(7, 40);
+        log.carried(7, Some(b"secret\x0b\x00\x01\x00\x00\x00\x00\x00\x00\xff"));
+        e.settled = Some(50);
+        let r = log.settled(&e);
+        let (source, target) = (r.source_change.unwrap(), r.target_change.unwrap());
+        assert_eq!((source.command.as_str(), source.size, source.at_ms), ("INCR", None, Some(1_000_020)));
+        assert_eq!((target.command.as_str(), target.size, target.at_ms), ("write", Some(33), Some(1_000_030)));
+        assert_eq!((r.opened_ms, r.settled_ms), (1_000_040, Some(1_000_050)));
+        assert_eq!(*r.value.unwrap(), ConflictValue { size: 16, hash: "ff00000000000001".into() });
+        assert_eq!((log.hottest(1)[0].conflicts, log.open.len()), (1, 0));
+    }
+
+    #[test]
+    fn episodes_that_were_replaced_are_forgotten() {
+        let mut log = ConflictLog::default();
+        for n in 0..5_000 {
+            log.opened(n, 1);
+            log.forget_replaced(1, |m| m == n);
+        }
+        assert!(log.open.len() <= 1_002, "{}", log.open.len());
+    }
+
+    #[test]
+    fn a_time_is_near_the_conflict_that_it_is_told_with() {
+        let day = 24 * 3_600_000u64;
+        for now in [5_000, 49 * day, 50 * day, (1u64 << 32) + 10, 400 * day] {
+            for ago in [0, 20, 4_000] {
+                assert_eq!(widen((now - ago) as u32, now), now - ago);
+            }
+            // It may have been read a little after the conflict was opened.
+            assert_eq!(widen((now + 30) as u32, now), now + 30);
+        }
+    }
 }

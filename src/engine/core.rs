@@ -263,7 +263,6 @@ impl Core {
     /// read, and before that is written down at `side`, would forget which of them were in flight. Until then the
     /// control key goes on saying that it loads.
     pub fn snapshot_read(&mut self, side: Side) {
-        self.arbiter.loading(None);
         let serial = self.arbiter.last_serial(side.other());
         // With nothing in flight the last echo has been read already, and no other may come.
         let peer = side.other();
@@ -291,6 +290,10 @@ impl Core {
 
     fn snapshot_is_safe(&mut self, side: Side) {
         self.snapshot_end[side.index()] = None;
+        // With a merge both sites are copied; only the forward copy's end counts here.
+        if self.arbiter.is_loading(side) {
+            self.arbiter.loading(None);
+        }
         self.phase[side.index()] = LoadPhase::Streaming;
         self.unsaved[side.other().index()] = (u64::MAX / 2, true);
     }
@@ -329,7 +332,11 @@ impl Core {
                     self.persist(site, db, &key, number, authority);
                 }
                 Effect::Forget { site, db, key } => self.note(site, &[b"HDEL", &field(db, &key)]),
-                Effect::Opened { number } => self.conflicts.opened(number, self.now_ms),
+                Effect::Opened { number } => {
+                    self.conflicts.opened(number, self.now_ms);
+                    let open = self.arbiter.episodes();
+                    self.conflicts.forget_replaced(open.len(), |n| open.get(n).is_some());
+                }
                 Effect::Settled(e) => {
                     let record = self.conflicts.settled(&e);
                     let text = format!(
@@ -374,6 +381,9 @@ impl Core {
             self.arbiter.token_lost(token, self.now_ms);
             return;
         };
+        if let Some(e) = self.arbiter.episodes().by_token(token) {
+            self.conflicts.carried(e.number, state.dump.as_deref());
+        }
         self.transfer(site, token, db, key, &state, serial);
     }
 

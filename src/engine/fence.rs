@@ -204,23 +204,56 @@ pub async fn delete_slots(
     Ok(())
 }
 
-/// Asks in a database and returns to database 0, as one transaction.
+/// Asks in a database and returns to database 0, as one transaction. An error names the word that was refused.
 pub async fn in_db<T: redis::FromRedisValue>(
     control: &mut Control,
     db: u32,
     commands: impl FnOnce(&mut redis::Pipeline),
 ) -> Result<T, NetError> {
+    // The redis crate's own transactions tell only that one was discarded, not which of its words was at fault.
     let mut pipe = redis::pipe();
-    pipe.atomic();
+    pipe.cmd("MULTI");
     if db != 0 {
-        pipe.cmd("SELECT").arg(db).ignore();
+        pipe.cmd("SELECT").arg(db);
     }
     commands(&mut pipe);
     if db != 0 {
-        pipe.cmd("SELECT").arg(0).ignore();
+        pipe.cmd("SELECT").arg(0);
     }
+    pipe.cmd("EXEC");
     let address = control.address().to_owned();
-    pipe.query_async(control).await.map_err(|e| NetError::from_redis(&address, "the control key", &e))
+    let doing = "the control key";
+    let values = control.req_packed_commands(&pipe, 0, pipe.len()).await;
+    let mut values = values.map_err(|e| NetError::from_redis(&address, doing, &e))?;
+    let refused = |place: usize, e: &redis::ServerError| {
+        let name = pipe.cmd_iter().nth(place).and_then(|c| c.args_iter().next().map(name_of)).unwrap_or_default();
+        NetError::from_reply(&address, &name, &format!("{} {}", e.code(), e.details().unwrap_or("")))
+    };
+    for (place, value) in values.iter().enumerate() {
+        if let Value::ServerError(e) = value {
+            return Err(refused(place, e));
+        }
+    }
+    let Some(Value::Array(mut answers)) = values.pop() else {
+        return Err(NetError::Io { address, doing: "read an answer", seen: "EXEC gave no list".into() });
+    };
+    for (place, value) in answers.iter().enumerate() {
+        if let Value::ServerError(e) = value {
+            return Err(refused(place + 1, e));
+        }
+    }
+    if db != 0 && answers.len() >= 2 {
+        answers.remove(0);
+        answers.pop();
+    }
+    T::from_redis_value(Value::Array(answers)).map_err(|e| NetError::from_redis(&address, doing, &e.into()))
+}
+
+fn name_of(word: redis::Arg<&[u8]>) -> String {
+    match word {
+        redis::Arg::Simple(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]

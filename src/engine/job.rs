@@ -18,6 +18,7 @@ mod follow;
 mod lineage;
 mod moved;
 mod progress;
+mod reading;
 mod run;
 mod status;
 mod topology;
@@ -81,10 +82,10 @@ impl From<NetError> for JobError {
 /// Back-off between runs.
 const AGAIN_FIRST: Duration = Duration::from_millis(200);
 const AGAIN_MOST: Duration = Duration::from_secs(10);
-/// How long a run may write to the end what it has decided when the topology has changed.
-const HAND_OVER: Duration = Duration::from_millis(500);
 /// The longest of them where nobody has to do anything: a failover that is under way ends all at once.
 const AGAIN_PASSING: Duration = Duration::from_secs(2);
+/// How long a run may write to the end what it has decided when the topology has changed.
+const HAND_OVER: Duration = Duration::from_millis(500);
 /// Keys that are shown as the hottest in conflict.
 const HOTTEST: usize = 20;
 /// How long halting waits for what is under way.

@@ -12,6 +12,7 @@
 
 pub mod decide;
 pub mod home;
+mod leftovers;
 pub mod loader;
 pub mod peer;
 pub mod rebuild;
@@ -24,7 +25,7 @@ use super::events::EventSink;
 use super::gauge::Gauge;
 use super::replica::ReplicaHandle;
 use super::spool::{Item, SpoolError, SpoolReader};
-use crate::model::{Direction, EventKind, Offset, ReplId, Severity, Side};
+use crate::model::{Databases, Direction, EventKind, Offset, ReplId, Severity, Side};
 use crate::wire::stream::{Batch, Decoder, StreamError};
 use bytes::{Buf, Bytes, BytesMut};
 use decide::{Decider, Turn};
@@ -79,6 +80,9 @@ pub struct LinkSetup {
     pub home: Option<home::Home>,
     /// Asks the other site what it holds.
     pub peer: peer::Peer,
+    /// The copy follows one that was not finished, in these databases: what that one left and this one does not hold
+    /// has gone at the source meanwhile.
+    pub left_over: Option<Databases>,
     pub replids: Arc<[std::sync::RwLock<Option<ReplId>>; 2]>,
     /// Where the stream is taken up, and in which database ([`UNKNOWN_DB`]).
     pub from: Position,
@@ -138,7 +142,10 @@ impl Link {
                 Err(e) => return Err(e.into()),
             };
             match item {
-                Item::SnapshotBegin { replid, offset, .. } => self.snapshot_begins(replid, offset),
+                Item::SnapshotBegin { replid, offset, .. } => {
+                    self.snapshot_begins(replid, offset);
+                    self.remember_leftovers().await;
+                }
                 Item::Snapshot(bytes) => self.snapshot(bytes).await?,
                 Item::SnapshotEnd => self.snapshot_ends().await?,
                 Item::Stream { offset, bytes } => self.stream(offset, bytes).await?,
@@ -207,6 +214,7 @@ impl Link {
 
     async fn snapshot_ends(&mut self) -> Result<(), LinkError> {
         self.s.loader.finish().map_err(|e| snapshot_error(self.s.replica.address(), &e))?;
+        self.delete_leftovers().await?;
         let mut core = self.s.shared.lock();
         core.set_now(self.s.shared.now_ms());
         core.decided[self.here.index()] = Position::new(self.offset, 0);
@@ -314,7 +322,7 @@ impl Link {
             let late = self.s.replica.received().since(Offset(self.offset)) > (1 << 20);
             self.s.replica.read_times(Offset(self.offset), self.s.decider.read_times());
             let at =
-                if self.offset < self.unknown_until || late { 0 } else { (now - self.s.way_ms.min(now - 1)) as u32 };
+                if self.offset < self.unknown_until || late { 0 } else { read_at(now - self.s.way_ms.min(now - 1)) };
             // The state's bell is looked for before the look under the lock, so that it is not missed.
             let shared = self.s.shared.clone();
             let came = shared.state_came.notified();
@@ -400,4 +408,9 @@ async fn wait_for_room(shared: &Shared, site: Side) {
         }
         room.await;
     }
+}
+
+/// A time of the job's clock as the arbiter keeps it: its low half, which wraps after 49 days. 0 is its word for unknown.
+fn read_at(ms: u64) -> u32 {
+    (ms as u32).max(1)
 }

@@ -13,6 +13,7 @@ mod error;
 mod info;
 mod lineage;
 mod masters;
+mod replicas;
 mod stream;
 mod tls;
 
@@ -23,6 +24,7 @@ pub use error::{NetError, ServerError};
 pub use info::{Keyspace, ServerInfo};
 pub use lineage::Lineage;
 pub use masters::ShardAddress;
+pub use replicas::{ReplicaSeen, ReplicasSeen};
 pub use stream::{RawReader, RawStream, RawWriter};
 
 use crate::model::{Account, Instance};
@@ -123,12 +125,12 @@ impl Dialer {
             .await
             .map_err(|e| NetError::Tls { address: address.to_owned(), seen: e.to_string() })??;
         // A plain port waits for the end of a line and says nothing.
-        const DOING: &str = "agree on TLS (if this port speaks it)";
+        const DOING: &str = "agree on TLS";
         let waited = self.deadlines.connect;
         match tokio::time::timeout(waited, tokio_rustls::TlsConnector::from(config).connect(name, tcp)).await {
             Ok(Ok(stream)) => Ok(RawStream::Tls(Box::new(stream))),
             Ok(Err(e)) => Err(NetError::from_io(address, DOING, &e)),
-            Err(_) => Err(NetError::TimedOut { address: address.to_owned(), doing: DOING, waited }),
+            Err(_) => Err(NetError::TlsSilent { address: address.to_owned(), waited }),
         }
     }
 

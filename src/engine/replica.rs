@@ -55,11 +55,14 @@ pub struct ReplicaOptions {
     pub allow_full: bool,
     /// Ask the instance for its master again before each reconnect (sentinel; a standalone with several addresses).
     pub follow_master: bool,
+    /// Read from a replica of this master: before each reconnect the best one is looked for, and where there is none the
+    /// master itself is read from.
+    pub replicas_of: Option<String>,
 }
 
 impl ReplicaOptions {
     pub fn new(events: EventSink, direction: Direction, applied: watch::Receiver<Offset>) -> Self {
-        ReplicaOptions { events, direction, applied, allow_full: false, follow_master: false }
+        ReplicaOptions { events, direction, applied, allow_full: false, follow_master: false, replicas_of: None }
     }
 }
 

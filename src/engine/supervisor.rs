@@ -31,7 +31,7 @@ use super::{
 };
 use crate::model::{
     AccountSource, Check, CheckId, CheckReport, ConflictRecord, Direction, EngineStatus, HotKey, Instance, Job,
-    JobStatus, job::file, status::STATUS_VERSION,
+    JobStatus, job::file, secret::Inline, status::STATUS_VERSION,
 };
 use managed::Managed;
 use record::{Record, Records, Wanted};
@@ -280,15 +280,23 @@ impl Engine {
             fill_account(&mut job.source, &held);
             fill_account(&mut job.target, &held);
         }
+        // what nobody holds is no account
+        for account in
+            [&mut job.source, &mut job.target].into_iter().flat_map(|i| [&mut i.account, &mut i.sentinel_account])
+        {
+            if matches!(account, AccountSource::Inline(inline) if inline.is_withheld() && !inline.is_unkept()) {
+                *account = AccountSource::None;
+            }
+        }
     }
 
-    /// The job as it was started, without the accounts that stand in it.
+    /// The job as it was started. Of an account that was typed only the place is told, not the account.
     pub fn job_file(&self, name: &str) -> Result<Job, EngineError> {
         let mut job = self.job(name)?.definition();
         for instance in [&mut job.source, &mut job.target] {
             for account in [&mut instance.account, &mut instance.sentinel_account] {
-                if matches!(account, AccountSource::Inline(_)) {
-                    *account = AccountSource::None;
+                if let AccountSource::Inline(inline) = account {
+                    *inline = inline.withheld();
                 }
             }
         }
@@ -329,8 +337,15 @@ fn fill_account(instance: &mut Instance, held: &Job) {
     for (missing, held) in
         [(&mut instance.account, &same.account), (&mut instance.sentinel_account, &same.sentinel_account)]
     {
-        if matches!((&missing, held), (AccountSource::None, AccountSource::Inline(_))) {
-            *missing = held.clone();
+        match (&*missing, held) {
+            (AccountSource::None, AccountSource::Inline(_)) => *missing = held.clone(),
+            // the place may be another one than before
+            (AccountSource::Inline(empty), AccountSource::Inline(held)) if empty.is_withheld() => {
+                let text = held.expose();
+                let inline = if empty.is_unkept() { Inline::unkept(text) } else { Inline::new(text) };
+                *missing = AccountSource::Inline(inline);
+            }
+            _ => {}
         }
     }
 }

@@ -23,6 +23,18 @@ pub struct ConflictRecord {
     /// `None` while it is open.
     pub settled_ms: Option<u64>,
     pub rounds: u32,
+    /// The value that was carried last; `None` before that, and where there was no key.
+    #[serde(default)]
+    pub value: Option<Box<ConflictValue>>,
+}
+
+/// A value without its content.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConflictValue {
+    /// Bytes, as DUMP gives it.
+    pub size: u64,
+    /// The CRC-64 of DUMP, in hex: equal values of one server's version have equal ones.
+    pub hash: String,
 }
 
 /// One of the two changes that met.
@@ -30,7 +42,7 @@ pub struct ConflictRecord {
 pub struct ConflictChange {
     /// The command's name, such as `SET`; the class of the change where the command is no longer known.
     pub command: String,
-    /// Bytes of the whole command, where known.
+    /// Bytes of the whole command, where known: of the change that revealed the conflict.
     pub size: Option<u64>,
     /// When the change was made, corrected by the site's round trip; milliseconds since the Unix epoch.
     pub at_ms: Option<u64>,

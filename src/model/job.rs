@@ -23,6 +23,22 @@ impl Job {
             super::Side::Target => &self.target,
         }
     }
+
+    /// The accounts that were typed and are to be kept nowhere.
+    pub fn unkept_accounts(&mut self) -> impl Iterator<Item = &mut super::secret::Inline> {
+        let instances = [&mut self.source, &mut self.target].into_iter();
+        instances.flat_map(|i| [&mut i.account, &mut i.sentinel_account]).filter_map(|account| match account {
+            AccountSource::Inline(inline) if inline.is_unkept() => Some(inline),
+            _ => None,
+        })
+    }
+
+    /// Whether an account that is kept nowhere has to be typed again.
+    pub fn lacks_account(&self) -> bool {
+        [&self.source, &self.target].into_iter().flat_map(|i| [&i.account, &i.sentinel_account]).any(
+            |account| matches!(account, AccountSource::Inline(inline) if inline.is_unkept() && inline.is_withheld()),
+        )
+    }
 }
 
 /// One Redis deployment and how to reach it.
@@ -45,9 +61,14 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// Its addresses are those of sentinels.
+    pub fn may_be_sentinels(&self) -> bool {
+        self.topology == Topology::Sentinel || self.master_name.is_some()
+    }
+
     /// Its master may be found at another address later: sentinels tell, or several addresses are tried.
     pub fn may_move(&self) -> bool {
-        self.topology == Topology::Sentinel || self.master_name.is_some() || self.addresses.len() > 1
+        self.may_be_sentinels() || self.addresses.len() > 1
     }
 
     /// How the screens call this instance: its id where it has one, else its first address.

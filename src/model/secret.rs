@@ -62,19 +62,66 @@ pub enum AccountSource {
     Command(String),
 }
 
-/// An account kept in clear by the user's own choice. Debug and Display hide it; Serialize writes it, since the job
-/// file and the control socket carry it.
+/// An account that was typed. Debug and Display hide it; Serialize writes it, since the job file, the control socket
+/// and, unless the user chose that it is kept nowhere, the engine's record of the job carry it.
+///
+/// In JSON it is a text; one that is kept nowhere is `{"unkept": text}`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Inline(String);
+#[serde(from = "InlineForm", into = "InlineForm")]
+pub struct Inline {
+    text: String,
+    unkept: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum InlineForm {
+    Kept(String),
+    Unkept { unkept: String },
+}
+
+impl From<InlineForm> for Inline {
+    fn from(form: InlineForm) -> Self {
+        match form {
+            InlineForm::Kept(text) => Inline { text, unkept: false },
+            InlineForm::Unkept { unkept } => Inline { text: unkept, unkept: true },
+        }
+    }
+}
+
+impl From<Inline> for InlineForm {
+    fn from(mut inline: Inline) -> Self {
+        let text = std::mem::take(&mut inline.text);
+        if inline.unkept { InlineForm::Unkept { unkept: text } } else { InlineForm::Kept(text) }
+    }
+}
 
 impl Inline {
     pub fn new(text: impl Into<String>) -> Self {
-        Inline(text.into())
+        Inline { text: text.into(), unkept: false }
+    }
+
+    /// One that no file may hold: a process that is started anew has to ask for it.
+    pub fn unkept(text: impl Into<String>) -> Self {
+        Inline { text: text.into(), unkept: true }
     }
 
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    pub fn is_unkept(&self) -> bool {
+        self.unkept
+    }
+
+    /// The same choice of place, without the account.
+    pub fn withheld(&self) -> Self {
+        Inline { text: String::new(), unkept: self.unkept }
+    }
+
+    /// Whether there was an account that is not here.
+    pub fn is_withheld(&self) -> bool {
+        self.text.is_empty()
     }
 }
 
@@ -86,7 +133,7 @@ impl fmt::Debug for Inline {
 
 impl Drop for Inline {
     fn drop(&mut self) {
-        zeroize::Zeroize::zeroize(&mut self.0);
+        zeroize::Zeroize::zeroize(&mut self.text);
     }
 }
 
@@ -109,5 +156,14 @@ mod tests {
     fn debug_shows_no_password() {
         assert_eq!(format!("{:?}", Account::parse("admin:hunter2")), "Account(admin)");
         assert_eq!(format!("{:?}", AccountSource::Inline(Inline::new("admin:hunter2"))), "Inline(***)");
+    }
+
+    #[test]
+    fn an_account_that_is_kept_nowhere_says_so_in_json() {
+        for (inline, json) in [(Inline::new("a:b"), "\"a:b\""), (Inline::unkept("a:b"), "{\"unkept\":\"a:b\"}")] {
+            assert_eq!(serde_json::to_string(&inline).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Inline>(json).unwrap(), inline);
+            assert!(inline.withheld().is_withheld() && inline.withheld().is_unkept() == inline.is_unkept());
+        }
     }
 }

@@ -27,6 +27,8 @@ pub struct App {
     pub ascii: bool,
     pub readonly: bool,
     pub mouse: bool,
+    /// Columns and rows of the terminal, for clicks.
+    pub size: (u16, u16),
     /// For the times of events.
     pub zone: jiff::tz::TimeZone,
     /// Milliseconds since the Unix epoch, at the last tick.
@@ -81,6 +83,7 @@ impl App {
             ascii: false,
             readonly: false,
             mouse: false,
+            size: (80, 24),
             zone: jiff::tz::TimeZone::UTC,
             now_ms: 0,
             engine: EngineState::Connecting,

@@ -9,7 +9,8 @@ pub mod shards;
 use super::{
     app::App,
     jobs::{direction_label, state_label},
-    keymap::Context,
+    keymap::{Action, Context},
+    mouse::Click,
     spoken,
     text::{self, Row},
     theme::{Tone, severity_mark},
@@ -204,10 +205,7 @@ pub fn heading(app: &App, d: &Dashboard, cx: &Cx, columns: usize) -> Line<'stati
             Direction::Reverse => (&job.target, &job.source),
         };
         let word = cx.lang.t(direction_label(direction));
-        let ends = text::cut(
-            &format!("{} → {}", text::clean(from), text::clean(to)),
-            columns.saturating_sub(text::width(word) + 7),
-        );
+        let ends = text::ends(from, to, columns.saturating_sub(text::width(word) + 7));
         let row = Row::new().text("── ", theme.faint).text(word, theme.strong).gap(2).text(ends, theme.dim).gap(1);
         let rest = columns.saturating_sub(row.width());
         row.text("─".repeat(rest), theme.faint)
@@ -232,7 +230,7 @@ pub fn page(app: &App, d: &Dashboard, cx: &Cx, columns: usize, rows: usize) -> P
     };
     match d.pane {
         Pane::Main => main(job, d, cx, columns, rows),
-        Pane::Detail => detail::page(job, cx, columns),
+        Pane::Detail => detail::page(job, d, cx, columns),
         Pane::Shards => shards::page(job, d, cx, columns, rows),
         Pane::Events => events::page(d, cx, columns, rows),
         Pane::Conflicts => conflicts::page(d, cx, columns, rows),
@@ -265,7 +263,8 @@ fn main(job: &JobStatus, d: &Dashboard, cx: &Cx, columns: usize, rows: usize) ->
         for direction in Direction::BOTH {
             page.lines.push(narrow_heading(job, direction, columns, cx));
             let mut lines = link::lines(job, direction, d, columns - 2, 1, cx);
-            lines.truncate(if rows < 16 { 4 } else { 6 });
+            let room = rows.saturating_sub(alert_rows) / 2;
+            lines.truncate(room.saturating_sub(1).clamp(2, 6));
             page.lines.extend(lines);
         }
     }
@@ -273,7 +272,9 @@ fn main(job: &JobStatus, d: &Dashboard, cx: &Cx, columns: usize, rows: usize) ->
     if room > 0 {
         page.lines.push(section(cx.lang.t("dashboard.events"), columns, cx));
         let mut shown = 0;
+        page.clickable_at(page.lines.len() - 1, 0..columns, Click::Do(Action::Events));
         for event in d.events.iter().rev().take(room) {
+            page.clickable(0..columns, Click::Do(Action::Events));
             page.lines.push(events::row(event, columns, false, cx));
             shown += 1;
         }
@@ -311,11 +312,13 @@ fn alert_lines(job: &JobStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
     for alert in &job.alerts {
         let (glyph, tone) = severity_mark(alert.severity);
         let style = cx.theme.tone(if tone == Tone::Dim { Tone::Plain } else { tone });
-        let whose = alert.direction.map(|d| format!("{} · ", cx.lang.t(direction_label(d)))).unwrap_or_default();
         let (what, remedy) = spoken::alert(alert, job, cx.lang);
+        // most sentences name their link
+        let whose = alert.direction.map(|d| cx.lang.t(direction_label(d))).filter(|word| !what.contains(word));
+        let whose = whose.map(|word| format!("{word} · ")).unwrap_or_default();
         let mut row = Row::new().gap(2).text(format!("{glyph} "), style).text(whose, cx.theme.dim).text(what, style);
         if !remedy.is_empty() {
-            row = row.text(": ", cx.theme.dim).text(remedy, cx.theme.text);
+            row = row.text(cx.lang.t("colon"), cx.theme.dim).text(remedy, cx.theme.text);
         }
         out.push(row.ending(Row::new(), columns.saturating_sub(1)));
     }
@@ -328,7 +331,7 @@ fn alert_lines(job: &JobStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
             Row::new()
                 .gap(2)
                 .text(format!("{glyph} "), style)
-                .text(text::clean(reason), style)
+                .text(spoken::sentence(reason, cx.lang), style)
                 .ending(Row::new(), columns - 1),
         );
     }

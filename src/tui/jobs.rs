@@ -2,6 +2,9 @@
 
 use super::{
     app::App,
+    keymap::Action,
+    mouse::Click,
+    spoken,
     store::Draft,
     text::{self, Row},
     theme::Tone,
@@ -139,13 +142,16 @@ pub fn page(app: &App, cx: &Cx, columns: usize, rows: usize) -> Page {
         if here {
             page.focus = Some(page.lines.len());
         }
-        let rows = match entry {
+        let rows: Vec<Line<'static>> = match entry {
             Entry::Known(job) => {
                 let row = |(n, direction)| link_row(job, direction, n == 0, here, &w, cx);
                 Direction::BOTH.into_iter().enumerate().map(row).collect()
             }
             Entry::Draft(draft) => draft_rows(draft, here, &w, cx),
         };
+        for n in 0..rows.len() {
+            page.clickable_at(page.lines.len() + n, 0..columns, Click::Row(i));
+        }
         let mark = |row| if here { text::selected(row, columns, theme.selected) } else { row };
         page.lines.extend(rows.into_iter().map(mark));
     }
@@ -196,11 +202,11 @@ fn link_row(job: &JobStatus, direction: Direction, first: bool, here: bool, w: &
     let ends = if state == LinkState::NotConfigured && direction == Direction::Reverse && !job.two_way {
         String::new()
     } else {
-        format!("{} → {}", text::clean(from), text::clean(to))
+        text::ends(from, to, w.ends.saturating_sub(2))
     };
     let mut row = Row::new()
         .text(if here { "▌ " } else { "  " }, theme.accent)
-        .cell(if first { &job.name } else { "" }, w.name, strong)
+        .cell(&if first { text::cut(&job.name, w.name - 2) } else { String::new() }, w.name, strong)
         .cell(lang.t(direction_label(direction)), w.link, theme.dim)
         .cell(&text::cut(&ends, w.ends.saturating_sub(2)), w.ends, ends_style)
         .text(format!("{glyph} "), theme.tone(tone))
@@ -224,7 +230,7 @@ fn draft_rows(draft: &Draft, here: bool, w: &Widths, cx: &Cx) -> Vec<Line<'stati
     vec![
         Row::new()
             .text(if here { "▌ " } else { "  " }, theme.accent)
-            .cell(&draft.name, w.name, theme.strong)
+            .cell(&text::cut(&draft.name, w.name - 2), w.name, theme.strong)
             .cell(lang.t("direction.forward"), w.link, theme.dim)
             .cell(&text::cut(&ends, w.ends.saturating_sub(2)), w.ends, theme.dim)
             .text("○ ", theme.dim)
@@ -269,9 +275,10 @@ fn summary(app: &App, cx: &Cx) -> Row {
         let why = first
             .alerts
             .first()
-            .map(|a| a.text.clone())
+            .map(|a| spoken::alert(a, first, lang).0)
             .or_else(|| first.reason.clone())
             .or_else(|| first.links.iter().find_map(|l| l.reason.clone()))
+            .map(|why| spoken::sentence(&why, lang))
             .unwrap_or_else(|| lang.t(&state_label(first.state)).into());
         row = row.text(" · ", theme.dim).text(
             lang.f("jobs.needs_you", &[("n", &urgent.len()), ("name", &first.name), ("why", &text::clean(&why))]),
@@ -312,9 +319,14 @@ fn empty(app: &App, cx: &Cx, columns: usize, rows: usize) -> Page {
         }
     }
     let top = rows.saturating_sub(lines.len()) / 2;
+    let count = lines.len();
     let mut page = Page::default();
     page.lines.extend(std::iter::repeat_n(Line::default(), top));
     for (row, w) in lines {
+        let left = columns.saturating_sub(w) / 2;
+        if row.width() > 0 && page.lines.len() + 1 == top + count && !app.readonly {
+            page.clickable(left..left + w, Click::Do(Action::NewJob));
+        }
         page.lines.push(Row::new().gap(columns.saturating_sub(w) / 2).append(row).line());
     }
     page

@@ -115,4 +115,6 @@ pub enum Wanted {
     Copy,
     Configure(Direction),
     Precheck,
+    /// To ask for the accounts that it lacks.
+    Account,
 }

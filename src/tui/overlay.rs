@@ -1,5 +1,6 @@
 //! Dialogs over a screen: help, palette, lists to pick from, confirmations, the inventory, a verification.
 
+pub mod account;
 pub mod confirm;
 pub mod help;
 pub mod instances;
@@ -8,6 +9,7 @@ pub mod pick;
 pub mod verify;
 
 use super::{app::App, keymap::Context, view::Cx, widget::field::Field};
+use account::AskAccount;
 use confirm::Confirm;
 use instances::InstanceForm;
 use palette::Palette;
@@ -27,6 +29,7 @@ pub enum Overlay {
     Instances { at: super::widget::list::Cursor },
     InstanceForm(Box<InstanceForm>),
     Verify(Verify),
+    Account(Box<AskAccount>),
 }
 
 impl Overlay {
@@ -39,6 +42,7 @@ impl Overlay {
             Overlay::Instances { .. } => Context::Instances,
             Overlay::InstanceForm(_) => Context::InstanceForm,
             Overlay::Verify(_) => Context::Verify,
+            Overlay::Account(_) => Context::Account,
         }
     }
 
@@ -47,13 +51,14 @@ impl Overlay {
             Overlay::Palette(p) => Some(&mut p.field),
             Overlay::Confirm(c) => c.typed.as_mut(),
             Overlay::InstanceForm(f) => f.field_mut(),
+            Overlay::Account(a) => a.field_mut(),
             _ => None,
         }
     }
 
     pub fn is_typing(&self) -> bool {
         match self {
-            Overlay::Palette(_) => true,
+            Overlay::Palette(_) | Overlay::Account(_) => true,
             Overlay::Confirm(c) => c.typed.is_some(),
             Overlay::InstanceForm(f) => f.is_typing(),
             _ => false,
@@ -71,5 +76,6 @@ pub fn draw(app: &App, overlay: &Overlay, cx: &Cx, area: Rect, buf: &mut Buffer)
         Overlay::Instances { at } => instances::draw_list(app, *at, cx, area, buf),
         Overlay::InstanceForm(f) => instances::draw_form(f, cx, area, buf),
         Overlay::Verify(v) => verify::draw(v, cx, area, buf),
+        Overlay::Account(a) => account::draw(a, cx, area, buf),
     }
 }

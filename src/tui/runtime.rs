@@ -33,8 +33,9 @@ use tokio::{
 
 /// Frames that the engine or the clock cause come at most this often: five a second.
 const FRAME: Duration = Duration::from_millis(200);
-/// A key is answered at once; held down, it draws at most this often.
-const KEY_FRAME: Duration = Duration::from_millis(30);
+/// A key is answered at once. Only one that follows within this time of the last frame waits for its end, so that a
+/// pasted text or a key held down is not drawn letter by letter.
+const KEY_FRAME: Duration = Duration::from_millis(5);
 /// Ages and countdowns on the screen are in seconds.
 const TICK: Duration = Duration::from_secs(1);
 /// Messages that wait for the loop; beyond, the senders wait.
@@ -199,7 +200,9 @@ async fn drive(app: &mut App, guard: &mut Guard, options: &Options, store: Store
         }
         let due = drawn + if typed { KEY_FRAME } else { FRAME };
         if dirty && Instant::now() >= due {
+            // fails where the terminal is gone: then there is nobody to draw for
             let (columns, rows) = crossterm::terminal::size()?;
+            app.size = (columns, rows);
             if l.canvas.draw(app, columns, rows)? {
                 drawn = Instant::now();
             }

@@ -2,6 +2,8 @@
 //! and precheck items have sentences of their own, by rule, kind and item. A sentence is never half translated: either
 //! all of it is the screen's, or all of it the engine's, which is then marked as the original.
 
+mod said;
+
 use super::{dashboard::events::kind_word, i18n::Lang, text};
 use crate::model::{Check, CheckState, Event, EventKind, JobStatus, LinkState, status::Alert};
 
@@ -29,13 +31,32 @@ pub fn alert(alert: &Alert, job: &JobStatus, lang: Lang) -> (String, String) {
     }
 }
 
-/// An event in the words of the screen; `None` where the engine's own are.
+/// A sentence of the engine, such as a reason or a fault, in the words of the screen; its own where it is not known.
+pub fn sentence(said: &str, lang: Lang) -> String {
+    text::clean(&said::translate(said, lang, 0).unwrap_or_else(|| said.to_owned()))
+}
+
+/// Whether a sentence of the engine has words of its own in this language.
+pub fn is_known(said: &str, lang: Lang) -> bool {
+    said::translate(said, lang, 0).is_some()
+}
+
+/// An event in the words of the screen; `None` where the engine's own are. A sentence that is not known is said by what
+/// kind it is.
 pub fn event(event: &Event, lang: Lang) -> Option<String> {
+    if event.kind != EventKind::StateChanged
+        && let Some(words) = said::translate(&event.text, lang, 0)
+    {
+        return Some(text::clean(&words));
+    }
     let mut words = lang.engine(&format!("event.{}", kind_word(event)))?.to_owned();
     if event.kind == EventKind::StateChanged {
         let word = event.text.split(':').next().unwrap_or_default().trim();
         let state = LinkState::ALL.into_iter().find(|s| s.as_str() == word)?;
         words = words.replace("{state}", lang.t(&super::jobs::state_label(state)));
+        if let Some(why) = event.text.split_once(": ").and_then(|(_, why)| said::translate(why, lang, 0)) {
+            words = format!("{words}：{}", text::clean(&why));
+        }
     }
     let key = event.conflict.as_ref().map(|c| text::clean(&c.key));
     Some(match key {
@@ -78,7 +99,11 @@ mod tests {
             assert_eq!(super::event(&event, Lang::En), None);
         }
         // the rules that the engine knows, from its own source
-        let source = concat!(include_str!("../engine/supervisor/alerts.rs"), include_str!("../engine/job/status.rs"));
+        let source = concat!(
+            include_str!("../engine/supervisor/alerts.rs"),
+            include_str!("../engine/job/status.rs"),
+            include_str!("../engine/supervisor/managed.rs")
+        );
         for rule in [
             "link_failed",
             "link_reconnecting",
@@ -88,6 +113,8 @@ mod tests {
             "lag_high",
             "conflicts_open",
             "keys_given_up",
+            "account_missing",
+            "keys_evicted",
         ] {
             assert!(source.contains(&format!("\"{rule}\"")), "{rule} is no rule any more");
             assert!(Lang::ZhCn.engine(&format!("alert.{rule}")).is_some(), "{rule}");

@@ -3,7 +3,7 @@
 //!
 //! confy truncates a file before it writes it, so each is stored beside its place (0600) and renamed over it.
 
-use crate::model::{ExistingKeys, Topology};
+use crate::model::{ExistingKeys, Topology, job::ReadFrom};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fs, io,
@@ -62,15 +62,26 @@ pub struct Saved {
     pub account_place: String,
     pub tls: TlsChoice,
     pub ca_file: String,
+    /// A client's certificate and key, for servers that ask for one.
+    pub cert_file: String,
+    pub key_file: String,
+    /// The name in the server's certificate, where it is not the host's.
+    pub server_name: String,
+    pub read_from: ReadFrom,
+    /// The sentinels' own account.
+    pub sentinel_from: SentinelFrom,
+    pub sentinel_place: String,
 }
 
 /// Where the account of an instance comes from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AccountFrom {
-    /// Typed here; the engine gets it, no file does unless asked.
+    /// Typed here. The engine keeps it with the job, readable by its user alone; no file of the console does.
     #[default]
     Typed,
+    /// Typed here and kept nowhere: asked for again after a restart of the engine.
+    Unkept,
     Environment,
     File,
     Command,
@@ -79,18 +90,41 @@ pub enum AccountFrom {
 }
 
 impl AccountFrom {
-    pub const ALL: [AccountFrom; 5] =
-        [AccountFrom::Typed, AccountFrom::Environment, AccountFrom::File, AccountFrom::Command, AccountFrom::Nowhere];
+    pub const ALL: [AccountFrom; 6] = [
+        AccountFrom::Typed,
+        AccountFrom::Unkept,
+        AccountFrom::Environment,
+        AccountFrom::File,
+        AccountFrom::Command,
+        AccountFrom::Nowhere,
+    ];
+
+    /// Whether the account itself is an answer, and not where to find it.
+    pub fn is_typed(self) -> bool {
+        matches!(self, AccountFrom::Typed | AccountFrom::Unkept)
+    }
 
     /// Its locale key.
     pub fn label(self) -> &'static str {
         match self {
             AccountFrom::Typed => "account.typed",
+            AccountFrom::Unkept => "account.unkept",
             AccountFrom::Environment => "account.environment",
             AccountFrom::File => "account.file",
             AccountFrom::Command => "account.command",
             AccountFrom::Nowhere => "account.nowhere",
         }
+    }
+}
+
+/// The same for the sentinels, which mostly ask for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SentinelFrom(pub AccountFrom);
+
+impl Default for SentinelFrom {
+    fn default() -> Self {
+        SentinelFrom(AccountFrom::Nowhere)
     }
 }
 

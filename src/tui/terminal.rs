@@ -5,6 +5,8 @@
 //! is taken again. ratatui's own `Terminal` isn't used: its `clear` asks the terminal for the cursor and hangs where
 //! none answers, and a draw without changes still writes bytes.
 
+mod paint;
+
 use super::{app::App, view::view};
 use crossterm::{
     cursor, event, execute, queue,
@@ -211,7 +213,7 @@ impl<W: Write> Canvas<W> {
             if self.cursor.is_some() {
                 queue!(self.backend, cursor::Hide)?;
             }
-            self.backend.draw(changes.into_iter())?;
+            paint::paint(&mut self.backend, &changes, &next)?;
         }
         let moved = cursor != self.cursor || (changed && cursor.is_some());
         if moved {

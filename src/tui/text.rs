@@ -50,6 +50,26 @@ pub fn cut(text: &str, columns: usize) -> String {
     out
 }
 
+/// `text` in at most `columns` columns; of an address its port stays.
+pub fn cut_address(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let port = text.rfind(':').map(|at| &text[at..]).filter(|port| width(port) + 4 <= columns).unwrap_or_default();
+    format!("{}{port}", cut(&text[..text.len() - port.len()], columns - width(port)))
+}
+
+/// `from → to` in at most `columns` columns, each with as much room as the other.
+pub fn ends(from: &str, to: &str, columns: usize) -> String {
+    let (from, to) = (clean(from), clean(to));
+    let room = columns.saturating_sub(3);
+    let half = room / 2;
+    let left = half.max(room.saturating_sub(width(&to)));
+    let from = cut_address(&from, left);
+    let to = cut_address(&to, room.saturating_sub(width(&from)));
+    cut(&format!("{from} → {to}"), columns)
+}
+
 /// Exactly `columns` columns: cut or padded at the end.
 pub fn pad(text: &str, columns: usize) -> String {
     let mut out = cut(text, columns);
@@ -109,8 +129,15 @@ pub fn wrap(text: &str, columns: usize) -> Vec<String> {
                     row = last;
                 }
             } else {
+                // nor does an opening one end it
+                let opening = row.chars().next_back().filter(|c| "\"'`([“（「".contains(*c));
+                let opening = opening.filter(|c| row[..row.len() - c.len_utf8()].ends_with([' ', '：', '，']));
+                if let Some(c) = opening {
+                    row.truncate(row.len() - c.len_utf8());
+                }
                 rows.push(std::mem::take(&mut row).trim_end().to_owned());
-                used = 0;
+                row.extend(opening);
+                used = width(&row);
             }
         }
         if space && used == 0 && !rows.is_empty() {
@@ -397,5 +424,22 @@ mod tests {
     fn tail_keeps_the_end() {
         assert_eq!(tail("abcdef", 3), ("def".into(), 3));
         assert_eq!(tail("同步作业", 5), ("作业".into(), 4));
+    }
+
+    #[test]
+    fn of_an_address_that_is_cut_the_port_stays() {
+        assert_eq!(cut_address("127.0.0.1:7801", 20), "127.0.0.1:7801");
+        assert_eq!(cut_address("127.0.0.1:7801", 11), "127.0…:7801");
+        assert_eq!(ends("127.0.0.1:7801", "127.0.0.1:7802", 25), "127.0…:7801 → 127.0…:7802");
+        assert_eq!(ends("r-bp1abc", "127.0.0.1:7802", 25), "r-bp1abc → 127.0.0.1:7802");
+        for columns in 0..40 {
+            assert!(width(&ends("127.0.0.1:7801", "a-long-name.of-a-host.example:6379", columns)) <= columns);
+        }
+    }
+
+    #[test]
+    fn an_opening_quote_does_not_end_a_row() {
+        assert_eq!(wrap("such as \"there\"", 9), ["such as", "\"there\""]);
+        assert_eq!(wrap("choose `ignore` or `merge`", 8), ["choose", "`ignore`", "or", "`merge`"]);
     }
 }

@@ -3,6 +3,7 @@
 mod dashboard;
 mod engine;
 mod jobs;
+mod mouse;
 mod overlay;
 mod wizard;
 
@@ -16,7 +17,7 @@ use super::{
     store::Stored,
     theme::{Theme, Tone},
 };
-use crossterm::event::{KeyEvent, KeyEventKind, MouseEventKind};
+use crossterm::event::{KeyEvent, KeyEventKind};
 
 /// Takes in what happened; says what is to be done.
 pub fn update(app: &mut App, msg: Msg) -> Vec<Effect> {
@@ -26,12 +27,11 @@ pub fn update(app: &mut App, msg: Msg) -> Vec<Effect> {
             paste(app, &text);
             Vec::new()
         }
-        Msg::Mouse(event) => match event.kind {
-            MouseEventKind::ScrollUp => act(app, Action::Up),
-            MouseEventKind::ScrollDown => act(app, Action::Down),
-            _ => Vec::new(),
-        },
-        Msg::Resize(..) => Vec::new(),
+        Msg::Mouse(event) => mouse::mouse(app, event),
+        Msg::Resize(columns, rows) => {
+            app.size = (columns, rows);
+            Vec::new()
+        }
         Msg::Tick(now_ms) => {
             app.now_ms = now_ms;
             if app.toast.as_ref().is_some_and(|t| t.until_ms <= now_ms) {

@@ -12,11 +12,13 @@
 use super::{
     app::{App, EngineState, Screen},
     i18n::Lang,
-    jobs, keymap, overlay,
+    jobs, keymap,
+    mouse::{Click, Zone, Zones},
+    overlay,
     text::{self, Row},
     theme::{self, Theme, Tone},
     widget::list,
-    wizard::{self, Slot, Step},
+    wizard::{self, Purpose, Slot, Step},
 };
 use crate::model::LinkState;
 use ratatui::{
@@ -25,6 +27,7 @@ use ratatui::{
     style::Style,
     text::Line,
 };
+use std::cell::RefCell;
 
 /// The smallest terminal that shows a screen.
 pub const SMALLEST: (u16, u16) = (60, 15);
@@ -38,9 +41,22 @@ pub struct Cx<'a> {
     pub ascii: bool,
     /// The engine is away: what is shown was true when it was last heard.
     pub stale: bool,
+    /// Filled while drawing: what can be clicked on.
+    pub zones: RefCell<Zones>,
 }
 
 impl Cx<'_> {
+    /// The row `row` of an area can be clicked on, from one column to another.
+    pub fn clickable(&self, area: Rect, row: usize, columns: std::ops::Range<usize>, click: Click) {
+        let zone = Rect::new(
+            area.x.saturating_add(columns.start as u16),
+            area.y.saturating_add(row as u16),
+            columns.len() as u16,
+            1,
+        );
+        self.zones.borrow_mut().add(zone.intersection(area), click);
+    }
+
     /// How a key is written.
     pub fn key(&self, name: &str) -> String {
         match name {
@@ -64,10 +80,54 @@ pub struct Page {
     pub focus: Option<usize>,
     /// Row and column of the text cursor.
     pub cursor: Option<(usize, usize)>,
+    /// What can be clicked on.
+    pub zones: Vec<Zone>,
+    /// The first row to show, where the page is scrolled by hand.
+    pub scroll: Option<usize>,
 }
+
+impl Page {
+    /// The next row can be clicked on, from one column to another.
+    pub fn clickable(&mut self, columns: std::ops::Range<usize>, click: Click) {
+        self.clickable_at(self.lines.len(), columns, click);
+    }
+
+    pub fn clickable_at(&mut self, row: usize, columns: std::ops::Range<usize>, click: Click) {
+        self.zones.push(Zone { row, from: columns.start, to: columns.end, click });
+    }
+
+    /// Adds buttons in the middle of the page.
+    pub fn buttons(&mut self, list: &[(Slot, &str)], at: Slot, columns: usize, cx: &Cx) {
+        let left = columns.saturating_sub(button_row(list, at, cx).width()) / 2;
+        self.button_zones(list, left, cx);
+        self.lines.push(buttons(list, at, columns, cx));
+    }
+
+    /// Buttons stand in the next row, from column `left` on.
+    pub fn button_zones(&mut self, list: &[(Slot, &str)], left: usize, cx: &Cx) {
+        let mut from = left;
+        for (slot, key) in list {
+            let to = from + text::width(cx.lang.t(key)) + 4;
+            self.clickable(from..to, Click::Slot(*slot));
+            from = to + BUTTON_GAP;
+        }
+    }
+}
+
+/// Columns between two buttons.
+const BUTTON_GAP: usize = 3;
 
 /// Draws everything; where the text cursor stands, if anywhere.
 pub fn view(app: &App, area: Rect, buf: &mut Buffer) -> Option<Position> {
+    drawn(app, area, buf).0
+}
+
+/// What can be clicked on in a terminal of this size.
+pub fn zones(app: &App, area: Rect) -> Zones {
+    drawn(app, area, &mut Buffer::empty(area)).1
+}
+
+fn drawn(app: &App, area: Rect, buf: &mut Buffer) -> (Option<Position>, Zones) {
     let cx = Cx {
         lang: app.lang,
         theme: &app.theme,
@@ -75,6 +135,7 @@ pub fn view(app: &App, area: Rect, buf: &mut Buffer) -> Option<Position> {
         zone: &app.zone,
         ascii: app.ascii,
         stale: app.is_stale(),
+        zones: RefCell::default(),
     };
     let cursor = if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         too_small(&cx, area, buf);
@@ -84,8 +145,9 @@ pub fn view(app: &App, area: Rect, buf: &mut Buffer) -> Option<Position> {
         match app.overlays.last() {
             None => cursor,
             Some(top) => {
+                cx.zones.borrow_mut().clear();
                 let cursor = overlay::draw(app, top, &cx, area, buf);
-                put(buf, area, area.height as usize - 1, footer(app, &cx, area.width as usize));
+                put(buf, area, area.height as usize - 1, footer(app, &cx, area));
                 cursor
             }
         }
@@ -93,7 +155,7 @@ pub fn view(app: &App, area: Rect, buf: &mut Buffer) -> Option<Position> {
     if app.ascii {
         to_ascii(app.lang, area, buf);
     }
-    cursor
+    (cursor, cx.zones.into_inner())
 }
 
 fn too_small(cx: &Cx, area: Rect, buf: &mut Buffer) {
@@ -110,13 +172,13 @@ fn too_small(cx: &Cx, area: Rect, buf: &mut Buffer) {
 
 fn screen(app: &App, cx: &Cx, area: Rect, buf: &mut Buffer) -> Option<Position> {
     let columns = area.width as usize;
-    put(buf, area, 0, header(app, cx, columns));
+    put(buf, area, 0, header(app, cx, area));
     let mut top = 2;
     match &app.screen {
         Screen::Jobs => put(buf, area, 1, rule(columns, cx.theme)),
         Screen::Dashboard(d) => put(buf, area, 1, super::dashboard::heading(app, d, cx, columns)),
         Screen::Wizard(w) => {
-            put(buf, area, 1, stepper(w, cx, columns));
+            put(buf, area, 1, stepper(w, cx, area));
             put(buf, area, 2, rule(columns, cx.theme));
             top = 3;
         }
@@ -136,9 +198,17 @@ fn screen(app: &App, cx: &Cx, area: Rect, buf: &mut Buffer) -> Option<Position> 
         Screen::Dashboard(d) => super::dashboard::page(app, d, cx, columns, body),
     };
     let total = page.lines.len();
-    let first = page.focus.map_or(0, |focus| list::first_row(focus, total, body));
+    let first = match page.scroll {
+        Some(first) => first.min(total.saturating_sub(body)),
+        None => page.focus.map_or(0, |focus| list::first_row(focus, total, body)),
+    };
     for (i, line) in page.lines.into_iter().skip(first).take(body).enumerate() {
         put(buf, area, top + i, line);
+    }
+    for zone in page.zones {
+        if let Some(row) = zone.row.checked_sub(first).filter(|row| *row < body) {
+            cx.clickable(area, top + row, zone.from..zone.to, zone.click);
+        }
     }
     for (i, line) in notices.into_iter().enumerate() {
         put(buf, area, top + body + i, line);
@@ -156,7 +226,7 @@ fn screen(app: &App, cx: &Cx, area: Rect, buf: &mut Buffer) -> Option<Position> 
             .line();
     }
     put(buf, area, rows - 2, foot);
-    put(buf, area, rows - 1, footer(app, cx, columns));
+    put(buf, area, rows - 1, footer(app, cx, area));
     let (row, column) = page.cursor?;
     let row = row.checked_sub(first).filter(|r| *r < body)?;
     Some(Position::new(area.x + (column as u16).min(area.width - 1), area.y + (top + row) as u16))
@@ -175,14 +245,16 @@ pub fn rule(columns: usize, theme: &Theme) -> Line<'static> {
     Line::styled("─".repeat(columns), theme.faint)
 }
 
-fn header(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
+fn header(app: &App, cx: &Cx, area: Rect) -> Line<'static> {
     let (lang, theme) = (cx.lang, cx.theme);
+    let columns = area.width as usize;
     let left = Row::new().gap(2).text("duplex", theme.accent).gap(3);
     let mut right = match &app.screen {
         Screen::Jobs => Row::new(),
         Screen::Wizard(w) => Row::new().text(lang.f("wizard.step", &[("n", &w.step.number())]), theme.dim),
         Screen::Dashboard(d) => super::dashboard::range_mark(d, cx),
     };
+    let range_columns = right.width();
     let engine = engine_mark(app, cx);
     if engine.width() > 0 {
         let gap = if right.width() > 0 { 3 } else { 0 };
@@ -192,11 +264,21 @@ fn header(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
         right = right.gap(3).text(lang.t("readonly.mark"), theme.warn);
     }
     right = right.gap(3).text(lang.tag(), theme.dim).gap(2);
+    let tag = columns.saturating_sub(text::width(lang.tag()) + 2);
+    cx.clickable(area, 0, tag..columns, Click::Do(keymap::Action::Language));
+    if matches!(app.screen, Screen::Dashboard(_)) {
+        let range = columns.saturating_sub(right.width());
+        cx.clickable(area, 0, range..range + range_columns, Click::Do(keymap::Action::Range));
+    }
     let room = columns.saturating_sub(left.width() + right.width() + 2);
     let middle = match &app.screen {
         Screen::Jobs => Row::new().text(lang.t("jobs.title"), theme.strong),
         Screen::Wizard(w) => {
-            let title = if w.for_reverse { "wizard.title_reverse" } else { "wizard.title" };
+            let title = match w.purpose {
+                Purpose::Reverse => "wizard.title_reverse",
+                Purpose::Look => "wizard.title_look",
+                Purpose::Configure => "wizard.title",
+            };
             Row::new().text(lang.t(title), theme.strong)
         }
         Screen::Dashboard(d) => super::dashboard::title(app, d, cx, room),
@@ -221,7 +303,8 @@ fn engine_mark(app: &App, cx: &Cx) -> Row {
 }
 
 /// `① Source and target ── ② Policy …`, the present one named in full where not all fit.
-fn stepper(w: &wizard::Wizard, cx: &Cx, columns: usize) -> Line<'static> {
+fn stepper(w: &wizard::Wizard, cx: &Cx, area: Rect) -> Line<'static> {
+    let columns = area.width as usize;
     let names = ["wizard.step1", "wizard.step2", "wizard.step3", "wizard.step4"];
     let full: usize = names.iter().map(|n| text::width(cx.lang.t(n)) + 2).sum();
     let fits = full + 3 * 3 + 2 <= columns;
@@ -235,9 +318,14 @@ fn stepper(w: &wizard::Wizard, cx: &Cx, columns: usize) -> Line<'static> {
             n if n == now => (["①", "②", "③", "④"][i], cx.theme.accent, cx.theme.strong),
             _ => (["①", "②", "③", "④"][i], cx.theme.dim, cx.theme.dim),
         };
+        let from = row.width();
         row = row.text(glyph, glyph_style);
         if fits || n == now {
             row = row.text(format!(" {}", cx.lang.t(name)), style);
+        }
+        if n < now {
+            let step = [Step::Endpoints, Step::Policy, Step::Initialization][i];
+            cx.clickable(area, 1, from..row.width(), Click::Step(step));
         }
         if n < names.len() {
             row = row.text(format!(" {} ", "─".repeat(bar)), cx.theme.faint);
@@ -283,8 +371,10 @@ fn notices(app: &App, cx: &Cx, columns: usize) -> Vec<Line<'static>> {
     out
 }
 
-/// Hints of the keys that hold now; help and quit always fit.
-fn footer(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
+/// Hints of the keys that hold now; help and quit always fit. A click on one does the same.
+fn footer(app: &App, cx: &Cx, area: Rect) -> Line<'static> {
+    let columns = area.width as usize;
+    let bottom = (area.height as usize).saturating_sub(1);
     let (contexts, typing) = app.contexts();
     let mut seen = Vec::new();
     let mut row = Row::new().gap(2);
@@ -292,16 +382,30 @@ fn footer(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
         Row::new().text(cx.key(key), cx.theme.accent).gap(1).text(cx.lang.t(label), cx.theme.dim)
     };
     let mut last = Row::new();
+    let mut last_zones = Vec::new();
     for binding in keymap::BINDINGS.iter().filter(|b| b.footer && b.context == keymap::Context::Global) {
         if let Some(key) = usable(binding, typing) {
+            let from = last.width() + 2;
             last = last.gap(2).append(hint(key, binding.label));
+            last_zones.push((from..last.width(), binding.action));
         }
     }
-    let last = if contexts.first() == Some(&keymap::Context::Help) { Row::new() } else { last };
+    if contexts.first() == Some(&keymap::Context::Help) {
+        (last, last_zones) = (Row::new(), Vec::new());
+    }
+    let left = columns.saturating_sub(last.width() + 2);
+    for (zone, action) in last_zones {
+        cx.clickable(area, bottom, left + zone.start..left + zone.end, Click::Do(action));
+    }
     let room = columns.saturating_sub(last.width() + 2);
     for context in contexts.iter().filter(|c| **c != keymap::Context::Global) {
         for binding in keymap::BINDINGS.iter().filter(|b| b.context == *context && b.footer) {
             if seen.contains(&binding.action) || (app.readonly && binding.action.changes()) {
+                continue;
+            }
+            let no_way_back =
+                matches!(&app.screen, Screen::Wizard(w) if w.step.previous().is_none() || w.purpose == Purpose::Look);
+            if binding.action == keymap::Action::Previous && no_way_back {
                 continue;
             }
             let Some(key) = usable(binding, typing) else { continue };
@@ -310,7 +414,10 @@ fn footer(app: &App, cx: &Cx, columns: usize) -> Line<'static> {
             if row.width() + next.width() + 2 > room {
                 continue;
             }
-            row = row.append(next).gap(2);
+            let from = row.width();
+            row = row.append(next);
+            cx.clickable(area, bottom, from..row.width(), Click::Do(binding.action));
+            row = row.gap(2);
         }
     }
     row.ending(last.gap(2), columns)
@@ -359,7 +466,7 @@ pub fn button_row(list: &[(Slot, &str)], at: Slot, cx: &Cx) -> Row {
             (cx.theme.faint, cx.theme.text)
         };
         row = row
-            .gap(if i > 0 { 3 } else { 0 })
+            .gap(if i > 0 { BUTTON_GAP } else { 0 })
             .text("[", edge)
             .text(format!(" {} ", cx.lang.t(key)), style)
             .text("]", edge);

@@ -17,7 +17,7 @@ use super::{
     store::{Draft, is_name},
     widget::{field::Field, list::Cursor},
 };
-use crate::model::{Databases, ExistingKeys, Job, Limits, Policy, Side};
+use crate::model::{AccountSource, Databases, ExistingKeys, Job, Limits, Policy, Side};
 use precheck::Pane;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,8 +102,21 @@ pub struct Wizard {
     pub run: u32,
     /// Under this name the draft was saved before, if it was.
     pub saved_as: Option<String>,
-    /// The reverse link of a job whose forward link runs already is configured.
-    pub for_reverse: bool,
+    pub purpose: Purpose,
+    /// The running job was stopped so that it can begin anew both ways.
+    pub stopped: bool,
+}
+
+/// What the wizard was opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Purpose {
+    /// A new job, a draft, or one that does not run.
+    #[default]
+    Configure,
+    /// The reverse link of a job whose forward link runs.
+    Reverse,
+    /// The precheck of a job that runs.
+    Look,
 }
 
 /// From the button to the links' start.
@@ -111,6 +124,8 @@ pub struct Wizard {
 pub enum Launching {
     #[default]
     No,
+    /// The job that runs one way ends first.
+    Stopping,
     WritingFile,
     /// The engine prechecks once more and starts the links.
     Starting,
@@ -141,7 +156,8 @@ impl Default for Wizard {
             launching: Launching::No,
             run: 0,
             saved_as: None,
-            for_reverse: false,
+            purpose: Purpose::Configure,
+            stopped: false,
         }
     }
 }
@@ -197,21 +213,22 @@ impl Wizard {
     /// The answers of a job that the engine knows, to be changed: the accounts that it holds need not be typed again.
     pub fn of_known(job: &Job, name: String) -> Wizard {
         let mut wizard = Wizard::from_job(job, name);
-        for side in &mut wizard.sides {
-            side.held = side.slots(false).contains(&FormSlot::Account);
+        for (side, instance) in wizard.sides.iter_mut().zip([&job.source, &job.target]) {
+            let typed = |account: &AccountSource| matches!(account, AccountSource::Inline(_));
+            (side.held, side.sentinel_held) = (typed(&instance.account), typed(&instance.sentinel_account));
         }
         wizard.slot = wizard.first_open();
         wizard
     }
 
     /// The first answer of step 1 that is missing: after a resume mostly a password.
-    fn first_open(&self) -> Slot {
+    pub fn first_open(&self) -> Slot {
         for side in Side::BOTH {
             let form = &self.sides[side.index()];
             if let Some((slot, _)) = form.check() {
                 return Slot::Form(side, slot);
             }
-            if form.slots(false).contains(&FormSlot::Account) && form.account.is_empty() && !form.held {
+            if form.lacks_account() {
                 return Slot::Form(side, FormSlot::Account);
             }
         }
@@ -283,7 +300,8 @@ impl Wizard {
     pub fn slots(&self) -> Vec<Slot> {
         let mut slots = match self.step {
             Step::Endpoints => {
-                let mut slots = vec![Slot::Name];
+                // a job that is known keeps its name
+                let mut slots = if self.purpose == Purpose::Configure { vec![Slot::Name] } else { Vec::new() };
                 for side in Side::BOTH {
                     slots.extend(self.form(side).slots(false).into_iter().map(|s| Slot::Form(side, s)));
                 }
@@ -293,7 +311,7 @@ impl Wizard {
             Step::Initialization => vec![Slot::TwoWay, Slot::Flush, Slot::Resnapshot, Slot::MaxOps],
             Step::Precheck => vec![Slot::Items],
             Step::Launch => {
-                let mut slots = vec![Slot::Reverse];
+                let mut slots = if self.purpose == Purpose::Reverse { Vec::new() } else { vec![Slot::Reverse] };
                 if self.has_secrets() {
                     slots.push(Slot::Secrets);
                 }
@@ -306,7 +324,7 @@ impl Wizard {
                 slots
             }
         };
-        if self.step != Step::Endpoints {
+        if self.step != Step::Endpoints && self.purpose != Purpose::Look {
             slots.push(Slot::Back);
         }
         slots.push(Slot::Continue);
@@ -356,7 +374,18 @@ impl Wizard {
 
     /// Whether a typed account would have to go into the job file for `start NAME` to work without the console.
     pub fn has_secrets(&self) -> bool {
-        self.sides.iter().any(|s| s.slots(false).contains(&FormSlot::Account) && !s.account.is_empty())
+        use super::store::AccountFrom::Typed;
+        self.sides.iter().any(|s| {
+            (s.account_from == Typed && !s.account.is_empty())
+                || (s.slots(false).contains(&FormSlot::SentinelAccount)
+                    && s.sentinel_from == Typed
+                    && !s.sentinel_account.is_empty())
+        })
+    }
+
+    /// Whether the job can't go on by itself after a restart of the engine, since an account is kept nowhere.
+    pub fn has_unkept(&self) -> bool {
+        self.job().unkept_accounts().next().is_some()
     }
 
     /// Whether keys of the target can be overwritten by what was chosen.

@@ -66,7 +66,8 @@ impl Writer<'_> {
         certain
     }
 
-    fn step(&mut self, certain: &mut Certain) -> Vec<Argv> {
+    /// What it writes next.
+    pub fn step(&mut self, certain: &mut Certain) -> Vec<Argv> {
         match self.rng.u32(0..100) {
             0..8 => vec![self.growing(certain)],
             8..14 => {
@@ -129,7 +130,7 @@ impl Writer<'_> {
     }
 
     /// A write to a key that is being copied: one of all, or one of a few that both sites write again and again.
-    fn to_copied(&mut self) -> Argv {
+    fn copied_key(&mut self) -> Argv {
         let n = if self.rng.bool() { self.rng.u64(0..self.copied) } else { self.rng.u64(0..200) * (self.copied / 200) };
         let (k, w) = (format!("key:{n}"), self.word());
         match self.rng.u32(0..12) {
@@ -147,7 +148,7 @@ impl Writer<'_> {
     /// Any command of any family.
     fn any(&mut self) -> Argv {
         if self.copied > 0 && self.rng.u32(0..5) < 2 {
-            return self.to_copied();
+            return self.copied_key();
         }
         match self.rng.u32(0..8) {
             0 => self.string(),

@@ -299,7 +299,7 @@ impl Drop for Faithful {
 }
 
 /// A connection to this server, if it is a master.
-fn writable(port: u16) -> Option<Client> {
+pub fn writable(port: u16) -> Option<Client> {
     let mut client = Client::try_to(port).ok()?;
     let role = client.try_call(&["ROLE"]).ok()?;
     matches!(&role, Reply::Array(r) if r.first().is_some_and(|w| w.text() == "master")).then_some(client)

@@ -6,9 +6,12 @@ use ratatui::{buffer::Buffer, layout::Rect};
 use redis_duplex::{
     control::protocol::{Failure, FailureKind, KeyDifference, Probe, ProbedShard, Reply, VerifyOutcome},
     model::{
-        Check, CheckId, CheckReport, CheckState, ConflictRecord, Direction, EngineStatus, Event, EventKind, HotKey,
-        JobId, JobStatus, LinkState, LinkStatus, Severity, ShardStatus, Side, SnapshotStatus, Topology,
+        AccountSource, Check, CheckId, CheckReport, CheckState, ConflictRecord, Direction, EngineStatus, Event,
+        EventKind, HotKey, Instance, Job, JobId, JobStatus, LinkState, LinkStatus, Severity, ShardStatus, Side,
+        SnapshotStatus, Topology,
         conflict::ConflictChange,
+        job::{Limits, Policy},
+        secret::Inline,
         status::{Alert, Sample},
     },
     tui::{
@@ -16,7 +19,7 @@ use redis_duplex::{
         effect::Effect,
         i18n::Lang,
         keymap,
-        msg::{EngineMsg, FileMsg, Msg, Tag},
+        msg::{EngineMsg, FileMsg, Msg, Tag, Wanted},
         store::{AccountFrom, Draft, Inventory, Saved, Stored},
         theme::ThemeName,
         update::update,
@@ -115,8 +118,8 @@ pub fn orders() -> JobStatus {
         rule: "resume_window_short".into(),
         direction: Some(Direction::Forward),
         severity: Severity::Warning,
-        text: "resume window under 10 min".into(),
-        remedy: "raise repl-backlog-size at the source".into(),
+        text: "the forward link can be away for 9 min before it needs a new copy".into(),
+        remedy: "raise repl-backlog-size to 256mb at the source (r-bp1abc)".into(),
     });
     orders
 }
@@ -383,25 +386,40 @@ pub fn event(
 pub fn events() -> Vec<Event> {
     let forward = Some(Direction::Forward);
     vec![
-        event(1, 7_200, None, Severity::Info, EventKind::JobStarted, "both links start"),
-        event(2, 7_190, forward, Severity::Info, EventKind::SnapshotStarted, "1,204,118 keys"),
-        event(3, 7_010, forward, Severity::Info, EventKind::SnapshotFinished, "1,204,118 keys in 180 s"),
+        event(1, 7_200, None, Severity::Info, EventKind::JobStarted, "both links have started"),
+        event(2, 7_190, forward, Severity::Info, EventKind::SnapshotStarted, "copying the snapshot of 10.0.0.1:6379"),
+        event(
+            3,
+            7_010,
+            forward,
+            Severity::Info,
+            EventKind::SnapshotFinished,
+            "the snapshot is read: 1204118 keys; its stream follows",
+        ),
         event(
             4,
             291,
             forward,
             Severity::Warning,
             EventKind::Disconnected,
-            "connection reset by 10.0.0.1:6379, retrying",
+            "10.0.0.1:6379 closed the connection while we tried to read its stream; see the server's log: a TLS port \
+             closes on plain text, and a full server on everybody",
         ),
-        event(5, 290, forward, Severity::Info, EventKind::Resumed, "reconnected after 1.2 s, resumed at 88,120,441"),
+        event(
+            5,
+            290,
+            forward,
+            Severity::Info,
+            EventKind::Resumed,
+            "reading the stream of 10.0.0.1:6379 from offset 88120441",
+        ),
         event(
             6,
             19,
             None,
             Severity::Info,
             EventKind::ConflictSettled,
-            "\"cart:881\": the reverse write was 18 ms later, and is kept",
+            "conflict on \"cart:881\" (db0) settled: concurrent write, the target side's order stands, 1 round",
         ),
     ]
 }
@@ -455,6 +473,124 @@ pub fn shards(lang: Lang, theme: ThemeName) -> App {
     app
 }
 
+/// A cluster at the source, one of whose shards is away.
+fn cluster_job() -> JobStatus {
+    let mut job = orders();
+    job.alerts.clear();
+    job.links[0].shards = (1..=3)
+        .map(|n| ShardStatus {
+            address: format!("10.0.0.{n}:7000"),
+            replid: Some(format!("{n}f2c1d0e9b7a6c5d4e3f2a1b0c9d8e7f6a5b4c3d")),
+            offset_received: Some(88_120_441 + n * 1_000),
+            offset_applied: Some(88_120_441),
+            state: Some(if n == 2 { LinkState::Reconnecting } else { LinkState::Synchronizing }),
+            lag_ms: (n != 2).then_some(n),
+            slots: Some(format!("{}-{}", (n - 1) * 5461, n * 5461 - 1)),
+        })
+        .collect();
+    job.links[0].state = LinkState::Reconnecting;
+    job.links[0].reason = Some("10.0.0.2:7000 refused the connection; check that the server runs".into());
+    job.state = LinkState::Reconnecting;
+    job
+}
+
+pub fn cluster(lang: Lang, theme: ThemeName) -> App {
+    let mut app = dashboard(lang, theme);
+    status(&mut app, vec![cluster_job()]);
+    app
+}
+
+pub fn cluster_shards(lang: Lang, theme: ThemeName) -> App {
+    let mut app = cluster(lang, theme);
+    press(&mut app, "s<down>");
+    app
+}
+
+/// Step 1 for sentinels at the source, with TLS and a client certificate, and a cluster at the target.
+pub fn endpoints_kinds(lang: Lang, theme: ThemeName) -> App {
+    let mut app = empty(lang, theme);
+    press(&mut app, "n<tab>10.0.0.1, 10.0.0.2, 10.0.0.3<tab><right><right><right><right>");
+    press(
+        &mut app,
+        "<tab>mymaster<tab><right><tab>watch:hidden<tab><right><tab><tab>admin:Rp829dlwa<tab><right><right>",
+    );
+    press(&mut app, "<tab>/etc/ssl/ca.pem<tab>/etc/ssl/client.pem<tab>/etc/ssl/client.key<tab>redis.example");
+    press(&mut app, "<tab><tab>10.1.0.1:7000, 10.1.0.2:7000<tab><right><right><right>");
+    app
+}
+
+/// The form of a job that runs one way and gets its reverse link.
+pub fn one_way(lang: Lang, theme: ThemeName) -> App {
+    let mut app = list(lang, theme);
+    press(&mut app, "<down>");
+    app
+}
+
+pub fn reverse_asked(lang: Lang, theme: ThemeName) -> App {
+    let mut app = one_way(lang, theme);
+    press(&mut app, "c");
+    app
+}
+
+/// What the engine tells of a job with accounts that were typed.
+pub fn told_job(name: &str, unkept: bool) -> Job {
+    let account = || AccountSource::Inline(if unkept { Inline::unkept("") } else { Inline::new("") });
+    let instance =
+        |address: &str| Instance { addresses: vec![address.into()], account: account(), ..Instance::default() };
+    Job {
+        name: name.into(),
+        source: instance("10.0.0.5:6379"),
+        target: instance("10.1.0.5:6379"),
+        policy: Policy { two_way: false, ..Policy::default() },
+        limits: Limits::default(),
+    }
+}
+
+pub fn reverse_step_1(lang: Lang, theme: ThemeName) -> App {
+    let mut app = reverse_asked(lang, theme);
+    press(&mut app, "<ret>");
+    let tag = Tag::JobFile { job: "profiles".into(), wanted: Wanted::Configure(Direction::Reverse) };
+    reply(&mut app, tag, Reply::Job { job: Box::new(told_job("profiles", false)) });
+    app
+}
+
+pub fn reverse_launch(lang: Lang, theme: ThemeName) -> App {
+    let mut app = reverse_step_1(lang, theme);
+    let effects = press(&mut app, "<pgdn>");
+    for (side, run) in probes(&effects) {
+        let found = probe("Redis 7.0.15", "10.9.8.7", 400, &[(0, 1_000_000)]);
+        reply(&mut app, Tag::Probe { side, run }, Reply::Probed { probe: found });
+    }
+    let effects = press(&mut app, "<pgdn><pgdn>");
+    report(&mut app, precheck_run(&effects), checks(true));
+    press(&mut app, "W<pgdn>");
+    app
+}
+
+/// A job whose accounts are kept nowhere, after a restart of the engine.
+pub fn account_missing(lang: Lang, theme: ThemeName) -> App {
+    let mut app = empty(lang, theme);
+    let mut job = job("orders", "10.0.0.5:6379", "10.1.0.5:6379", [LinkState::Failed, LinkState::Failed]);
+    job.alerts.push(Alert {
+        rule: "account_missing".into(),
+        direction: None,
+        severity: Severity::Error,
+        text: "its account was typed and is kept nowhere, so it has to be typed again".into(),
+        remedy: "resume the job in the console: it asks for the account".into(),
+    });
+    status(&mut app, vec![job]);
+    app
+}
+
+pub fn account_asked(lang: Lang, theme: ThemeName) -> App {
+    let mut app = account_missing(lang, theme);
+    press(&mut app, "p");
+    let tag = Tag::JobFile { job: "orders".into(), wanted: Wanted::Account };
+    reply(&mut app, tag, Reply::Job { job: Box::new(told_job("orders", true)) });
+    press(&mut app, "admin:Rp829dlwa");
+    app
+}
+
 pub fn detail(lang: Lang, theme: ThemeName) -> App {
     let mut app = dashboard(lang, theme);
     press(&mut app, "<ret>");
@@ -482,6 +618,7 @@ pub fn conflicts(lang: Lang, theme: ThemeName) -> App {
         opened_ms: NOW - 20_000,
         settled_ms: settled,
         rounds: 1 + (number % 3) as u32,
+        value: None,
     };
     let conflicts = Reply::Conflicts {
         open: vec![record(16, "cart:77", None)],
@@ -560,6 +697,7 @@ pub const SCENES: &[Scene] = &[
     ("jobs", list),
     ("wizard_1_endpoints", endpoints),
     ("wizard_1_refused", endpoints_refused),
+    ("wizard_1_kinds", endpoints_kinds),
     ("wizard_2_policy", policy),
     ("wizard_2_chosen", policy_chosen),
     ("wizard_3_initialization", initialization),
@@ -567,7 +705,14 @@ pub const SCENES: &[Scene] = &[
     ("wizard_4_failed", precheck_failed),
     ("wizard_4_launch", launch),
     ("wizard_4_overwriting", launch_overwriting),
+    ("reverse_asked", reverse_asked),
+    ("reverse_step_1", reverse_step_1),
+    ("reverse_launch", reverse_launch),
     ("dashboard", dashboard),
+    ("dashboard_cluster", cluster),
+    ("dashboard_cluster_shards", cluster_shards),
+    ("account_missing", account_missing),
+    ("account_asked", account_asked),
     ("dashboard_initializing", initializing),
     ("dashboard_detail", detail),
     ("dashboard_shards", shards),

@@ -40,6 +40,27 @@ pub enum Class {
     Flush,
 }
 
+impl Class {
+    /// In the order of their numbers.
+    pub(super) const ALL: [Class; 15] = [
+        Class::Read,
+        Class::Delete,
+        Class::Counter,
+        Class::SetAdd,
+        Class::SetRemove,
+        Class::HashSet,
+        Class::HashCounter,
+        Class::HashRemove,
+        Class::SortedAdd,
+        Class::SortedRemove,
+        Class::Bit,
+        Class::HyperLogLog,
+        Class::Write,
+        Class::Transfer,
+        Class::Flush,
+    ];
+}
+
 /// Which part of the key a change touches: one member exactly, several as a bloom mask, or nothing known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Part(u32);
@@ -126,28 +147,17 @@ impl Class {
 mod tests {
     use super::*;
 
-    const ALL: [Class; 15] = [
-        Class::Read,
-        Class::Delete,
-        Class::Counter,
-        Class::SetAdd,
-        Class::SetRemove,
-        Class::HashSet,
-        Class::HashCounter,
-        Class::HashRemove,
-        Class::SortedAdd,
-        Class::SortedRemove,
-        Class::Bit,
-        Class::HyperLogLog,
-        Class::Write,
-        Class::Transfer,
-        Class::Flush,
-    ];
+    #[test]
+    fn the_classes_stand_in_the_order_of_their_numbers() {
+        for (n, class) in Class::ALL.into_iter().enumerate() {
+            assert_eq!(class as usize, n);
+        }
+    }
 
     #[test]
     fn commuting_does_not_depend_on_the_side() {
-        for a in ALL {
-            for b in ALL {
+        for a in Class::ALL {
+            for b in Class::ALL {
                 for (p, q) in [(Part::one(1), Part::one(2)), (Part::one(1), Part::one(1)), (Part::WHOLE, Part::one(9))]
                 {
                     assert_eq!(commute((a, p), (b, q)), commute((b, q), (a, p)), "{a:?} {b:?}");
@@ -158,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_write_commutes_with_nothing() {
-        for a in ALL {
+        for a in Class::ALL {
             assert!(!commute((Class::Write, Part::WHOLE), (a, Part::one(1))), "{a:?}");
             assert!(!commute((Class::Transfer, Part::WHOLE), (a, Part::one(1))), "{a:?}");
         }

@@ -76,6 +76,8 @@ pub struct Episode {
     pub settled: Option<u64>,
     /// The change that revealed the conflict: where it was made, what it does, when (0 unknown).
     pub opened_by: Option<(Side, Class, u32)>,
+    /// Bytes of the command that made it; 0 unknown.
+    pub opened_size: u32,
     /// The newest change in flight to each site at that moment.
     pub seen_in_flight: [Option<(Class, u32)>; 2],
     token: Option<Token>,
@@ -84,7 +86,7 @@ pub struct Episode {
 }
 
 impl Episode {
-    pub(super) fn new(db: u32, key: Box<[u8]>, hash: u64, authority: Side, cause: Cause) -> Self {
+    pub(in crate::engine) fn new(db: u32, key: Box<[u8]>, hash: u64, authority: Side, cause: Cause) -> Self {
         Episode {
             number: 0,
             db,
@@ -97,6 +99,7 @@ impl Episode {
             rounds: 0,
             settled: None,
             opened_by: None,
+            opened_size: 0,
             seen_in_flight: [None; 2],
             token: None,
             not_before: 0,

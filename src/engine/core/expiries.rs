@@ -101,6 +101,8 @@ pub struct Expiries {
     /// The names do not tell all: every key has to be looked at.
     look_at_all: bool,
     asked: Option<Asked>,
+    /// Keys that are settled by state, since they were due.
+    settling: Vec<Name>,
     answer: Option<Answer>,
     /// Something is to be done, or was answered.
     pub bell: Arc<Notify>,
@@ -260,6 +262,7 @@ impl Core {
                 times.push(self, site, db);
                 self.differs(&touch, from, Cause::Snapshot);
                 self.carry_out();
+                self.expiries[site.index()].settling.push((db, key));
                 continue;
             }
             let verdict = self.arbiter.change(from, &touch, 0);
@@ -282,8 +285,19 @@ impl Core {
             let touch = Touch { db, key, hash: self.arbiter.hash(db, key), class: Class::Write, part: Part::WHOLE };
             self.differs(&touch, site.other(), Cause::Snapshot);
             self.carry_out();
+            self.expiries[site.index()].settling.push((db, key.clone()));
         }
         self.settle();
+    }
+
+    /// How many keys are being settled by state since their expiry was due, or never stood still.
+    pub fn expiries_settling(&mut self, site: Side) -> usize {
+        let mut settling = std::mem::take(&mut self.expiries[site.index()].settling);
+        settling.retain(|(db, key)| {
+            self.carry.holds(*db, key) || self.arbiter.episodes().contains(self.arbiter.hash(*db, key), *db, key)
+        });
+        self.expiries[site.index()].settling = settling;
+        self.expiries[site.index()].settling.len()
     }
 }
 

@@ -8,6 +8,7 @@ mod inherit;
 mod place;
 
 use super::lineage::{self, Cut};
+use super::reading;
 use super::{JobContext, JobError};
 use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::arbiter::Arbiter;
@@ -28,6 +29,7 @@ use crate::engine::net::{Control, Dialer, Lineage, ShardAddress};
 use crate::engine::replica::{Replica, ReplicaHandle, ReplicaOptions, ReplicaState, Start};
 use crate::engine::spool::{Spool, SpoolOptions, SpoolReleaser};
 use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
+use crate::model::job::ReadFrom;
 use crate::model::{Databases, Direction, EventKind, ExistingKeys, Job, JobId, Offset, ReplId, Severity, Side};
 use crate::wire::dialect::Dialect;
 use bytes::Bytes;
@@ -72,12 +74,16 @@ pub struct Site {
     pub dialect: Dialect,
     /// Keys of the strand when it was dialled; about, in a cluster.
     pub keys: u64,
+    /// Not so where a one-way job reads from a replica that its file names.
+    pub is_master: bool,
     /// The histories of its stream, where it tells them.
     lineage: Option<Lineage>,
     /// What our keys there are called.
     pub names: Names,
     /// The control key written there, as an engine before us left it.
     found: Option<ControlKey>,
+    /// Where its stream ended when the engine before us was shut out, if that had not finished a copy.
+    unfinished_at: Offset,
     way_ms: u64,
 }
 
@@ -145,6 +151,11 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     try_join_all(shards.map(|shard| fence::kill_clients(&mut shard.control, &before))).await?;
     let pairs = place::pairs(&places);
     let found = place::find(&mut places, &context.id, control_db, &pairs).await?;
+    if found.iter().any(Found::unfinished) {
+        for shard in places.iter_mut().flat_map(|p| &mut p.shards) {
+            shard.stream_end = shard.control.info().await?.master_repl_offset.unwrap_or_default();
+        }
+    }
     let epoch = found.iter().map(Found::epoch).max().unwrap_or(0) + 1;
     let mut begun = Vec::new();
     let n = pairs.len();
@@ -153,17 +164,19 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         begun.push(Begun::new(&context, sites, pair, &places, &found, epoch, options)?);
     }
     try_join_all(begun.iter_mut().map(Begun::note_down)).await?;
-    let (limits, context_now) = ((share(limits.0, n), share(limits.1, n)), &context);
+    let limits = (share(limits.0, n), share(limits.1, n));
     if begun.iter().all(Begun::goes_on) {
         // All go on from where they were, so none has to wait for another.
-        try_join_all(begun.iter_mut().map(|b| async move { b.attach_both(context_now, limits, n).await })).await?;
+        let context = &context;
+        try_join_all(begun.iter_mut().map(|b| async move { b.attach_both(context, limits, n).await })).await?;
     } else {
         // The reverse streams first: what is written at the target while the forward copy runs must not be lost. All strands
         // at once, so that those of one shard share its snapshot.
         for round in 0..2 {
+            let context = &context;
             let round = begun.iter_mut().map(|b| async move {
-                match b.order(context_now)[round] {
-                    Some(direction) => b.attach(context_now, direction, limits, n).await,
+                match b.order(context)[round] {
+                    Some(direction) => b.attach(context, direction, limits, n).await,
                     None => Ok(()),
                 }
             });
@@ -174,6 +187,10 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     for mut b in begun {
         b.ready.links.sort_by_key(|l| l.direction);
         b.plan.tell_cuts(&context);
+        if b.plan.from[0].is_none() && b.plan.two_way {
+            // As the key that was just written says: until an echo tells of more, the target's stream begins here.
+            b.ready.shared.lock().echoed[Side::Source.index()] = b.begins[Side::Target.index()];
+        }
         if b.plan.resume || b.plan.inherits {
             recover(&context, &mut b.ready, &b.plan, &mut places).await?;
         }
@@ -181,6 +198,17 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     }
     let [source, target] = places;
     Ok(ReadyJob { strands, maps: [source.map, target.map] })
+}
+
+/// For `benches/native` alone, which measures what arbitration costs: a two-way job without it diverges at the first
+/// conflict. No setting of a job or of the program leads here.
+fn unarbitrated(context: &JobContext) -> bool {
+    let off = std::env::var_os("DUPLEX_BENCH_WITHOUT_ARBITER").is_some_and(|v| v == "the-sides-may-diverge");
+    if off {
+        let text = "DUPLEX_BENCH_WITHOUT_ARBITER is set: conflicts are not settled, the sides may diverge";
+        context.events.emit(None, crate::model::Severity::Error, crate::model::EventKind::AlertRaised, text);
+    }
+    off
 }
 
 fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> Site {
@@ -204,8 +232,10 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
         keys,
         names,
         found: None,
+        unfinished_at: shard.stream_end,
         way_ms: shard.way_ms,
         lineage: shard.lineage,
+        is_master: shard.is_master,
     }
 }
 
@@ -266,7 +296,8 @@ impl Begun {
             names: sites[side.index()].names.clone(),
             control_db,
         });
-        let arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), !context.job.policy.two_way);
+        let idle = !context.job.policy.two_way || unarbitrated(context);
+        let arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), idle);
         let conflicts = ConflictLog::since(unix_ms().saturating_sub(1));
         let shared = Arc::new(Shared::new(Core::new(arbiter, facts.clone(), conflicts, context.events.clone())));
         let replids: ReplIds = Arc::new([RwLock::new(None), RwLock::new(None)]);
@@ -335,7 +366,7 @@ impl Begun {
 
     /// Both links go on from where they were.
     fn goes_on(&self) -> bool {
-        Direction::BOTH.into_iter().all(|d| matches!(self.plan.start(d), Begin::Position(..)))
+        !self.plan.inherits && Direction::BOTH.into_iter().all(|d| matches!(self.plan.start(d), Begin::Position(..)))
     }
 
     /// Both directions at once; only where both go on from where they were.
@@ -367,6 +398,11 @@ struct Plan {
     two_way: bool,
     reverse_full: bool,
     merge: bool,
+    /// Sites whose new master lacks what was read from the old one.
+    cuts: Vec<Cut>,
+    /// The forward copy was begun before and not finished, and all that the target holds is either the source's, or in
+    /// the reverse stream from where that goes on.
+    left_over: bool,
     /// The slots were divided in another way before.
     inherits: bool,
     /// Some of the slots were another strand's.
@@ -375,8 +411,6 @@ struct Plan {
     /// By side: slots that came from another of its shards.
     moved: [SlotSet; 2],
     parents: BTreeSet<StrandId>,
-    /// Sites whose new master lacks what was read from the old one.
-    cuts: Vec<Cut>,
 }
 
 impl Plan {
@@ -414,14 +448,15 @@ impl Plan {
             moved: Default::default(),
             parents: BTreeSet::new(),
             cuts,
+            left_over: forward.is_some_and(|k| k.phase == LoadPhase::Loading)
+                && !options.lost[0]
+                && match context.job.policy.existing_keys {
+                    ExistingKeys::Block => from[1].is_some() || !two_way,
+                    ExistingKeys::Merge => from[1].is_some(),
+                    // Whose they are can't be told from theirs that the target had before.
+                    ExistingKeys::Ignore => false,
+                },
         })
-    }
-
-    fn take_over(&mut self, inherited: Inherited) {
-        self.ahead = inherited.ahead;
-        self.moved = inherited.moved;
-        self.parents = inherited.parents;
-        self.others = inherited.others;
     }
 
     fn tell_cuts(&self, context: &JobContext) {
@@ -439,6 +474,13 @@ impl Plan {
             };
             context.events.emit(Some(side.outgoing()), severity, EventKind::Failover, format!("{head}; {tail}"));
         }
+    }
+
+    fn take_over(&mut self, inherited: Inherited) {
+        self.ahead = inherited.ahead;
+        self.moved = inherited.moved;
+        self.parents = inherited.parents;
+        self.others = inherited.others;
     }
 
     /// Of the direction's stream: what was replied, echoed and applied.
@@ -532,7 +574,17 @@ async fn one(
         Begin::Position(replid, at) => Start::Resume { replid, offset: at.offset },
     };
     let spool = reader.releaser();
-    let replica = Replica::spawn(dialer, &site.address, start, writer, options);
+    let mut options = options;
+    let mut address = site.address.clone();
+    if site.is_master {
+        let at = match begin {
+            Begin::Position(_, at) => Some(at.offset),
+            _ => None,
+        };
+        address = reading::choose(context, direction, &dialer, &site.address, at).await?;
+        options.replicas_of = (job.instance(from).read_from == ReadFrom::Replica).then(|| site.address.clone());
+    }
+    let replica = Replica::spawn(dialer, &address, start, writer, options);
     let (replid, at) = wait_attached(&replica, direction).await?;
     if matches!(begin, Begin::Position(..)) && site.lineage.is_some_and(|l| l.replid != replid) {
         let what = format!("{} has begun another history while it was attached to", site.address);
@@ -568,6 +620,9 @@ async fn one(
     let merge = plan.merge && direction == Direction::Reverse;
     let target = facts[to.index()].dialect;
     let databases = job.policy.databases.clone();
+    // What stands in the target's stream and the unfinished copy may have written over.
+    let unfinished = site.found.is_some_and(|k| k.phase == LoadPhase::Loading);
+    let doubtful_until = if direction == Direction::Reverse && unfinished { site.unfinished_at } else { Offset(0) };
     let decider = Decider::new(DeciderSetup {
         here: from,
         epoch: ready.epoch,
@@ -578,9 +633,10 @@ async fn one(
         target,
         forward_flush: job.policy.forward_flush,
         two_way: job.policy.two_way,
-        ahead: plan.ahead[direction as usize].clone(),
         // Without a position that goes on, a snapshot tells all that the other site holds.
         peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.from[direction.other() as usize].is_some()),
+        doubtful_until,
+        ahead: plan.ahead[direction as usize].clone(),
     });
     let link = Link::new(LinkSetup {
         shared: ready.shared.clone(),
@@ -590,7 +646,7 @@ async fn one(
         replica: replica.clone(),
         spool: reader,
         decider,
-        loader: Loader::new(from, target, databases, merge, false, facts[to.index()].names.clone()),
+        loader: Loader::new(from, target, databases.clone(), merge, false, facts[to.index()].names.clone()),
         home: site.names.is_cluster().then(|| {
             let dialer = Dialer::new(job.instance(from), &client_name(&context.id, "control", None));
             Home::new(dialer, site.address.clone())
@@ -600,6 +656,7 @@ async fn one(
             ready.sites[to.index()].address.clone(),
             facts[to.index()].names.is_cluster(),
         ),
+        left_over: (with_snapshot && direction == Direction::Forward && plan.left_over).then(|| databases.clone()),
         replids: ready.replids.clone(),
         from: position,
         control_db: ready.control_db,
@@ -700,11 +757,14 @@ async fn raise_epoch(
     };
     let db = ready.control_db;
     let fresh = plan.from[direction as usize].is_none() && !plan.inherits;
-    let Site { control, names, .. } = &mut ready.sites[to.index()];
     if fresh {
-        // Conflicts that were open before a new copy are settled by it.
-        fence::delete_keys(control, db, &[&names.notes()]).await?;
+        // Conflicts that were open before a new copy are settled by it, wherever they were noted.
+        for side in Side::BOTH.into_iter().filter(|s| *s == to || direction == Direction::Forward) {
+            let Site { control, names, .. } = &mut ready.sites[side.index()];
+            fence::delete_keys(control, db, &[&names.notes()]).await?;
+        }
     }
+    let Site { control, names, .. } = &mut ready.sites[to.index()];
     match names.strand().filter(|_| names.is_cluster() && (fresh || plan.others)) {
         // In every slot, so that each tells for ever whose it is: a slot may come to another strand.
         Some(strand) => fence::write_slots(control, names, strand.slots.iter(), &key).await?,
@@ -734,14 +794,18 @@ async fn recover(
     let mut carried_back = Vec::new();
     for attached in &mut ready.links {
         let (here, peer) = (attached.direction.from(), attached.direction.to());
-        if !plan.two_way || !plan.cuts.iter().any(|c| c.side == peer) {
+        // It may have failed over before an engine that has cut the positions and not come any further.
+        let failed_over = ready.sites[peer.index()].lineage.is_some_and(|l| l.before.is_some());
+        if !plan.two_way || !failed_over {
             continue;
         }
         // The connections of the engine before us are dead: nothing of it comes behind this.
         let end = ready.sites[here.index()].control.info().await?.master_repl_offset.unwrap_or_default();
         let lost =
             attached.link.lost_ahead(end).await.map_err(|e| JobError::passing(e.to_string(), "it is tried again"))?;
-        tell_carried_back(context, here, &lost);
+        if !lost.keys.is_empty() || plan.cuts.iter().any(|c| c.side == peer) {
+            tell_carried_back(context, here, &lost);
+        }
         carried_back.extend(lost.keys.into_iter().map(|(db, key)| (db, key, here)));
     }
     let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
@@ -768,6 +832,7 @@ async fn recover(
     let mut open: Vec<_> = open.into_iter().collect();
     open.sort_by_key(|(_, (number, _))| *number);
     let mut core = ready.shared.lock();
+    core.arbiter.recover_flushed();
     for ((db, key), (_, authority)) in open {
         if plan.two_way {
             core.arbiter.recover_episode(db, &key, authority);
@@ -810,7 +875,8 @@ pub async fn remove_control_keys(job: &Job, id: &JobId) -> Result<(), JobError> 
     let db = job.policy.databases.first();
     let any = Arc::new(Strand::new(SlotSet::all()));
     let mut maps = Vec::new();
-    for side in Side::BOTH {
+    // A one-way job writes nothing at its source, and may have no right to.
+    for side in Side::BOTH.into_iter().filter(|s| *s == Side::Target || job.policy.two_way) {
         let named = Dialer::new(job.instance(side), &client_name(id, "control", None));
         let masters = named.masters().await?;
         maps.push((id.control_key(side.incoming()), named, masters));

@@ -7,7 +7,9 @@
 use crate::engine::apply::replies::State;
 use crate::engine::core::Shared;
 use crate::engine::core::carry::Key;
+use crate::engine::events::EventSink;
 use crate::engine::net::{Control, Dialer, NetError};
+use crate::model::{Direction, EventKind, Severity};
 use crate::wire::dialect::Dialect;
 use bytes::Bytes;
 use redis::Value;
@@ -16,10 +18,12 @@ use std::time::Duration;
 
 /// A value of some 100 MB takes a source about a second to put together.
 const PATIENCE: Duration = Duration::from_secs(60);
-const AGAIN: Duration = Duration::from_millis(500);
+const AGAIN_FIRST: Duration = Duration::from_millis(500);
+const AGAIN_MOST: Duration = Duration::from_secs(30);
 
 /// Asks for ever.
-pub async fn ask(shared: Arc<Shared>, dialer: Dialer, address: String, source: Dialect) {
+pub async fn ask(shared: Arc<Shared>, events: EventSink, dialer: Dialer, address: String, source: Dialect) {
+    let (mut again, mut told) = (AGAIN_FIRST, false);
     let bell = shared.lock().carry_bell.clone();
     let mut control: Option<Control> = None;
     loop {
@@ -47,11 +51,20 @@ pub async fn ask(shared: Arc<Shared>, dialer: Dialer, address: String, source: D
                 core.carried(std::slice::from_ref(&key), answer.ok().map(|(state, at)| (vec![state], at)));
             }
             shared.wake_writers();
-            if let Some(why) = failed {
-                tracing::warn!(%address, why, "a key's state could not be had; asking again");
-                control = None;
-                tokio::time::sleep(AGAIN).await;
+            let Some(why) = failed else {
+                (again, told) = (AGAIN_FIRST, false);
+                continue;
+            };
+            tracing::warn!(%address, why, "a key's state could not be had; asking again");
+            // Once is the network; a second time somebody may have to do something.
+            if again > AGAIN_FIRST && !told {
+                told = true;
+                let text = format!("some keys go to the target as whole values, and these can't be had: {why}");
+                events.emit(Some(Direction::Forward), Severity::Error, EventKind::ApplyError, text);
             }
+            control = None;
+            tokio::time::sleep(again).await;
+            again = (again * 2).min(AGAIN_MOST);
         }
     }
 }

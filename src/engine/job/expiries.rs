@@ -11,14 +11,20 @@ use crate::engine::net::{Control, Dialer, NetError};
 use crate::engine::replica::ReplicaHandle;
 use crate::engine::strand::Names;
 use crate::model::{Databases, Direction};
+use crate::wire::dialect::Dialect;
+use redis::FromRedisValue;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often it is looked whether a link is in step.
 const LOOK: Duration = Duration::from_millis(20);
 const AGAIN: Duration = Duration::from_millis(500);
 /// A key that was changed each time it was asked for is settled by state.
 const TRIES: u32 = 3;
+/// So many keys are settled by state at a time.
+const SETTLING: usize = 1024;
+/// How long it waits for the last of them: one that is given up, or changes all the time, is not waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// All keys are looked at so many times at most: keys that are renamed all the time may hide.
 const LOOKS: u32 = 8;
 
@@ -30,9 +36,9 @@ pub struct Setup {
     /// The target.
     pub dialer: Dialer,
     pub address: String,
-    /// The source, where its stream does not tell absolute times (before 7.0): they are known from when they were read,
-    /// and exactly from itself.
-    pub source: Option<(Dialer, String)>,
+    /// The source, where one of the two knows no absolute times (before 7.0): those of the stream are known from when
+    /// they were read and those of the target from when it was asked, and exactly from the source alone.
+    pub source: Option<(Dialer, String, Dialect)>,
     pub source_control: Option<Control>,
     pub databases: Databases,
     /// Of the target.
@@ -106,11 +112,20 @@ impl Setup {
                 tokio::time::sleep(AGAIN).await;
             }
         }
+        self.settled(0).await;
         let mut core = self.shared.lock();
         core.expiries[to.index()].done();
         core.look_at_snapshots();
         drop(core);
         self.shared.wake_writers();
+    }
+
+    /// Waits until no more than so many keys are being settled by state.
+    async fn settled(&self, most: usize) {
+        let begun = Instant::now();
+        while self.shared.lock().expiries_settling(self.direction.to()) > most && begun.elapsed() < PATIENCE {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     async fn look_at_all(&mut self) -> Result<(), NetError> {
@@ -144,7 +159,7 @@ impl Setup {
 
     /// What the source says of some keys; nothing where that is not needed, or not to be had.
     async fn said(&mut self, db: u32, keys: &[Box<[u8]>]) -> Vec<Option<u64>> {
-        let Some((dialer, address)) = &self.source else { return Vec::new() };
+        let Some((dialer, address, dialect)) = &self.source else { return Vec::new() };
         if keys.is_empty() {
             return Vec::new();
         }
@@ -155,7 +170,7 @@ impl Setup {
                 Err(_) => return Vec::new(),
             },
         };
-        let Ok(said) = times(&mut control, db, keys).await else { return Vec::new() };
+        let Ok(said) = times(&mut control, db, keys, *dialect).await else { return Vec::new() };
         self.source_control = Some(control);
         said
     }
@@ -164,6 +179,7 @@ impl Setup {
     async fn ask(&mut self, db: u32, mut keys: Vec<Box<[u8]>>) {
         let to = self.direction.to();
         let bell = self.shared.lock().expiries[to.index()].bell.clone();
+        self.settled(SETTLING).await;
         for tries in 0.. {
             if tries == TRIES {
                 let mut core = self.shared.lock();
@@ -196,20 +212,45 @@ impl Setup {
     }
 }
 
-/// When keys expire, by a server that is asked without absolute times.
-async fn times(control: &mut Control, db: u32, keys: &[Box<[u8]>]) -> Result<Vec<Option<u64>>, NetError> {
-    let replies: Vec<redis::Value> = in_db(control, db, |pipe| {
-        pipe.cmd("TIME");
-        for key in keys {
-            pipe.cmd("PTTL").arg(&key[..]);
+/// When keys expire.
+async fn times(
+    control: &mut Control,
+    db: u32,
+    keys: &[Box<[u8]>],
+    dialect: Dialect,
+) -> Result<Vec<Option<u64>>, NetError> {
+    let positive = |reply: &redis::Value| i64::from_redis_value_ref(reply).ok().and_then(|t| u64::try_from(t).ok());
+    if dialect.speaks_redis(7, 0) {
+        let replies: Vec<redis::Value> = in_db(control, db, |pipe| {
+            for key in keys {
+                pipe.cmd("PEXPIRETIME").arg(&key[..]);
+            }
+        })
+        .await?;
+        return Ok(replies.iter().map(positive).collect());
+    }
+    let time = |reply: Option<&redis::Value>| {
+        let (seconds, micros) = <(u64, u64)>::from_redis_value_ref(reply?).ok()?;
+        Some(seconds * 1000 + micros / 1000)
+    };
+    let mut said = vec![None; keys.len()];
+    // A server that was held up between the time and what is left is asked again.
+    for _ in 0..TRIES {
+        let replies: Vec<redis::Value> = in_db(control, db, |pipe| {
+            pipe.cmd("TIME");
+            for key in keys {
+                pipe.cmd("PTTL").arg(&key[..]);
+            }
+            pipe.cmd("TIME");
+        })
+        .await?;
+        let (Some(begun), Some(ended)) = (time(replies.first()), time(replies.last())) else { break };
+        said = replies[1..replies.len() - 1].iter().map(|r| Some(positive(r)? + begun)).collect();
+        if ended - begun <= 1 {
+            break;
         }
-    })
-    .await?;
-    let mut replies = replies.into_iter();
-    let now = replies.next().and_then(|time| redis::from_redis_value::<(u64, u64)>(time).ok());
-    let now = now.map(|(seconds, micros)| seconds * 1000 + micros / 1000);
-    let left = |reply| redis::from_redis_value::<i64>(reply).ok().and_then(|t| u64::try_from(t).ok());
-    Ok(replies.map(|reply| Some(left(reply)? + now?)).collect())
+    }
+    Ok(said)
 }
 
 /// One page of a database's keys, none of them our own.

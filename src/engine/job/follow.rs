@@ -10,6 +10,7 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Ends when the site has another master than this, which is a master by its own word; gives why the run is over.
+/// Sentinels decide that; among plain addresses nobody does, so there a master is left only when it is none any more.
 pub async fn follow(dialer: Dialer, side: Side, address: String) -> JobError {
     loop {
         tokio::time::sleep(EVERY).await;
@@ -18,7 +19,11 @@ pub async fn follow(dialer: Dialer, side: Side, address: String) -> JobError {
         if only.address == address {
             continue;
         }
-        if dialer.info(&only.address).await.is_ok_and(|info| info.is_master()) {
+        let is_master = async |address: &str| dialer.info(address).await.is_ok_and(|info| info.is_master());
+        if !dialer.instance().may_be_sentinels() && is_master(&address).await {
+            continue;
+        }
+        if is_master(&only.address).await {
             let what = format!("the {side}'s master is {} now, and was {address}", only.address);
             return JobError::passing(what, "the links go on there");
         }

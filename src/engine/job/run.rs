@@ -18,6 +18,7 @@ use crate::engine::net::{Dialer, ShardAddress};
 use crate::engine::replica::{ReplicaHandle, ReplicaState};
 use crate::engine::spool::SpoolReleaser;
 use crate::engine::strand::Strand;
+use crate::model::job::ReadFrom;
 use crate::model::{Direction, Side};
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
@@ -95,6 +96,17 @@ impl Run {
                 let what = super::topology::changed(side, dialer, map, bell, known).await;
                 let _ = tell.send(RunEnd::Topology(JobError::passing(what, "the links go on with what it is now")));
             }));
+        }
+        for side in Side::BOTH {
+            let ([only], instance) = (&ready.maps[side.index()][..], context.job.instance(side)) else { continue };
+            if only.slots.is_empty() && instance.may_move() {
+                let dialer = Dialer::new(instance, &format!("duplex:{}:control", context.id));
+                let (address, tell) = (only.address.clone(), tell.clone());
+                readers.push(tokio::spawn(async move {
+                    let moved = super::follow::follow(dialer, side, address).await;
+                    let _ = tell.send(RunEnd::Again(moved));
+                }));
+            }
         }
         let strands = ready.strands.into_iter();
         let strands =
@@ -201,7 +213,8 @@ impl StrandRun {
                 address: site.address.clone(),
                 source: {
                     let from = &sites[a.direction.from().index()];
-                    (!from.dialect.speaks_redis(7, 0)).then(|| (from.dialer.clone(), from.address.clone()))
+                    let absolute = [from, site].iter().all(|s| s.dialect.speaks_redis(7, 0));
+                    (!absolute).then(|| (from.dialer.clone(), from.address.clone(), from.dialect))
                 },
                 source_control: None,
                 databases: context.job.policy.databases.clone(),
@@ -231,18 +244,25 @@ impl StrandRun {
         if !context.job.policy.two_way {
             let source = &sites[Side::Source.index()];
             let (dialer, address) = (source.dialer.clone(), source.address.clone());
-            readers.push(tokio::spawn(super::carry::ask(shared.clone(), dialer, address, source.dialect)));
+            readers.push(tokio::spawn(super::carry::ask(
+                shared.clone(),
+                context.events.clone(),
+                dialer,
+                address,
+                source.dialect,
+            )));
         }
         let beats = links.iter().map(|l| (l.direction, l.gauge.clone(), l.replica.clone())).collect();
         readers.push(tokio::spawn(beat(shared.clone(), beats)));
-        for (side, site) in Side::BOTH.into_iter().zip(sites) {
-            if site.dialer.instance().may_move() {
-                let (dialer, address, tell) = (site.dialer.clone(), site.address.clone(), tell.clone());
-                readers.push(tokio::spawn(async move {
-                    let moved = super::follow::follow(dialer, side, address).await;
-                    let _ = tell.send(RunEnd::Again(moved));
-                }));
+        for (side, site) in Side::BOTH.into_iter().zip(&sites) {
+            let Some(link) = links.iter().find(|l| l.direction.from() == side) else { continue };
+            if site.is_master && context.job.instance(side).read_from == ReadFrom::Replica {
+                let (control, master) = (site.control.clone(), site.address.clone());
+                let task = super::reading::follow(link.replica.clone(), site.dialer.clone(), control, master);
+                readers.push(tokio::spawn(task));
             }
+        }
+        for (side, site) in Side::BOTH.into_iter().zip(sites) {
             if let Some(link) = links.iter().find(|l| l.direction.from() == side) {
                 readers.push(tokio::spawn(super::watch::follow(site.control, link.source.clone())));
             }

@@ -55,6 +55,7 @@ pub fn of(inner: &Inner) -> JobStatus {
                 }
             }
             status.links = parts.into_iter().filter_map(shards::together).collect();
+            status.alerts.extend(run.strands.iter().flat_map(|s| &s.links).filter_map(evicted));
         }
         (None, error) => {
             // The last numbers stand; only the state has changed.
@@ -97,6 +98,21 @@ fn given_up(given_up: &GivenUp) -> Vec<Alert> {
     alerts
 }
 
+/// A side drops keys for want of memory: each is a deletion to the other side.
+fn evicted(l: &LinkRun) -> Option<Alert> {
+    let (count, from) = (l.source.get().evicted?, l.direction.from());
+    Some(Alert {
+        rule: "keys_evicted".into(),
+        direction: Some(l.direction),
+        severity: Severity::Warning,
+        text: format!(
+            "the {from} evicts keys for want of memory, {count} since the links run: each is deleted at the {} too",
+            from.other()
+        ),
+        remedy: format!("raise maxmemory at the {from}, or set maxmemory-policy noeviction there"),
+    })
+}
+
 fn link(strand: &StrandRun, l: &LinkRun, run: &Run, lag_alert_ms: u64) -> LinkStatus {
     let (counters, open, loading, read, waiting) = {
         let core = strand.shared.lock();
@@ -123,9 +139,9 @@ fn link(strand: &StrandRun, l: &LinkRun, run: &Run, lag_alert_ms: u64) -> LinkSt
         bytes_per_second: None,
         changes_applied: 0,
         echoes_dropped: 0,
-        // Conflicts are the job's; they are booked once, with the forward link.
-        conflicts_settled: if l.direction == Direction::Forward { counters.settled } else { 0 },
-        conflict_rounds: if l.direction == Direction::Forward { counters.rounds } else { 0 },
+        // A conflict is booked once, with the link that carries the state: both together are the job's.
+        conflicts_settled: counters.settled[l.direction.from().index()],
+        conflict_rounds: counters.rounds[l.direction.from().index()],
         conflicts_open: open,
         apply_errors: 0,
         resume_window_seconds: facts.resume_window_seconds,

@@ -18,6 +18,8 @@ pub struct Facts {
     pub backlog_bytes: Option<u64>,
     /// Seconds that a link can be away before its position is lost, at the write rate of the last minute.
     pub resume_window_seconds: Option<u64>,
+    /// Keys that it has evicted since the link runs, if some were in the last minutes.
+    pub evicted: Option<u64>,
 }
 
 impl SourceFacts {
@@ -30,6 +32,32 @@ impl SourceFacts {
     }
 }
 
+/// How long an alert stands after the latest eviction.
+const EVICTION_TOLD: Duration = Duration::from_secs(300);
+
+/// Follows a server's count of evicted keys.
+#[derive(Debug, Default)]
+struct Evictions {
+    /// The count when it was first seen, and the latest.
+    seen: Option<(u64, u64)>,
+    rose: Option<Instant>,
+}
+
+impl Evictions {
+    /// How many there were since the first look, if it has risen lately.
+    fn look(&mut self, count: Option<u64>, now: Instant) -> Option<u64> {
+        let count = count?;
+        let (first, last) = self.seen.unwrap_or((count, count));
+        // A server that was restarted counts anew.
+        let first = if count < last { 0 } else { first };
+        if count > last || count < last && count > 0 {
+            self.rose = Some(now);
+        }
+        self.seen = Some((first, count));
+        self.rose.filter(|at| now.duration_since(*at) < EVICTION_TOLD).map(|_| count - first)
+    }
+}
+
 /// Asks for ever; what can't be had stays unknown.
 pub async fn follow(mut control: Control, facts: std::sync::Arc<SourceFacts>) {
     // The backlog is freed so long after the last replica has left; 0 is never. Servers that forbid CONFIG have the
@@ -37,6 +65,7 @@ pub async fn follow(mut control: Control, facts: std::sync::Arc<SourceFacts>) {
     let ttl = control.config("repl-backlog-ttl").await.ok().flatten().and_then(|v| v.parse::<u64>().ok());
     let ttl = ttl.unwrap_or(3600);
     let mut offsets: std::collections::VecDeque<(Instant, u64)> = Default::default();
+    let mut evictions = Evictions::default();
     loop {
         if let Ok(info) = control.info().await {
             let now = Instant::now();
@@ -60,8 +89,26 @@ pub async fn follow(mut control: Control, facts: std::sync::Arc<SourceFacts>) {
             facts.set(Facts {
                 backlog_bytes: info.backlog_size,
                 resume_window_seconds: window.filter(|w| *w < u64::MAX),
+                evicted: evictions.look(info.field("evicted_keys").and_then(|n| n.parse().ok()), now),
             });
         }
         tokio::time::sleep(if offsets.len() < 2 { Duration::from_secs(1) } else { EVERY }).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evictions_are_told_while_they_go_on_and_for_a_while() {
+        let (mut e, t) = (Evictions::default(), Instant::now());
+        assert_eq!(e.look(Some(70), t), None, "what was before does not count");
+        assert_eq!(e.look(Some(70), t), None);
+        assert_eq!(e.look(Some(75), t), Some(5));
+        assert_eq!(e.look(None, t), None);
+        assert_eq!(e.look(Some(75), t + EVICTION_TOLD / 2), Some(5));
+        assert_eq!(e.look(Some(75), t + EVICTION_TOLD), None);
+        assert_eq!(e.look(Some(2), t + EVICTION_TOLD), Some(2), "it was restarted");
     }
 }

@@ -73,9 +73,10 @@ pub struct Decider {
     target: Dialect,
     forward_flush: bool,
     two_way: bool,
+    peer_lineage: Option<Lineage>,
+    doubtful_until: Offset,
     /// Slots that had come further than their strand when it was put together.
     ahead: Ahead,
-    peer_lineage: Option<Lineage>,
     run: Run,
     /// Where the entry that is being decided ends.
     entry_end: Position,
@@ -112,6 +113,9 @@ pub struct DeciderSetup {
     /// The histories of the other site's stream, where this job's position in it goes on from an earlier engine's: an
     /// echo that names a position which is in none of them was lost with that site's old master.
     pub peer_lineage: Option<Lineage>,
+    /// A copy to `here` was begun before and not finished: what clients did here up to this offset, and the other site
+    /// has not been sent yet, that copy may have written over.
+    pub doubtful_until: Offset,
     pub ahead: Ahead,
 }
 
@@ -170,8 +174,9 @@ impl Decider {
             target: s.target,
             forward_flush: s.forward_flush,
             two_way: s.two_way,
-            ahead: s.ahead,
             peer_lineage: s.peer_lineage,
+            doubtful_until: s.doubtful_until,
+            ahead: s.ahead,
             run: Run::default(),
             entry_end: Position::default(),
             inside: false,
@@ -239,7 +244,12 @@ impl Decider {
                     Some(Marker::Ours(marker)) => real = self.echo(core, batch, entry, marker),
                     // Of another strand of this job: none of our keys are in it.
                     Some(Marker::Sibling) => real = false,
-                    None => self.local(core, batch, entry, at, unix_ms),
+                    None => {
+                        self.local(core, batch, entry, at, unix_ms);
+                        if self.entry_end.offset <= self.doubtful_until {
+                            self.doubtful(core, batch, entry);
+                        }
+                    }
                 }
             }
             let begin = base + i.checked_sub(1).map_or(0, |p| batch.entries[p].end);
@@ -279,7 +289,10 @@ impl Decider {
             self.carry_back(core, batch, entry, &marker);
             return carried > 0;
         }
-        core.echoed[here] = marker.applied;
+        // As long as something is on its way that comes on top of a whole-database deletion, a later engine has to know.
+        if !core.arbiter.runs_after_flush(self.here.other()) {
+            core.echoed[here] = marker.applied;
+        }
         if !self.two_way {
             return carried > 0;
         }
@@ -288,7 +301,7 @@ impl Decider {
             if own { marker.serial } else { core.arbiter.serial_of_before(self.here, marker.applied.offset.0) };
         if carried > 0 {
             self.hidden_deletes(core, batch, entry, own.then_some(marker.number), serial);
-            if own && core.arbiter.runs_after_flush(self.here) {
+            if core.arbiter.runs_after_flush(self.here) {
                 self.ran_after_flush(core, batch, entry);
             }
         }
@@ -378,6 +391,21 @@ impl Decider {
         }
     }
 
+    /// These changes are at the other site soon, and may be lost here: its word stands.
+    fn doubtful(&mut self, core: &mut Core, batch: &Batch, entry: &Entry) {
+        for c in batch.commands(entry) {
+            let args = batch.args(c);
+            if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, c.db, &args) {
+                for t in touches.iter().filter(|t| t.class != Class::Read) {
+                    if self.wanted(std::slice::from_ref(t)) {
+                        core.arbiter.differs(t, self.here.other(), Cause::Recovery);
+                        self.effects(core);
+                    }
+                }
+            }
+        }
+    }
+
     /// What this echo wrote came on top of a whole-database deletion here, and before it at the other site.
     fn ran_after_flush(&mut self, core: &mut Core, batch: &Batch, entry: &Entry) {
         for c in batch.commands(entry) {
@@ -422,6 +450,7 @@ impl Decider {
         let command = &Command { db: core.db_at_peer(self.here, command.db), ..*command };
         let args = batch.args(command);
         let spec = command::lookup(&args);
+        core.arbiter.of_size(command.frame.1 - command.frame.0);
         if spec.is_some_and(|s| s.name == "set") && args.argc() == 3 && !is_big(command) {
             return self.plain_set(core, command.db, args.arg(1), batch.frame_bytes(command), at);
         }
@@ -449,6 +478,9 @@ impl Decider {
             Effect::Swap(a, b) => self.swap(core, batch, command, a, b),
             Effect::Pass if !self.is_for_us(spec) => {}
             Effect::Pass => {
+                if is_sentinels_word(&args) {
+                    return;
+                }
                 self.read.changes += 1;
                 let Verdict::Forward(serial) = core.arbiter.pass(self.here) else { return };
                 self.begin(core, command.db, None);
@@ -852,6 +884,13 @@ impl Decider {
     pub fn flush(&mut self, core: &mut Core) {
         self.run.flush(core, self.here.other(), ItemKind::Changes);
     }
+}
+
+/// Sentinels find each other by messages at the servers they watch, and replication carries those along. Those of one
+/// site must not hear the other's: where both call their master by one name, they would take it for one master.
+fn is_sentinels_word(args: &Args<'_>) -> bool {
+    args.get(0).is_some_and(|name| name.eq_ignore_ascii_case(b"publish"))
+        && args.get(1).is_some_and(|channel| channel.starts_with(b"__sentinel__:"))
 }
 
 fn is_big(command: &Command) -> bool {

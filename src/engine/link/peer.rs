@@ -1,8 +1,11 @@
-//! Asks the other site which of some keys it holds, over a connection that is made when the first is asked for.
+//! Asks the other site which keys it holds, over a connection that is made when the first is asked for.
 
 use crate::engine::fence::in_db;
 use crate::engine::net::{Control, Dialer, NetError};
 use bytes::Bytes;
+
+/// Keys that a SCAN is asked for: under a millisecond of a server's time.
+const PAGE: u32 = 1000;
 
 pub struct Peer {
     dialer: Dialer,
@@ -20,10 +23,7 @@ impl Peer {
     /// Those of the keys that exist there at this moment. What is created later is a concurrent change, which the
     /// arbiter settles.
     pub async fn held(&mut self, keys: Vec<(u32, Bytes)>) -> Result<Vec<(u32, Bytes)>, NetError> {
-        let mut control = match self.control.take() {
-            Some(control) => control,
-            None => self.dialer.control(&self.address).await?,
-        };
+        let mut control = self.dialled().await?;
         let mut held = Vec::new();
         let mut rest = &keys[..];
         while let Some((db, _)) = rest.first() {
@@ -40,5 +40,31 @@ impl Peer {
         }
         self.control = Some(control);
         Ok(held)
+    }
+
+    /// The databases that hold keys.
+    pub async fn databases(&mut self) -> Result<Vec<u32>, NetError> {
+        let mut control = self.dialled().await?;
+        let info = control.info().await?;
+        self.control = Some(control);
+        Ok(info.keyspace.iter().map(|k| k.db).collect())
+    }
+
+    /// A page of a database's keys, and the cursor of the next; 0 begins and ends.
+    pub async fn scan(&mut self, db: u32, cursor: u64) -> Result<(u64, Vec<Vec<u8>>), NetError> {
+        let mut control = self.dialled().await?;
+        let ((next, keys),): ((u64, Vec<Vec<u8>>),) = in_db(&mut control, db, |pipe| {
+            pipe.cmd("SCAN").arg(cursor).arg("COUNT").arg(PAGE);
+        })
+        .await?;
+        self.control = Some(control);
+        Ok((next, keys))
+    }
+
+    async fn dialled(&mut self) -> Result<Control, NetError> {
+        match self.control.take() {
+            Some(control) => Ok(control),
+            None => self.dialer.control(&self.address).await,
+        }
     }
 }

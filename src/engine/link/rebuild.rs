@@ -141,6 +141,12 @@ impl Link {
             let (touches, apart) = match classify(&core.arbiter, command.db, &args) {
                 Effect::Keys(touches) => (touches, false),
                 Effect::Apart(touches) => (touches, true),
+                Effect::Flush(db) if self.s.decider.forwards_flush() => {
+                    if end > span.echoed.0 {
+                        core.arbiter.recover_flush(self.here, db, end);
+                    }
+                    continue;
+                }
                 _ => continue,
             };
             let touches: SmallVec<[Touch<'_>; 4]> =

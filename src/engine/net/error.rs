@@ -27,24 +27,31 @@ pub enum NetError {
     Closed { address: String, doing: &'static str },
 
     #[error(
-        "the certificate of {address} is for {presented}, not for {expected:?}; set the TLS server name to a name in it"
+        "the certificate of {address} is for {presented}, not for {expected:?}; set tls_server_name to a name in it"
     )]
     TlsName { address: String, expected: String, presented: String },
     #[error("the certificate of {address} has expired or is not valid yet: {seen}; renew it, or set this host's clock")]
     TlsExpired { address: String, seen: String },
     #[error(
-        "the certificate of {address} is signed by an authority that we don't know; set the CA file to the one that signed it"
+        "the certificate of {address} is signed by an authority that we don't know; set ca_file to the certificate of the one that signed it"
     )]
     TlsUnknownAuthority { address: String },
     #[error(
-        "{address} asks for a client certificate; set the certificate and key files, signed by a CA that it trusts"
+        "{address} asks for a client certificate, or does not take ours ({seen}); set cert_file and key_file, signed by a CA that it trusts"
     )]
     TlsClientCertificate { address: String, seen: String },
     #[error("{address} does not speak TLS on this port; use its TLS port, or turn TLS off")]
     TlsNotSpoken { address: String, seen: String },
+    #[error(
+        "{address} accepts, but did not agree on TLS within {} s; if this port speaks plain text, leave tls out or use \
+         its TLS port", .waited.as_secs_f32()
+    )]
+    TlsSilent { address: String, waited: Duration },
     #[error("TLS with {address} failed: {seen}; compare protocol versions and certificates on both sides")]
     Tls { address: String, seen: String },
-    #[error("the TLS file {path} can't be used: {seen}; it must be readable by this user and be in PEM form")]
+    #[error(
+        "the TLS file {path} can't be used: {seen}; it must be readable by this user, in PEM form, and a key must be that of its certificate"
+    )]
     TlsFile { path: String, seen: String },
 
     #[error("the account could not be read from {from}: {seen}; {remedy}")]
@@ -74,7 +81,9 @@ pub enum NetError {
 
     #[error("no address is given; name at least one as host:port")]
     NoAddress,
-    #[error("no sentinel knows the master {name:?}: {seen}; check the name with SENTINEL MASTERS")]
+    #[error(
+        "no sentinel knows the master {name:?}: {seen}; set master_name to a name that SENTINEL MASTERS shows there"
+    )]
     NoMaster { name: String, seen: String },
     #[error("none of {count} addresses could be used; the last said: {last}")]
     NoneAnswered { count: usize, last: Box<NetError> },

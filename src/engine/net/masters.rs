@@ -2,10 +2,22 @@
 
 use super::{Dialer, NetError, join_address, split_address};
 use crate::model::Topology;
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use redis::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+/// How long the other sentinels have, once one has answered.
+const OTHER_SENTINELS: Duration = Duration::from_millis(300);
+
+/// One sentinel's word.
+struct Named {
+    address: String,
+    /// Grows with each failover; 0 where the sentinel may not tell.
+    config_epoch: u64,
+}
 
 /// One master.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,25 +105,78 @@ impl Dialer {
         }
     }
 
+    /// What the sentinels say: they need not agree while one of them is cut off, so all are asked, and the newest
+    /// configuration counts. Who has not answered shortly after the first is not waited for.
     async fn ask_sentinels(&self) -> Result<Vec<ShardAddress>, NetError> {
         let name = self.instance.master_name.clone().unwrap_or_default();
         let mut sentinels = self.clone();
         let instance = std::sync::Arc::make_mut(&mut sentinels.instance);
         instance.account = instance.sentinel_account.clone();
-        let name = name.as_str();
-        sentinels.first_of(|d, address| d.ask_sentinel(address, name.to_owned()).boxed()).await
+        let sentinels = &sentinels;
+        let mut asked: FuturesUnordered<_> =
+            self.instance.addresses.iter().map(|address| sentinels.ask_sentinel(address, &name)).collect();
+        let (mut best, mut last): (Option<Named>, _) = (None, NetError::NoAddress);
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(named) => {
+                    best = Some(named);
+                    break;
+                }
+                Err(e) => last = e,
+            }
+        }
+        let Some(mut best) = best else {
+            return Err(match self.instance.addresses.len() {
+                0 | 1 => last,
+                count => NetError::NoneAnswered { count, last: Box::new(last) },
+            });
+        };
+        let rest = async {
+            while let Some(answer) = asked.next().await {
+                if let Ok(named) = answer
+                    && named.config_epoch > best.config_epoch
+                {
+                    best = named;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(OTHER_SENTINELS, rest).await;
+        Ok(vec![ShardAddress { address: best.address, node_id: None, slots: vec![] }])
     }
 
-    async fn ask_sentinel(&self, address: &str, name: String) -> Result<Vec<ShardAddress>, NetError> {
+    async fn ask_sentinel(&self, address: &str, name: &str) -> Result<Named, NetError> {
         let mut control = self.control(address).await?;
+        let no_master = |seen: String| NetError::NoMaster { name: name.to_owned(), seen };
         let mut command = redis::cmd("SENTINEL");
-        command.arg("get-master-addr-by-name").arg(&name);
-        match control.ask::<Option<(String, u16)>>(&command).await? {
-            Some((host, port)) => {
-                Ok(vec![ShardAddress { address: join_address(&host, port), node_id: None, slots: vec![] }])
+        command.arg("get-master-addr-by-name").arg(name);
+        let named = match control.ask::<Option<(String, u16)>>(&command).await {
+            Ok(named) => named,
+            Err(NetError::Server { kind: super::ServerError::UnknownCommand, .. }) => {
+                return Err(no_master(format!("{address} is no sentinel: it does not know the command SENTINEL")));
             }
-            None => Err(NetError::NoMaster { name, seen: format!("{address} said nil") }),
-        }
+            Err(e) => return Err(e),
+        };
+        let Some((host, port)) = named else {
+            let known: Result<Vec<HashMap<String, Value>>, _> =
+                control.ask(redis::cmd("SENTINEL").arg("MASTERS")).await;
+            let known = known.unwrap_or_default();
+            let names: Vec<String> = known
+                .iter()
+                .filter_map(|m| match m.get("name") {
+                    Some(Value::BulkString(b)) => Some(String::from_utf8_lossy(b).into_owned()),
+                    _ => None,
+                })
+                .collect();
+            let seen = match names.as_slice() {
+                [] => format!("{address} said nil"),
+                names => format!("{address} knows {}", names.join(", ")),
+            };
+            return Err(no_master(seen));
+        };
+        let about: Result<HashMap<String, String>, _> =
+            control.ask(redis::cmd("SENTINEL").arg("MASTER").arg(name)).await;
+        let config_epoch = about.ok().and_then(|m| m.get("config-epoch")?.parse().ok()).unwrap_or(0);
+        Ok(Named { address: join_address(&host, port), config_epoch })
     }
 
     /// `CLUSTER SLOTS`: known to every version, and its ports are the TLS ones on a TLS connection.

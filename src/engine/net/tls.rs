@@ -66,6 +66,12 @@ pub(super) fn server_name(tls: &Tls, address: &str, host: &str) -> Result<Server
         .map_err(|_| NetError::BadAddress { address: address.to_owned(), seen: format!("{name:?} is no server name") })
 }
 
+/// `DnsName("redis.test")` as people write it.
+fn plain_name(presented: &str) -> &str {
+    let inner = presented.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(presented);
+    inner.trim_matches('"')
+}
+
 /// What a rustls error means for the operator.
 pub(super) fn explain(address: &str, error: &rustls::Error) -> NetError {
     let address = address.to_owned();
@@ -75,7 +81,11 @@ pub(super) fn explain(address: &str, error: &rustls::Error) -> NetError {
             CertificateError::NotValidForNameContext { expected, presented } => NetError::TlsName {
                 address,
                 expected: expected.to_str().into_owned(),
-                presented: if presented.is_empty() { "no name".into() } else { presented.join(", ") },
+                presented: if presented.is_empty() {
+                    "no name".into()
+                } else {
+                    presented.iter().map(|n| plain_name(n)).collect::<Vec<_>>().join(", ")
+                },
             },
             CertificateError::NotValidForName => {
                 NetError::TlsName { address, expected: "the host".into(), presented: "another name".into() }
@@ -84,7 +94,10 @@ pub(super) fn explain(address: &str, error: &rustls::Error) -> NetError {
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. } => NetError::TlsExpired { address, seen },
-            CertificateError::UnknownIssuer => NetError::TlsUnknownAuthority { address },
+            // The second: another authority of the same name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                NetError::TlsUnknownAuthority { address }
+            }
             _ => NetError::Tls { address, seen },
         },
         rustls::Error::AlertReceived(alert) => {

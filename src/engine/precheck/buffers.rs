@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// Below this a resume window is a warning.
 const SHORT_WINDOW: Duration = Duration::from_secs(600);
 
-/// How long the write rate is measured.
-const MEASURED: Duration = Duration::from_secs(1);
+/// How long the write rate is measured: the longest that a start has to wait for its precheck.
+const MEASURED: Duration = Duration::from_millis(250);
 
 /// How long a link may be away: the backlog against the write rate.
 pub(super) async fn backlog(cx: &Context) -> Result<Finding, Refusal> {

@@ -1,4 +1,5 @@
-//! The two instances' clocks: the later write wins only as far as they agree, and expiry is told in absolute time.
+//! The two instances' clocks: expiry is told in absolute time. Which of two writes is the later goes by this engine's own
+//! clock, not by theirs.
 
 use super::{Context, Finding, SideContext};
 use crate::engine::probe::server::{Refusal, int, items};
@@ -35,8 +36,9 @@ fn judge(source: &Reading, target: &Reading) -> Finding {
         let ahead = if source.ahead > target.ahead { Side::Source } else { Side::Target };
         return Finding::warning(
             seen,
-            "of two writes to one key the later one wins, by the servers' clocks, and keys expire at an absolute \
-             time: a clock that is wrong decides wrongly. The two sides become equal all the same",
+            "keys expire at an absolute time: on a clock that is ahead they are gone while the other side still has them, \
+             and the deletion reaches it early. (Which of two writes to one key is the later does not go by these \
+             clocks, but by when this engine reads them)",
             "set both hosts' clocks by NTP: `chronyc tracking` or `timedatectl timesync-status` on each",
         )
         .at(ahead);

@@ -1,6 +1,6 @@
 //! What the two instances are: version, formats, role, topology, and whether they are two at all.
 
-use super::{Context, Finding};
+use super::{Context, Finding, SideContext};
 use crate::{
     engine::{
         probe::{
@@ -156,6 +156,9 @@ pub(super) async fn role(cx: &Context) -> Result<Finding, Refusal> {
         let info = side.info().await?;
         let name = side.name();
         let master = info.master().unwrap_or_else(|| "an unknown master".into());
+        if info.text("role") == Some("master") && cx.job.instance(side.side).read_from == ReadFrom::Replica {
+            findings.push(replicas(cx, side).await?.at(side.side));
+        }
         findings.push(
             match info.text("role") {
                 Some("master") => Finding::passed(format!(
@@ -180,6 +183,31 @@ pub(super) async fn role(cx: &Context) -> Result<Finding, Refusal> {
         );
     }
     Ok(Finding::all(findings))
+}
+
+/// Which replica the stream would be read from.
+async fn replicas(cx: &Context, side: &SideContext) -> Result<Finding, Refusal> {
+    if !cx.reads(side.side) {
+        return Ok(Finding::passed(format!("{}: no stream is read from it", side.name())));
+    }
+    let master = side.server()?.address.clone();
+    let seen = side.dialer.replicas(&master).await.map_err(|e| Refusal::Broken(e.to_string()))?;
+    Ok(match seen.good.first() {
+        Some(best) => Finding::passed(format!(
+            "{}: its stream is read from the replica {}, {} bytes behind, {:.1} ms away ({} in step)",
+            side.name(),
+            best.address,
+            best.lag_bytes,
+            best.round_trip.as_secs_f64() * 1000.0,
+            seen.good.len()
+        )),
+        None => Finding::warning(
+            format!("{}: no replica can be read from: {}", side.name(), seen.why_none()),
+            "read_from = \"replica\" is asked for; until there is one the master is read from",
+            "let this host reach the replicas, under the addresses that the master's INFO replication lists and with the \
+             same account (users are not replicated), or set read_from = \"master\"",
+        ),
+    })
 }
 
 /// The job only reads from this side, and from a replica by the user's choice.

@@ -6,7 +6,7 @@ use super::{
     keys::{scan, select},
 };
 use crate::{
-    engine::probe::server::{Refusal, bytes},
+    engine::probe::server::{Refusal, bytes, text},
     model::{Direction, JobId, Side},
 };
 use std::{
@@ -14,8 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a side is searched for control keys.
-const SEARCHED: Duration = Duration::from_secs(3);
+/// How long a side is searched for control keys of jobs that do not run: those of jobs that do are known by the names
+/// of their connections.
+const SEARCHED: Duration = Duration::from_millis(250);
 
 /// Bytes of a control key that are read.
 const VALUE_READ: usize = 4096;
@@ -39,7 +40,7 @@ pub(super) async fn control_keys(cx: &Context) -> Result<Finding, Refusal> {
     for (side, (keys, looked_at, complete)) in [(Side::Source, source), (Side::Target, target)] {
         notes.push(format!("{side}: {} control keys in {looked_at} keys", keys.len()));
         if !complete {
-            notes.push(format!("{side}: not all keys were looked at within {} s", SEARCHED.as_secs()));
+            notes.push(format!("{side}: not all keys were looked at within {} ms", SEARCHED.as_millis()));
         }
         found.extend(keys);
     }
@@ -153,6 +154,17 @@ async fn search(cx: &Context, side: Side) -> Result<(Vec<Found>, u64, bool), Ref
             found.extend(read(&own, side, db, key.into_bytes()).await?);
         }
     }
+    for id in running(&own).await? {
+        for space in &info.keyspace {
+            select(&own, space.db).await?;
+            for direction in Direction::BOTH {
+                let key = id.control_key(direction);
+                if !found.iter().any(|f: &Found| f.db == space.db && f.key == key) {
+                    found.extend(read(&own, side, space.db, key.into_bytes()).await?);
+                }
+            }
+        }
+    }
     for space in &info.keyspace {
         select(&own, space.db).await?;
         let mut cursor = b"0".to_vec();
@@ -177,6 +189,26 @@ async fn search(cx: &Context, side: Side) -> Result<(Vec<Found>, u64, bool), Ref
     let mut seen = BTreeSet::new();
     found.retain(|f| seen.insert((f.job.clone(), f.direction, f.replids.clone())));
     Ok((found, looked_at, complete))
+}
+
+/// The jobs that are connected to a server, by the names of their connections (`duplex:<job>:<role>`).
+async fn running(own: &crate::engine::probe::server::Server) -> Result<Vec<JobId>, Refusal> {
+    let mut cmd = redis::cmd("CLIENT");
+    cmd.arg("LIST");
+    let list = match own.ask(&cmd).await {
+        Ok(list) => text(&list).unwrap_or_default(),
+        // A right that another item asks for.
+        Err(Refusal::Refused(_)) => String::new(),
+        Err(broken) => return Err(broken),
+    };
+    Ok(jobs_of(&list))
+}
+
+fn jobs_of(list: &str) -> Vec<JobId> {
+    let name = |line: &str| line.split(' ').find_map(|f| f.strip_prefix("name=").map(str::to_owned));
+    let job = |name: String| Some(name.strip_prefix(JobId::KEY_PREFIX)?.split(':').next()?.to_owned());
+    let jobs: BTreeSet<String> = list.lines().filter_map(name).filter_map(job).filter(|j| !j.is_empty()).collect();
+    jobs.into_iter().map(JobId).collect()
 }
 
 /// Reads a key as a control key: `duplex:<job>:<direction>`, and the 40 hex digits that its value names.
@@ -227,6 +259,13 @@ fn hex_runs(value: &[u8]) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn running_jobs_are_known_by_their_connections() {
+        let list = "id=1 addr=1.2.3.4:5 name=duplex:k3xw:apply age=1\nid=2 name=duplex:k3xw:replica db=0\n\
+                    id=3 name= db=0\nid=4 name=app\nid=5 name=duplex:abcd:control cmd=get\n";
+        assert_eq!(jobs_of(list), [JobId("abcd".into()), JobId("k3xw".into())]);
+    }
 
     #[test]
     fn finds_replication_ids_in_a_control_value() {

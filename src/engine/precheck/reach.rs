@@ -6,7 +6,7 @@ use crate::{
         net::{Dialer, NetError, knock},
         probe::server::{Refusal, Server, text},
     },
-    model::AccountSource,
+    model::{AccountSource, CheckState},
 };
 use futures::future::{join_all, try_join_all};
 use std::{
@@ -24,7 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 const WHY_REACH: &str = "the sync needs a lasting connection to every server of both instances";
 
-/// Every address of both instances: it accepts, and what answers is Redis.
+/// Every address of both instances: it accepts, and what answers is Redis. Where an instance has several (sentinels, a
+/// master and its replicas), one that does not is a warning as long as another does.
 pub(super) async fn reachable(cx: &Context) -> Finding {
     let tries = cx.both().iter().flat_map(|side| {
         let instance = cx.job.instance(side.side);
@@ -43,6 +44,14 @@ pub(super) async fn reachable(cx: &Context) -> Finding {
         })
     });
     let mut findings = join_all(tries).await;
+    for side in cx.both() {
+        let of_side = |f: &Finding| f.side == Some(side.side);
+        if findings.iter().any(|f| of_side(f) && f.state == CheckState::Passed) {
+            for f in findings.iter_mut().filter(|f| of_side(f) && f.state == CheckState::Failed) {
+                f.state = CheckState::Warning;
+            }
+        }
+    }
     for side in cx.both() {
         if cx.job.instance(side.side).addresses.is_empty() {
             let remedy = format!("give the {} an address, host:port", side.side);
@@ -257,6 +266,21 @@ fn is_account_error(e: &NetError) -> bool {
 /// The exact lines for what the dialer can only name.
 fn account_remedy(cx: &Context, side: &SideContext, e: &NetError) -> Option<String> {
     match e {
+        NetError::WrongPassword { address, .. } if is_sentinel(cx, side, address) => Some(format!(
+            "correct the {}'s sentinel_account, the account of the sentinels themselves: try it with `redis-cli {} \
+             --user <user> --askpass PING`",
+            side.side,
+            cli(address)
+        )),
+        NetError::PasswordNeeded { address } if is_sentinel(cx, side, address) => Some(format!(
+            "give the {} the account of its sentinels: sentinel_account = \"<user>:<password>\"",
+            side.side
+        )),
+        NetError::NoPermission { address, .. } if is_sentinel(cx, side, address) => Some(
+            "at the sentinels, run as an administrator: ACL SETUSER <user> +ping +client|setname \
+             +sentinel|get-master-addr-by-name +sentinel|master +sentinel|masters"
+                .into(),
+        ),
         NetError::WrongPassword { address, .. } => Some(format!(
             "correct the {}'s account: try it with `redis-cli {} --user <user> --askpass PING`; run as an \
              administrator, `ACL LIST` shows which users there are and whether they are on",
@@ -277,6 +301,12 @@ fn account_remedy(cx: &Context, side: &SideContext, e: &NetError) -> Option<Stri
         NetError::NoneAnswered { last, .. } => account_remedy(cx, side, last),
         _ => None,
     }
+}
+
+/// The error came from a sentinel, not from the master.
+fn is_sentinel(cx: &Context, side: &SideContext, address: &str) -> bool {
+    let instance = cx.job.instance(side.side);
+    instance.may_be_sentinels() && instance.addresses.iter().any(|a| a == address)
 }
 
 /// `-h host -p port`, as `redis-cli` takes them.

@@ -26,6 +26,8 @@ enum Verdict {
     Command,
     /// The command is, but not with any key.
     Key,
+    /// The command is, but not on any channel.
+    Channel,
     /// The server has no such command, or can't tell.
     Unknown(String),
 }
@@ -131,11 +133,10 @@ fn wanted(cx: &Context, side: Side) -> Vec<&'static Need> {
 /// The words for `ACL SETUSER` that grant all that the job needs at a side.
 pub(super) fn whole_grant(cx: &Context, side: Side) -> String {
     let needs = wanted(cx, side);
-    let mut grants: BTreeSet<&str> = needs.iter().filter(|n| !n.sample).map(|n| n.grant).collect();
-    // For the precheck itself, where it has to try by queueing.
-    grants.extend(["+multi", "+discard"]);
-    let writes = if cx.writes(side) { " +@write" } else { "" };
-    format!("{}{writes} ~*", grants.into_iter().collect::<Vec<_>>().join(" "))
+    let mut grants: BTreeSet<&str> = needs.iter().filter(|n| n.within.is_empty()).map(|n| n.grant).collect();
+    let (writes, channels) = if cx.writes(side) { (Some("+@write"), " &*") } else { (None, "") };
+    grants.extend(writes);
+    format!("{}{channels} ~*", grants.into_iter().collect::<Vec<_>>().join(" "))
 }
 
 /// `None` where `ACL DRYRUN` itself is refused or not known.
@@ -171,7 +172,9 @@ fn refusal_kind(line: &str) -> Verdict {
     let low = line.to_ascii_lowercase();
     if low.contains("run the") || low.contains("run this command") {
         Verdict::Command
-    } else if low.contains("key") || low.contains("channel") {
+    } else if low.contains("channel") {
+        Verdict::Channel
+    } else if low.contains("key") {
         Verdict::Key
     } else {
         Verdict::Command
@@ -181,8 +184,16 @@ fn refusal_kind(line: &str) -> Verdict {
 /// Queues each command in a MULTI and discards it; `None` where MULTI or DISCARD is refused, so that nothing can be
 /// tried.
 async fn queue(own: &Server, needs: &[&Need]) -> Result<Option<Vec<Verdict>>, Refusal> {
-    for command in ["MULTI", "DISCARD", "MULTI"] {
+    // An empty transaction does nothing.
+    let mut may_exec = true;
+    for command in ["MULTI", "DISCARD", "MULTI", "EXEC", "DISCARD", "MULTI"] {
         match own.ask(&redis::cmd(command)).await {
+            Err(Refusal::Refused(line)) if command == "EXEC" => {
+                // From 6.2 on it says that the transaction is discarded because of that.
+                may_exec = !line.contains("NOPERM");
+            }
+            // There is nothing to discard behind an EXEC that went through.
+            Err(Refusal::Refused(line)) if command == "DISCARD" && line.contains("without MULTI") => {}
             Ok(_) => {}
             Err(Refusal::Refused(_)) => return Ok(None),
             Err(broken) => return Err(broken),
@@ -194,7 +205,7 @@ async fn queue(own: &Server, needs: &[&Need]) -> Result<Option<Vec<Verdict>>, Re
         let name = words.next().unwrap_or_default();
         // MULTI is proven by now; EXEC and DISCARD would end the transaction.
         if matches!(name, "MULTI" | "EXEC" | "DISCARD") {
-            verdicts.push(Verdict::Allowed);
+            verdicts.push(if name == "EXEC" && !may_exec { Verdict::Command } else { Verdict::Allowed });
             continue;
         }
         let mut cmd = redis::cmd(name);
@@ -229,11 +240,12 @@ async fn queue(own: &Server, needs: &[&Need]) -> Result<Option<Vec<Verdict>>, Re
 fn judge(side: &SideContext, user: &str, needs: &[&Need], verdicts: &[Verdict]) -> Finding {
     let name = side.name();
     let (mut grants, mut missing, mut optional) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut missing_writes, mut keys) = (Vec::new(), false);
+    let (mut missing_writes, mut keys, mut channels) = (Vec::new(), false, false);
     for (need, verdict) in needs.iter().zip(verdicts) {
         match verdict {
             Verdict::Allowed | Verdict::Unknown(_) => {}
             Verdict::Key => keys = true,
+            Verdict::Channel => channels = true,
             Verdict::Command if need.optional => optional.push(*need),
             Verdict::Command if need.sample => missing_writes.push(*need),
             Verdict::Command => {
@@ -256,11 +268,18 @@ fn judge(side: &SideContext, user: &str, needs: &[&Need], verdicts: &[Verdict]) 
     } else if !tried_keys && !missing.is_empty() {
         keys = true;
     }
-    let unique: BTreeSet<&String> = grants.iter().collect();
-    let mut line: Vec<&str> = unique.iter().map(|g| g.as_str()).collect();
+    if channels {
+        missing.push("PUBLISH on channels other than those of a pattern".into());
+    }
     let optional_grants = optional.iter().map(|n| n.grant).collect::<BTreeSet<_>>();
     if !missing.is_empty() {
-        line.extend(optional_grants);
+        let mut unique: BTreeSet<&str> = grants.iter().map(String::as_str).collect();
+        unique.extend(optional_grants);
+        // A category that is granted brings these along.
+        let whole = unique.clone();
+        unique.retain(|g| !needs.iter().any(|n| n.grant == *g && !n.within.is_empty() && whole.contains(n.within)));
+        let mut line: Vec<&str> = unique.into_iter().collect();
+        line.extend(channels.then_some("&*"));
         line.extend(keys.then_some("~*"));
         return Finding::failed(
             format!("{name}: user {user} has no right to {}", missing.join(", ")),

@@ -78,8 +78,20 @@ pub(super) async fn attach(
     }
 
     if let (Want::Position(replid, offset), Some(info), false) = (want, &info, allow_full)
-        && let Some((replid, offset)) = certainly_lost(info, replid, offset)
+        && let Some((replid, now)) = certainly_lost(info, replid, offset)
     {
+        if !info.is_master() {
+            // Its master may have it still, or it is not there yet.
+            return Err(NetError::Server {
+                address: address.to_owned(),
+                doing: "PSYNC".into(),
+                kind: ServerError::NoMasterLink,
+                seen: format!(
+                    "this replica is at offset {now} of history {replid} and has not got the stream behind {offset}"
+                ),
+            });
+        }
+        let offset = now;
         let (stream, buffer) = talk.into_parts();
         return Ok(Attached { stream, buffer, answer: Answer::Lost { replid, offset }, silence });
     }

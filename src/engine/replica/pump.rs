@@ -36,6 +36,8 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 pub(super) enum End {
     Net(NetError),
     Spool(SpoolError),
+    /// It was told to go elsewhere.
+    Left,
     /// In the middle of a snapshot of which the spool has a part.
     SnapshotCut(NetError),
 }
@@ -71,9 +73,17 @@ pub(super) async fn run(
     let mut pump = Pump { reader, buffer, address, silence, spool, publisher, pulse: &pulse };
     let read = pump.run(answer, keep_snapshot);
     let acknowledge = acknowledge(writer, applied, publisher, &pulse, address);
+    let leave = publisher.leave_wanted();
     tokio::pin!(read, acknowledge);
     tokio::select! {
         end = &mut read => end,
+        () = leave.notified() => {
+            pulse.closing.notify_one();
+            match read.await {
+                End::Net(_) => End::Left,
+                end => end,
+            }
+        }
         failed = &mut acknowledge => {
             // What is being pushed is pushed; the next read is not made.
             pulse.closing.notify_one();

@@ -69,6 +69,7 @@ pub struct ReplicaHandle {
     attached: watch::Receiver<Option<(ReplId, Offset)>>,
     shared: Arc<Shared>,
     stop: Arc<tokio::sync::Notify>,
+    leave: Arc<tokio::sync::Notify>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -133,6 +134,12 @@ impl ReplicaHandle {
             Ok(position) => position.ok_or(ReplicaState::Stopped),
             Err(_) => Err(self.state.borrow().clone()),
         }
+    }
+
+    /// Ends the connection; the stream goes on from another server: one that [`ReplicaOptions`](super::ReplicaOptions)
+    /// says to look for.
+    pub fn leave(&self) {
+        self.leave.notify_one();
     }
 
     /// Ends the connection and the task, and waits for it.
@@ -222,12 +229,14 @@ pub(super) struct Publisher {
     attached: watch::Sender<Option<(ReplId, Offset)>>,
     shared: Arc<Shared>,
     stop: Arc<tokio::sync::Notify>,
+    leave: Arc<tokio::sync::Notify>,
 }
 
 pub(super) fn channel(address: &str) -> (Publisher, ReplicaHandle) {
     let (state, state_seen) = watch::channel(ReplicaState::Connecting);
     let (attached, attached_seen) = watch::channel(None);
     let stop = Arc::new(tokio::sync::Notify::new());
+    let leave = Arc::new(tokio::sync::Notify::new());
     let shared = Arc::new(Shared {
         since: Instant::now(),
         received: AtomicU64::new(0),
@@ -244,9 +253,10 @@ pub(super) fn channel(address: &str) -> (Publisher, ReplicaHandle) {
         attached: attached_seen,
         shared: shared.clone(),
         stop: stop.clone(),
+        leave: leave.clone(),
         task: None,
     };
-    (Publisher { state, attached, shared, stop }, handle)
+    (Publisher { state, attached, shared, stop, leave }, handle)
 }
 
 impl Publisher {
@@ -319,6 +329,11 @@ impl Publisher {
 
     pub fn resynced(&self) {
         self.shared.full_resyncs.fetch_add(1, Relaxed);
+    }
+
+    /// Completes when the handle's `leave` was called.
+    pub fn leave_wanted(&self) -> Arc<tokio::sync::Notify> {
+        self.leave.clone()
     }
 
     /// Completes when the handle's `stop` was called.

@@ -65,7 +65,8 @@ impl Task {
         loop {
             let bytes_before = self.publisher.bytes();
             let error = match self.once().await {
-                Ok(end) => return end,
+                Ok(Some(end)) => return end,
+                Ok(None) => continue,
                 Err(e) => e,
             };
             // Only bytes prove that a connection was of use: a master that takes us and throws us out at once
@@ -78,8 +79,8 @@ impl Task {
         }
     }
 
-    /// One connection: its failure, or the state in which the task ends.
-    async fn once(&mut self) -> Result<ReplicaState, NetError> {
+    /// One connection: its failure, or the state in which the task ends; `None`: there is another to go to.
+    async fn once(&mut self) -> Result<Option<ReplicaState>, NetError> {
         let address = self.publisher.address();
         let untroubled = self.trouble.is_none();
         if untroubled {
@@ -94,8 +95,8 @@ impl Task {
         .await?;
         match self.accept(&address, attached.answer).await {
             Ok(None) => {}
-            Ok(Some(end)) => return Ok(end),
-            Err(e) => return Ok(self.spool_failed(e)),
+            Ok(Some(end)) => return Ok(Some(end)),
+            Err(e) => return Ok(Some(self.spool_failed(e))),
         }
         let keep = !matches!(self.want, Want::Full { keep: false } | Want::Current);
         let applied = self.options.applied.clone();
@@ -107,10 +108,14 @@ impl Task {
         }
         match end {
             End::Net(e) => Err(e),
-            End::Spool(e) => Ok(self.spool_failed(e)),
+            End::Left => {
+                self.look_for_another().await;
+                Ok(None)
+            }
+            End::Spool(e) => Ok(Some(self.spool_failed(e))),
             End::SnapshotCut(e) => match self.spool.push(Item::Lost { why: e.to_string() }).await {
                 Ok(()) => Err(e),
-                Err(e) => Ok(self.spool_failed(e)),
+                Err(e) => Ok(Some(self.spool_failed(e))),
             },
         }
     }
@@ -204,6 +209,27 @@ impl Task {
             ReplicaState::Reconnecting { why: error.to_string(), attempt: self.backoff.attempt(), since }
         });
         tokio::time::sleep(pause).await;
+        self.look_for_another().await;
+    }
+
+    /// Where to go next.
+    async fn look_for_another(&mut self) {
+        if let Some(master) = &self.options.replicas_of {
+            let at = self.asked().map(|(_, offset)| offset);
+            let (before, seen) = (self.publisher.address(), self.dialer.replicas(master).await);
+            let best = seen.as_ref().ok().and_then(|seen| seen.best(at)).map(|r| r.address.clone());
+            let next = best.unwrap_or_else(|| master.clone());
+            if next != before {
+                let why = match seen {
+                    Ok(seen) if next == *master => format!("; no replica of it can be read from: {}", seen.why_none()),
+                    _ => String::new(),
+                };
+                self.publisher.set_address(&next);
+                let text = format!("the stream is read from {next} now, and was from {before}{why}");
+                self.tell(Severity::Warning, EventKind::Failover, text);
+            }
+            return;
+        }
         if self.options.follow_master
             && let Ok(masters) = self.dialer.masters().await
             && let [only] = masters.as_slice()

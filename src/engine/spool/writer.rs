@@ -15,7 +15,8 @@ pub struct SpoolWriter {
     shared: Arc<Shared>,
     /// A push was cut off while it wrote: nothing may follow.
     interrupted: bool,
-    /// Memory ran full: go on with the disk until half of it is free, so that the files hold long stretches.
+    /// Memory ran full: go on with the disk until half of what may be used of it is free, so that the files hold long
+    /// stretches.
     spilling: bool,
 }
 
@@ -56,10 +57,12 @@ impl SpoolWriter {
             }
         }
         let bytes = content_len(&item);
-        if state.log.memory <= self.shared.memory_bytes / 2 {
+        // What lies in files takes long to be read: until it has been, a quarter of the memory does as well.
+        let most = if state.disk.is_empty() { self.shared.memory_bytes } else { self.shared.memory_bytes / 4 };
+        if state.log.memory <= most / 2 {
             self.spilling = false;
         }
-        let fits = !self.spilling && state.log.memory + item.cost() <= self.shared.memory_bytes;
+        let fits = !self.spilling && state.log.memory + item.cost() <= most;
         let memory_only = self.shared.disk_bytes == 0;
         if bytes == 0 || fits || (memory_only && state.log.memory == 0) {
             state.disk.full = false;

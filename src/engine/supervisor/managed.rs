@@ -15,8 +15,8 @@ use crate::{
         verify,
     },
     model::{
-        Check, CheckId, CheckReport, Direction, EventKind, Job, JobId, JobState, JobStatus, LinkState, Severity,
-        status::Alert,
+        Check, CheckId, CheckReport, CheckState, Direction, EventKind, Job, JobId, JobState, JobStatus, LinkState,
+        Severity, status::Alert,
     },
 };
 use std::{
@@ -35,6 +35,9 @@ const HALT_DEADLINE: Duration = Duration::from_secs(15);
 /// Between two tries to attach a job again: doubles from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+
+/// A job whose account was to be kept nowhere can't go on by itself after a restart.
+const ACCOUNT_MISSING: &str = "its account was typed and is kept nowhere, so it has to be typed again";
 
 pub(super) struct Managed {
     inner: Arc<Inner>,
@@ -143,12 +146,40 @@ impl Managed {
             };
             (state.running.clone(), status, state.since, state.alerts.clone())
         };
-        if let Some(running) = running {
-            status = running.status();
-            status.uptime_seconds = since.map(|s| s.elapsed().as_secs());
-            status.alerts = alerts;
+        match running {
+            Some(running) => {
+                status = running.status();
+                status.uptime_seconds = since.map(|s| s.elapsed().as_secs());
+                status.alerts = alerts;
+            }
+            None => status.alerts = self.resting_alerts(),
         }
         status
+    }
+
+    /// Refuses what can't be done before an account that is kept nowhere has been typed again.
+    fn has_accounts(&self) -> Result<(), EngineError> {
+        let job = self.definition();
+        if !job.lacks_account() {
+            return Ok(());
+        }
+        let remedy = "type it in the console (`duplex`, then resume the job), or start the job with its file";
+        Err(EngineError::Usage { what: format!("{}: {ACCOUNT_MISSING}", job.name), remedy: remedy.into() })
+    }
+
+    /// What an operator should see to of a job whose links don't run.
+    fn resting_alerts(&self) -> Vec<Alert> {
+        let state = self.state();
+        if state.record.wanted == Wanted::Ended || !state.record.job.lacks_account() {
+            return Vec::new();
+        }
+        vec![Alert {
+            rule: "account_missing".into(),
+            direction: None,
+            severity: Severity::Error,
+            text: ACCOUNT_MISSING.into(),
+            remedy: "resume the job in the console: it asks for the account".into(),
+        }]
     }
 
     /// Takes the sample of a second; says whether any link runs.
@@ -211,6 +242,7 @@ impl Managed {
             self.halt().await;
         }
         self.redefine(job, discard_previous).await?;
+        self.has_accounts()?;
         let break_off = self.arm();
         let report = tokio::select! {
             _ = break_off.cancelled() => {
@@ -220,6 +252,13 @@ impl Managed {
             report = self.precheck(progress) => report,
         };
         if !report.passed {
+            let refused = |c: &Check| c.id == CheckId::Credentials && c.state == CheckState::Failed;
+            if report.items.iter().any(refused) {
+                // one that is kept nowhere and is wrong has to be asked for again
+                for account in self.state().record.job.unkept_accounts() {
+                    *account = account.withheld();
+                }
+            }
             let reason = format!("precheck failed: {}", failed_items(&report));
             self.keep_failure(LinkState::PrecheckFailed, reason)?;
             return Err(EngineError::Precheck(Box::new(report)));
@@ -353,6 +392,12 @@ impl Managed {
             let state = self.state();
             (state.record.job.clone(), state.record.id.clone())
         };
+        if job.lacks_account() {
+            return Err(JobError::lasting(
+                ACCOUNT_MISSING,
+                "type it in the console (`duplex`), or start the job with its file",
+            ));
+        }
         let spool_dir = self.inner.paths.spool(&id);
         record::private_dir(&spool_dir).map_err(|error| {
             let what = format!("can't make the spool's folder {}: {error}", spool_dir.display());
@@ -446,6 +491,7 @@ impl Managed {
         let record = self.state().record.clone();
         self.halt().await;
         if record.begun && record.wanted != Wanted::Ended {
+            self.has_accounts()?;
             self.save(|record| record.wanted = Wanted::Paused)?;
             self.set_idle(LinkState::Paused, None);
             if let Err(error) = RunningJob::remove_control_keys(&record.job, &record.id).await {

@@ -1,7 +1,8 @@
 //! A job on disk: `jobs/<id>.json` in the state folder, mode 0600, replaced as a whole.
 //!
 //! It holds what is needed to go on after a restart, so also an account that the user chose to give inline (in the
-//! job file, or typed in the wizard without another place for it): without it a restarted engine could not resume.
+//! job file, or typed in the wizard without another place for it): without it a restarted engine could not resume. An
+//! account that is to be kept nowhere is left out, and has to be typed again after a restart.
 
 use crate::model::{Job, JobId, LinkState};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -80,7 +81,11 @@ impl Records {
     }
 
     pub fn save(&self, record: &Record) -> io::Result<()> {
-        write_json(&self.dir.join(format!("{}.json", record.id)), record)
+        let mut kept = record.clone();
+        for account in kept.job.unkept_accounts() {
+            *account = account.withheld();
+        }
+        write_json(&self.dir.join(format!("{}.json", record.id)), &kept)
     }
 
     pub fn remove(&self, id: &JobId) -> io::Result<()> {
@@ -120,7 +125,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::job::file;
+    use crate::model::{AccountSource, job::file, secret::Inline};
 
     fn job(name: &str) -> Job {
         file::parse(
@@ -145,6 +150,21 @@ mod tests {
         records.remove(&a.id).unwrap();
         records.remove(&a.id).unwrap();
         assert_eq!(records.load().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_account_that_is_kept_nowhere_is_not_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = Records::open(dir.path()).unwrap();
+        let mut record = Record::new(job("a"));
+        record.job.source.account = AccountSource::Inline(Inline::unkept("u:hunter2"));
+        records.save(&record).unwrap();
+        assert!(!record.job.lacks_account(), "it stays in memory");
+        let text = fs::read_to_string(dir.path().join(format!("jobs/{}.json", record.id))).unwrap();
+        assert!(!text.contains("hunter2"), "{text}");
+        let [found] = &records.load().unwrap()[..] else { panic!("one record") };
+        assert!(found.job.lacks_account());
+        assert_eq!(found.job.source.account, AccountSource::Inline(Inline::unkept("")));
     }
 
     #[test]

@@ -107,7 +107,7 @@ async fn the_job_file_comes_without_its_secrets() {
     let engine = open(&dir).await;
     _ = start(&engine, job("orders")).await;
     let shown = engine.job_file("orders").unwrap();
-    assert_eq!(shown.source.account, AccountSource::None);
+    assert_eq!(shown.source.account, AccountSource::Inline(Inline::new("")), "that there is one, and no more");
     assert!(!format!("{:?}", engine.events().after(None, 0, 100)).contains("secret"));
     engine.set_limits("orders", Some(7), None).unwrap();
     assert_eq!(engine.job_file("orders").unwrap().limits.max_ops_per_second, 7);
@@ -120,7 +120,6 @@ async fn an_account_that_a_known_job_holds_is_filled_in_for_the_same_place_alone
     let engine = open(&dir).await;
     _ = start(&engine, job("orders")).await;
     let stripped = engine.job_file("orders").unwrap();
-    assert_eq!(stripped.source.account, AccountSource::None);
 
     let mut known = stripped.clone();
     engine.fill_accounts(&mut known);
@@ -148,5 +147,28 @@ async fn an_account_that_a_known_job_holds_is_filled_in_for_the_same_place_alone
     // started again without its accounts, the job keeps them
     _ = start(&engine, engine.job_file("orders").unwrap()).await;
     assert_eq!(engine.job("orders").unwrap().definition(), job("orders"));
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn an_account_that_is_kept_nowhere_has_to_be_typed_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut wanted = job("orders");
+    wanted.source.account = AccountSource::Inline(Inline::unkept("u:hunter2"));
+    let engine = open(&dir).await;
+    // nobody answers there: the job is known all the same
+    _ = start(&engine, wanted.clone()).await;
+    assert!(engine.status(None).unwrap().jobs[0].alerts.is_empty(), "it is in memory");
+    assert_eq!(engine.job_file("orders").unwrap().source.account, AccountSource::Inline(Inline::unkept("")));
+    engine.close().await;
+
+    let engine = open(&dir).await;
+    let alerts = engine.status(None).unwrap().jobs[0].alerts.clone();
+    assert_eq!(alerts.iter().map(|a| a.rule.as_str()).collect::<Vec<_>>(), ["account_missing"]);
+    let (progress, _none) = mpsc::channel(100);
+    let error = engine.start_known("orders", progress).await.unwrap_err();
+    assert!(error.to_string().contains("has to be typed again"), "{error}");
+    _ = start(&engine, wanted).await;
+    assert!(engine.status(None).unwrap().jobs[0].alerts.is_empty());
     engine.close().await;
 }

@@ -4,6 +4,7 @@ use super::{Dashboard, section};
 use crate::{
     model::{ConflictRecord, Side, conflict::ConflictChange},
     tui::{
+        mouse::Click,
         text::{self, Row},
         view::{Cx, Page},
         widget::list,
@@ -99,6 +100,7 @@ pub fn page(d: &Dashboard, cx: &Cx, columns: usize, rows: usize) -> Page {
                 theme.text,
             )
             .line();
+        page.clickable(0..columns, Click::Row(first + i));
         page.lines.push(if here { text::selected(row, columns, theme.selected) } else { row });
     }
     if let Some(c) = at.and_then(|at| all.get(at)) {

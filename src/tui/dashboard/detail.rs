@@ -1,10 +1,14 @@
 //! Every number of both links, in full, in one table.
 
+use super::Dashboard;
 use crate::{
     model::{Direction, JobStatus, LinkStatus},
     tui::{
+        i18n::Lang,
         jobs::{direction_label, state_label},
+        spoken,
         text::{self, Row},
+        theme::{Tone, severity_mark},
         view::{Cx, Page},
     },
 };
@@ -15,9 +19,10 @@ use ratatui::text::Line;
 ///   State             ● syncing        ● syncing
 ///   …
 /// ```
-pub fn page(job: &JobStatus, cx: &Cx, columns: usize) -> Page {
+pub fn page(job: &JobStatus, d: &Dashboard, cx: &Cx, columns: usize) -> Page {
     let (lang, theme) = (cx.lang, cx.theme);
-    let mut page = Page::default();
+    let mut page = Page { scroll: Some(d.cursor.at), ..Page::default() };
+    matters(job, &mut page, columns, cx);
     let unknown = || lang.t("unknown").to_owned();
     type Value<'a> = (&'static str, Box<dyn Fn(&LinkStatus) -> String + 'a>);
     let values: Vec<Value<'_>> = vec![
@@ -59,13 +64,13 @@ pub fn page(job: &JobStatus, cx: &Cx, columns: usize) -> Page {
     let value = columns.saturating_sub(label + 4) / 2;
     let links: Vec<(Direction, Option<&LinkStatus>)> =
         Direction::BOTH.into_iter().map(|d| (d, job.links.iter().find(|l| l.direction == d))).collect();
-    page.lines.push(Line::default());
     let mut head = Row::new().gap(2 + label);
     for (direction, _) in &links {
         let (from, to) =
             if *direction == Direction::Forward { (&job.source, &job.target) } else { (&job.target, &job.source) };
-        let text = format!("{}  {} → {}", lang.t(direction_label(*direction)), text::clean(from), text::clean(to));
-        head = head.cell(&text::cut(&text, value.saturating_sub(2)), value, theme.strong);
+        let word = lang.t(direction_label(*direction));
+        let ends = text::ends(from, to, value.saturating_sub(text::width(word) + 4));
+        head = head.cell(&format!("{word}  {ends}"), value, theme.strong);
     }
     page.lines.push(head.line());
     let mut state = Row::new().gap(2).cell(lang.t("detail.state"), label, theme.dim);
@@ -83,14 +88,43 @@ pub fn page(job: &JobStatus, cx: &Cx, columns: usize) -> Page {
         }
         page.lines.push(row.line());
     }
-    for (direction, link) in links {
-        if let Some(reason) = link.and_then(|l| l.reason.as_ref()) {
-            for (i, row) in text::wrap(&text::clean(reason), columns.saturating_sub(label + 4)).into_iter().enumerate()
-            {
-                let title = if i == 0 { lang.t(direction_label(direction)) } else { "" };
-                page.lines.push(Row::new().gap(2).cell(title, label, theme.dim).text(row, theme.warn).line());
-            }
+    page
+}
+
+/// What is the matter, in full and with what to do: there is no room for that on the dashboard.
+fn matters(job: &JobStatus, page: &mut Page, columns: usize, cx: &Cx) {
+    let inner = columns.saturating_sub(6);
+    let mut say = |glyph: &str, tone: Tone, words: &str| {
+        for (i, row) in text::wrap(words, inner).into_iter().enumerate() {
+            let mark = if i == 0 { format!("{glyph} ") } else { "  ".into() };
+            page.lines.push(Row::new().gap(2).text(mark, cx.theme.tone(tone)).text(row, cx.theme.tone(tone)).line());
+        }
+    };
+    for alert in &job.alerts {
+        let (glyph, tone) = severity_mark(alert.severity);
+        // the whole sentence where it has words in this language, else that of its rule
+        let known = cx.lang == Lang::En || spoken::is_known(&alert.text, cx.lang);
+        let (what, remedy) = match known && spoken::is_known(&alert.remedy, cx.lang) {
+            true => (spoken::sentence(&alert.text, cx.lang), spoken::sentence(&alert.remedy, cx.lang)),
+            false => spoken::alert(alert, job, cx.lang),
+        };
+        say(glyph, tone, &what);
+        if !remedy.is_empty() {
+            say(" ", Tone::Plain, &format!("→ {remedy}"));
+        }
+        // a cause may have no words in this language
+        let caused = !known || alert.text.contains(": ");
+        if let Some(original) = cx.lang.engine("original").filter(|_| caused) {
+            say(" ", Tone::Dim, &format!("{original}{}{}", cx.lang.t("colon"), text::clean(&alert.text)));
         }
     }
-    page
+    if job.alerts.is_empty() {
+        let mut reasons: Vec<&str> =
+            job.reason.iter().chain(job.links.iter().flat_map(|l| &l.reason)).map(String::as_str).collect();
+        reasons.dedup();
+        for reason in reasons {
+            say("▲", Tone::Warn, &spoken::sentence(reason, cx.lang));
+        }
+    }
+    page.lines.push(Line::default());
 }

@@ -5,6 +5,7 @@ use crate::{
     model::{Direction, Event, Severity},
     tui::{
         jobs::direction_label,
+        mouse::Click,
         spoken,
         text::{self, Row},
         theme::{Tone, severity_mark},
@@ -105,6 +106,9 @@ pub fn page(d: &Dashboard, cx: &Cx, columns: usize, rows: usize) -> Page {
     let room = rows.saturating_sub(2 + detail_rows).max(1);
     let first = list::first_row(at.unwrap_or(0), shown_events.len(), room);
     for i in 0..room {
+        if first + i < shown_events.len() {
+            page.clickable(0..columns, Click::Row(first + i));
+        }
         page.lines.push(match shown_events.get(first + i) {
             Some(event) => row(event, columns, at == Some(first + i), cx),
             None if i == 0 => Row::new().gap(2).text(lang.t("events.none"), theme.dim).line(),

@@ -16,6 +16,9 @@ use ratatui::{style::Style, text::Line};
 /// Rows of a link without those of its charts.
 pub const COUNTERS: usize = 7;
 
+/// Columns of a chart's highest value and the spaces before it, such as ` 120 ms`.
+const HIGHEST: usize = 8;
+
 /// Columns left free at the left edge.
 const MARGIN: usize = 2;
 
@@ -135,7 +138,7 @@ fn label_columns(cx: &Cx) -> usize {
         .map(|k| text::width(cx.lang.t(k)))
         .max()
         .unwrap_or(0)
-        .max(14)
+        .max(text::width(cx.lang.t("link.lag")) + text::width(cx.lang.t("link.max")) + HIGHEST)
         + 1
 }
 
@@ -190,11 +193,11 @@ fn counters(link: &LinkStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
             "link.conflicts",
             Row::new()
                 .text(lang.f("link.settled", &[("n", &text::count(link.conflicts_settled))]), theme.text)
-                .text(", ", theme.dim)
+                .text(lang.t("comma"), theme.dim)
                 .text(lang.f("link.open", &[("n", &link.conflicts_open)]), open_style),
         ),
         row("link.window", window),
-        row("link.spool", Row::new().text(text::bytes(link.spool_bytes), theme.text)),
+        row("link.spool", Row::new().text(text::bytes(link.spool_bytes), theme.text).append(shards(link, cx))),
         row(
             "link.errors",
             Row::new()
@@ -202,6 +205,19 @@ fn counters(link: &LinkStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
                 .text(format!("  {}", lang.f("link.reconnects", &[("n", &link.reconnects)])), theme.dim),
         ),
     ]
+}
+
+/// How many shards, and how many of them are not in step, where there is more than one.
+fn shards(link: &LinkStatus, cx: &Cx) -> Row {
+    let n = link.shards.len();
+    if n < 2 {
+        return Row::new();
+    }
+    let away = link.shards.iter().filter(|s| s.state.is_some_and(LinkState::is_unhealthy)).count();
+    match away {
+        0 => Row::new().gap(2).text(cx.lang.f("link.shards", &[("n", &n)]), cx.theme.dim),
+        _ => Row::new().gap(2).text(cx.lang.f("link.shards_away", &[("n", &n), ("away", &away)]), cx.theme.warn),
+    }
 }
 
 fn not_configured(columns: usize, cx: &Cx) -> Vec<Line<'static>> {

@@ -5,6 +5,7 @@ use crate::{
     model::JobStatus,
     tui::{
         jobs::{direction_label, state_label},
+        mouse::Click,
         text::{self, Row},
         view::{Cx, Page},
         widget::list,
@@ -61,6 +62,7 @@ pub fn page(job: &JobStatus, d: &Dashboard, cx: &Cx, columns: usize, rows: usize
             .gap(2)
             .text(if wide { s.replid.clone().unwrap_or_default() } else { String::new() }, theme.dim)
             .line();
+        page.clickable(0..columns, Click::Row(i));
         page.lines.push(if here { text::selected(row, columns, theme.selected) } else { row });
     }
     if shards.is_empty() {

@@ -2,6 +2,8 @@
 //! ends, the job's name is typed.
 
 use crate::tui::{
+    keymap::Action,
+    mouse::Click,
     text::{self, Row},
     view::{Cx, framed, put},
     widget::field::Field,
@@ -22,6 +24,8 @@ pub enum Intent {
     RemoveInstance(String),
     Verify(String),
     Repair(String),
+    /// Give a one-way job that runs its reverse link.
+    AddReverse(String),
 }
 
 impl Intent {
@@ -36,6 +40,7 @@ impl Intent {
             Intent::RemoveInstance(_) => ("confirm.remove_instance", "confirm.remove_instance_does"),
             Intent::Verify(_) => ("confirm.verify", "confirm.verify_does"),
             Intent::Repair(_) => ("confirm.repair", "confirm.repair_does"),
+            Intent::AddReverse(_) => ("confirm.add_reverse", "confirm.add_reverse_does"),
         }
     }
 
@@ -48,7 +53,8 @@ impl Intent {
             | Intent::DeleteDraft(n)
             | Intent::RemoveInstance(n)
             | Intent::Verify(n)
-            | Intent::Repair(n) => n,
+            | Intent::Repair(n)
+            | Intent::AddReverse(n) => n,
         }
     }
 }
@@ -106,6 +112,12 @@ pub fn draw(c: &Confirm, cx: &Cx, area: Rect, buf: &mut Buffer) -> Option<Positi
     }
     let title = cx.lang.f(title, &[("name", &name)]);
     let inner = framed(&title, columns, lines.len(), cx, area, buf);
+    if c.typed.is_none() {
+        let yes = text::width(&cx.key("ret")) + 1 + text::width(cx.lang.t("action.do_it"));
+        let no = yes + 3 + 4 + text::width(cx.lang.t("action.cancel"));
+        cx.clickable(inner, lines.len() - 1, 0..yes, Click::Do(Action::Enter));
+        cx.clickable(inner, lines.len() - 1, yes + 3..no, Click::Do(Action::Back));
+    }
     for (i, row) in lines.into_iter().enumerate() {
         put(buf, inner, i, row.line());
     }

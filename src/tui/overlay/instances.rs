@@ -2,6 +2,7 @@
 
 use crate::tui::{
     app::App,
+    mouse::Click,
     text::{self, Row},
     view::{Cx, framed, put},
     widget::{
@@ -70,6 +71,7 @@ pub fn draw_list(app: &App, at: Cursor, cx: &Cx, area: Rect, buf: &mut Buffer) -
     let first = list::first_row(cursor.unwrap_or(0), list.len(), shown);
     for (i, saved) in list.iter().enumerate().skip(first).take(shown) {
         let here = cursor == Some(i);
+        cx.clickable(inner, 1 + i - first, 0..inner.width as usize, Click::Row(i));
         let cell = |t: &str, w: usize| text::pad(&text::cut(&text::clean(t), w.saturating_sub(1)), w);
         put(
             buf,
@@ -97,14 +99,23 @@ pub fn draw_form(f: &InstanceForm, cx: &Cx, area: Rect, buf: &mut Buffer) -> Opt
     let hint = text::wrap(cx.lang.t("instances.no_secrets"), columns);
     let title = if f.was.is_some() { "instances.edit" } else { "instances.add" };
     let inner = framed(cx.lang.t(title), columns, form.lines.len() + 1 + hint.len(), cx, area, buf);
+    // in a low terminal the part that has the focus is what is shown
     let total = form.lines.len();
-    for (i, line) in form.lines.into_iter().enumerate() {
+    let shown = inner.height as usize;
+    let first = list::first_row(form.focus.unwrap_or(0), total, shown.min(total));
+    for (row, slot) in &form.slots {
+        if let Some(row) = row.checked_sub(first) {
+            cx.clickable(inner, row, 0..inner.width as usize, Click::Form(*slot));
+        }
+    }
+    for (i, line) in form.lines.into_iter().skip(first).enumerate() {
         put(buf, inner, i, line);
     }
     for (i, row) in hint.into_iter().enumerate() {
-        put(buf, inner, total + 1 + i, Row::new().text(row, cx.theme.dim).line());
+        put(buf, inner, total + 1 + i - first.min(total + 1), Row::new().text(row, cx.theme.dim).line());
     }
-    form.cursor.filter(|(row, _)| *row < inner.height as usize).map(|(row, column)| {
+    let cursor = form.cursor.and_then(|(row, column)| Some((row.checked_sub(first)?, column)));
+    cursor.filter(|(row, _)| *row < inner.height as usize).map(|(row, column)| {
         Position::new(inner.x + (column as u16).min(inner.width.saturating_sub(1)), inner.y + row as u16)
     })
 }

@@ -3,6 +3,7 @@
 use crate::tui::{
     i18n::Lang,
     keymap::{self, Action, Binding, Context},
+    mouse::Click,
     text::{self, Row},
     view::{Cx, framed, put},
     widget::{
@@ -66,6 +67,7 @@ pub fn draw(p: &Palette, cx: &Cx, area: Rect, buf: &mut Buffer) -> Option<Positi
             .text(if here { "▌ " } else { "  " }, cx.theme.accent)
             .text(cx.lang.t(b.label), if here { cx.theme.selected } else { cx.theme.text })
             .ending(Row::new().text(key, cx.theme.dim).gap(1), inner.width as usize);
+        cx.clickable(inner, 2 + i - first, 0..inner.width as usize, Click::Row(i));
         put(buf, inner, 2 + i - first, line);
     }
     if rows.is_empty() {

@@ -2,13 +2,14 @@
 
 use crate::tui::{
     app::{App, FormAt},
+    mouse::Click,
     store::{AccountFrom, TlsChoice},
     text::{self, Row},
     view::{Cx, framed, put},
     widget::list::{self, Cursor},
     wizard::{
         Form, FormSlot,
-        form::{TOPOLOGIES, topology_label},
+        form::{KINDS, READ_FROM, read_from_label},
     },
 };
 use ratatui::{
@@ -35,8 +36,11 @@ pub fn options(app: &App, slot: FormSlot) -> Vec<String> {
             }));
             out
         }
-        FormSlot::Topology => TOPOLOGIES.iter().map(|t| lang.t(topology_label(*t)).to_owned()).collect(),
-        FormSlot::AccountFrom => AccountFrom::ALL.iter().map(|a| lang.t(a.label()).to_owned()).collect(),
+        FormSlot::Topology => KINDS.iter().map(|k| lang.t(k.label()).to_owned()).collect(),
+        FormSlot::ReadFrom => READ_FROM.iter().map(|r| lang.t(read_from_label(*r)).to_owned()).collect(),
+        FormSlot::AccountFrom | FormSlot::SentinelFrom => {
+            AccountFrom::ALL.iter().map(|a| lang.t(a.label()).to_owned()).collect()
+        }
         FormSlot::Tls => TlsChoice::ALL.iter().map(|t| lang.t(t.label()).to_owned()).collect(),
         _ => Vec::new(),
     }
@@ -50,7 +54,9 @@ pub fn present(app: &App, form: &Form, slot: FormSlot) -> usize {
             .as_ref()
             .and_then(|id| app.stored.inventory.instances.iter().position(|s| s.id == *id))
             .map(|i| i + 1),
-        FormSlot::Topology => TOPOLOGIES.iter().position(|t| *t == form.topology),
+        FormSlot::Topology => KINDS.iter().position(|k| *k == form.kind()),
+        FormSlot::ReadFrom => READ_FROM.iter().position(|r| *r == form.read_from),
+        FormSlot::SentinelFrom => AccountFrom::ALL.iter().position(|a| *a == form.sentinel_from),
         FormSlot::AccountFrom => AccountFrom::ALL.iter().position(|a| *a == form.account_from),
         FormSlot::Tls => TlsChoice::ALL.iter().position(|t| *t == form.tls),
         _ => None,
@@ -71,7 +77,9 @@ pub fn choose(app: &mut App, form_at: FormAt, slot: FormSlot, at: usize) {
                 form.region.set("");
             }
         },
-        FormSlot::Topology => form.topology = TOPOLOGIES[at.min(TOPOLOGIES.len() - 1)],
+        FormSlot::Topology => form.set_kind(KINDS[at.min(KINDS.len() - 1)]),
+        FormSlot::ReadFrom => form.read_from = READ_FROM[at.min(READ_FROM.len() - 1)],
+        FormSlot::SentinelFrom => form.sentinel_from = AccountFrom::ALL[at.min(AccountFrom::ALL.len() - 1)],
         FormSlot::AccountFrom => form.account_from = AccountFrom::ALL[at.min(AccountFrom::ALL.len() - 1)],
         FormSlot::Tls => form.tls = TlsChoice::ALL[at.min(TlsChoice::ALL.len() - 1)],
         _ => {}
@@ -85,6 +93,8 @@ pub fn draw(app: &App, pick: &Pick, cx: &Cx, area: Rect, buf: &mut Buffer) -> Op
         FormSlot::Instance => "form.instance",
         FormSlot::Topology => "form.topology",
         FormSlot::AccountFrom => "form.account_from",
+        FormSlot::SentinelFrom => "form.sentinel_from",
+        FormSlot::ReadFrom => "form.read_from",
         _ => "form.tls",
     };
     let columns = options.iter().map(|o| text::width(o)).max().unwrap_or(0).clamp(24, 60) + 4;
@@ -99,6 +109,7 @@ pub fn draw(app: &App, pick: &Pick, cx: &Cx, area: Rect, buf: &mut Buffer) -> Op
             (inner.width as usize).saturating_sub(2),
             if here { cx.theme.selected } else { cx.theme.text },
         );
+        cx.clickable(inner, i - first, 0..inner.width as usize, Click::Row(i));
         put(buf, inner, i - first, line.line());
     }
     None

@@ -19,8 +19,11 @@ const RECENT: usize = 1_000;
 
 /// Shows a job's dashboard and asks for what it needs.
 pub fn open(app: &mut App, job: String) -> Vec<Effect> {
+    let account = super::jobs::ask_account(app, &job);
     app.screen = Screen::Dashboard(Box::new(Dashboard::new(job)));
-    ask(app)
+    let mut effects = ask(app);
+    effects.extend(account.into_iter().flatten());
+    effects
 }
 
 /// The requests of an open dashboard: events that are not known yet, the history.
@@ -68,7 +71,9 @@ pub fn act(app: &mut App, action: Action) -> Vec<Effect> {
             .flat_map(|s| &s.jobs)
             .find(|j| j.name == name)
             .map_or(0, |j| j.links.iter().map(|l| l.shards.len()).sum()),
-        Pane::Main | Pane::Detail => 0,
+        // beyond the end is held back when it is drawn
+        Pane::Detail => 40,
+        Pane::Main => 0,
     };
     match (d.pane, action) {
         (_, Action::Up) => _ = d.cursor.step(-1, rows),
@@ -113,7 +118,7 @@ pub fn act(app: &mut App, action: Action) -> Vec<Effect> {
         }
         (Pane::Main, Action::PauseResume) => {
             if let Some(state) = state {
-                super::jobs::pause_or_resume(app, name, state);
+                return super::jobs::pause_or_resume(app, name, state);
             }
         }
         (Pane::Main, Action::Stop) => {
@@ -122,12 +127,13 @@ pub fn act(app: &mut App, action: Action) -> Vec<Effect> {
             }
         }
         (Pane::Main, Action::Verify) => app.overlays.push(Overlay::Confirm(Confirm::new(Intent::Verify(name)))),
-        (Pane::Main, Action::Precheck) => {
-            return vec![Effect::send(
-                Tag::JobFile { job: name.clone(), wanted: Wanted::Precheck },
-                Request::JobFile { name },
-            )];
+        (Pane::Main, Action::Configure) => {
+            let one_way = app.job(&name).is_some_and(|j| !j.two_way);
+            if let Some(state) = state {
+                return super::jobs::configure(app, name, state, one_way);
+            }
         }
+        (Pane::Main, Action::Precheck) => return super::jobs::ask_job(name, Wanted::Precheck),
         _ => {}
     }
     Vec::new()

@@ -4,14 +4,16 @@ use super::super::{
     app::{App, Screen},
     dashboard::Conflicts,
     effect::Effect,
+    i18n::Lang,
     msg::{Act, Tag, Wanted},
-    overlay::{Overlay, verify::VerifyState},
+    overlay::{Overlay, account::AskAccount, verify::VerifyState},
+    spoken,
     theme::Tone,
-    wizard::{Dialled, Launching, Step, Wizard},
+    wizard::{Dialled, Launching, Purpose, Step, Wizard},
 };
 use crate::{
     control::protocol::{Failure, FailureKind, Reply, Request},
-    model::{CheckReport, Direction, Job, LinkState, Side},
+    model::{CheckReport, Direction, ExistingKeys, Job, LinkState, Side},
 };
 
 /// How often the status comes at most, in milliseconds. Numbers that change faster can't be read.
@@ -24,11 +26,13 @@ pub fn attach(app: &mut App) -> Vec<Effect> {
     effects
 }
 
-fn words(error: &Failure) -> String {
+fn words(error: &Failure, lang: Lang) -> String {
+    let message = spoken::sentence(&error.message, lang);
     if error.remedy.is_empty() {
-        error.message.clone()
+        message
     } else {
-        format!("{}. {}", error.message.trim_end_matches('.'), error.remedy)
+        let stop = if lang == Lang::En { ". " } else { "。" };
+        format!("{}{stop}{}", message.trim_end_matches('.'), spoken::sentence(&error.remedy, lang))
     }
 }
 
@@ -72,10 +76,16 @@ pub fn reply(app: &mut App, tag: Tag, reply: Reply) -> Vec<Effect> {
         (Tag::Probe { side, run }, reply) => return probed(app, side, run, reply),
         (Tag::Precheck { run }, reply) => prechecked(app, run, reply),
         (Tag::Start { job }, reply) => return started(app, job, reply),
+        (Tag::Act { act: Act::Stop, job }, Reply::Error { error }) => {
+            let why = words(&error, app.lang);
+            if super::wizard::stopped(app, &job, Some(why.clone())).is_none() {
+                app.say(why, Tone::Bad);
+            }
+        }
         (Tag::Act { act, job }, Reply::Done) => return done(app, act, job),
         (Tag::Verify { job }, reply) => verified(app, &job, reply),
         (Tag::JobFile { job, wanted }, Reply::Job { job: file }) => return job_file(app, job, wanted, *file),
-        (_, Reply::Error { error }) => app.say(words(&error), Tone::Bad),
+        (_, Reply::Error { error }) => app.say(words(&error, app.lang), Tone::Bad),
         _ => {}
     }
     Vec::new()
@@ -88,8 +98,13 @@ fn is_on_its_way(app: &mut App) -> Option<Vec<Effect>> {
         Screen::Wizard(w) if w.launching == Launching::Starting => w.job().name,
         _ => return None,
     };
-    let begun =
-        matches!(app.job(&name)?.state, LinkState::Initializing | LinkState::CatchingUp | LinkState::Synchronizing);
+    let Screen::Wizard(w) = &app.screen else { return None };
+    let job = app.job(&name)?;
+    // a status from before the job was stopped to begin anew both ways
+    if job.two_way != w.two_way {
+        return None;
+    }
+    let begun = matches!(job.state, LinkState::Initializing | LinkState::CatchingUp | LinkState::Synchronizing);
     begun.then(|| {
         app.stored.drafts.retain(|d| d.name != name);
         let mut effects = vec![Effect::DeleteDraft(name.clone())];
@@ -113,19 +128,21 @@ fn probed(app: &mut App, side: Side, run: u32, reply: Reply) -> Vec<Effect> {
 }
 
 fn prechecked(app: &mut App, run: u32, reply: Reply) {
+    let lang = app.lang;
     let Some(pane) = app.wizard_mut().map(|w| &mut w.precheck).filter(|p| p.run == run) else { return };
     match reply {
         Reply::Check { check } => pane.take(check),
         Reply::Report { report } => pane.finish(report),
         Reply::Error { error } => {
             pane.running = false;
-            pane.failure = Some(words(&error));
+            pane.failure = Some(words(&error, lang));
         }
         _ => {}
     }
 }
 
 fn started(app: &mut App, name: String, reply: Reply) -> Vec<Effect> {
+    let lang = app.lang;
     match reply {
         Reply::Started { .. } => {
             app.stored.drafts.retain(|d| d.name != name);
@@ -141,12 +158,12 @@ fn started(app: &mut App, name: String, reply: Reply) -> Vec<Effect> {
         Reply::Error { error } if error.kind == FailureKind::Precheck => {
             // the report came before and says it better
             if let Some(w) = app.wizard_mut().filter(|w| w.launching == Launching::Starting) {
-                w.launching = Launching::Failed(words(&error));
+                w.launching = Launching::Failed(words(&error, lang));
             }
         }
         Reply::Error { error } => match app.wizard_mut() {
-            Some(w) if w.launching == Launching::Starting => w.launching = Launching::Failed(words(&error)),
-            _ => app.say(words(&error), Tone::Bad),
+            Some(w) if w.launching == Launching::Starting => w.launching = Launching::Failed(words(&error, lang)),
+            _ => app.say(words(&error, app.lang), Tone::Bad),
         },
         _ => {}
     }
@@ -160,11 +177,17 @@ fn failed_precheck(app: &mut App, report: CheckReport) {
         w.precheck.moved = false;
         w.precheck.finish(report);
         w.show(Step::Precheck);
-        app.say(app.lang.t("launch.precheck_failed"), Tone::Bad);
+        let key = if w.stopped { "launch.precheck_failed_stopped" } else { "launch.precheck_failed" };
+        app.say(app.lang.t(key), Tone::Bad);
     }
 }
 
 fn done(app: &mut App, act: Act, job: String) -> Vec<Effect> {
+    if act == Act::Stop
+        && let Some(effects) = super::wizard::stopped(app, &job, None)
+    {
+        return effects;
+    }
     let key = match act {
         Act::Pause => "done.paused",
         Act::Resume => "done.resumed",
@@ -188,12 +211,18 @@ fn verified(app: &mut App, job: &str, reply: Reply) {
     v.state = match reply {
         Reply::Progress { text, done, total } => VerifyState::Running { text, done, total },
         Reply::Verified { outcome } => VerifyState::Done(Box::new(outcome)),
-        Reply::Error { error } => VerifyState::Failed(words(&error)),
+        Reply::Error { error } => VerifyState::Failed(words(&error, app.lang)),
         _ => return,
     };
 }
 
 fn job_file(app: &mut App, name: String, wanted: Wanted, job: Job) -> Vec<Effect> {
+    if wanted == Wanted::Account {
+        if let Some(ask) = AskAccount::of(job).filter(|_| app.overlays.is_empty()) {
+            app.overlays.push(Overlay::Account(Box::new(ask)));
+        }
+        return Vec::new();
+    }
     // the answer may come after the operator went elsewhere
     if matches!(app.screen, Screen::Wizard(_)) {
         return Vec::new();
@@ -205,19 +234,25 @@ fn job_file(app: &mut App, name: String, wanted: Wanted, job: Job) -> Vec<Effect
         }
         Wanted::Configure(direction) => {
             let mut wizard = Wizard::of_known(&job, name);
-            wizard.for_reverse = direction == Direction::Reverse;
-            wizard.two_way = wizard.two_way || wizard.for_reverse;
+            if direction == Direction::Reverse {
+                wizard.purpose = Purpose::Reverse;
+                wizard.two_way = true;
+                // the target holds what the forward link has brought: what only it has comes to the source as well
+                wizard.existing = ExistingKeys::Merge;
+            }
+            wizard.slot = wizard.first_open();
             app.screen = Screen::Wizard(Box::new(wizard));
         }
         Wanted::Precheck => {
             let mut wizard = Wizard::of_known(&job, name);
-            wizard.for_reverse = true;
+            wizard.purpose = Purpose::Look;
             let mut effects = vec![Effect::Cancel(Tag::Events)];
             wizard.show(Step::Precheck);
             app.screen = Screen::Wizard(Box::new(wizard));
             effects.extend(super::wizard::precheck(app, None));
             return effects;
         }
+        Wanted::Account => {}
     }
     Vec::new()
 }
@@ -231,6 +266,7 @@ pub fn lost(app: &mut App, tag: Tag) -> Vec<Effect> {
         Tag::Precheck { run } => prechecked(app, run, Reply::Error { error: failure() }),
         Tag::Start { job } => return started(app, job, Reply::Error { error: failure() }),
         Tag::Verify { job } => verified(app, &job, Reply::Error { error: failure() }),
+        Tag::Act { act: Act::Stop, job } if super::wizard::stopped(app, &job, Some(text.clone())).is_some() => {}
         Tag::Act { .. } | Tag::JobFile { .. } => app.say(text, Tone::Bad),
         Tag::Watch | Tag::Events | Tag::History { .. } | Tag::Conflicts { .. } => {}
     }

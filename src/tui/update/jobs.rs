@@ -18,6 +18,9 @@ use crate::{
     model::{Direction, LinkState},
 };
 
+/// The rule of the alert that an account is kept nowhere and was lost with the engine's process.
+const ACCOUNT_MISSING: &str = "account_missing";
+
 pub fn act(app: &mut App, action: Action) -> Vec<Effect> {
     if app.jobs.filtering {
         match action {
@@ -38,7 +41,8 @@ pub fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Action::PageDown => _ = app.jobs.cursor.step(8, len),
         Action::Top => app.jobs.cursor.at = 0,
         Action::Bottom => _ = app.jobs.cursor.step(isize::MAX, len),
-        Action::Filter => app.jobs.filtering = true,
+        // in an empty list there is nothing to look for
+        Action::Filter if len > 0 || !app.jobs.filter.is_empty() => app.jobs.filtering = true,
         Action::Back => app.jobs.filter.set(""),
         Action::Instances => app.overlays.push(Overlay::Instances { at: Default::default() }),
         Action::NewJob => new_job(app),
@@ -87,16 +91,7 @@ fn with_entry(app: &mut App, action: Action) -> Vec<Effect> {
             }
         }
         (Action::Configure, Chosen::Known { name, one_way, state }) => {
-            let runs = !matches!(
-                state,
-                LinkState::PrecheckFailed | LinkState::Failed | LinkState::Ended | LinkState::NotConfigured
-            );
-            if runs && !one_way {
-                app.say(app.lang.t("jobs.both_configured"), Tone::Plain);
-            } else {
-                let direction = if runs { Direction::Reverse } else { Direction::Forward };
-                return ask_job(name, Wanted::Configure(direction));
-            }
+            return configure(app, name, state, one_way);
         }
         (Action::CopyJob, Chosen::Known { name, .. }) => return ask_job(name, Wanted::Copy),
         (Action::CopyJob, Chosen::Draft(draft)) => {
@@ -105,7 +100,7 @@ fn with_entry(app: &mut App, action: Action) -> Vec<Effect> {
             wizard.saved_as = None;
             app.screen = Screen::Wizard(Box::new(wizard));
         }
-        (Action::PauseResume, Chosen::Known { name, state, .. }) => pause_or_resume(app, name, state),
+        (Action::PauseResume, Chosen::Known { name, state, .. }) => return pause_or_resume(app, name, state),
         (Action::Stop, Chosen::Known { name, state, .. }) => stop(app, name, state),
         (Action::Delete, Chosen::Known { name, state, .. }) => {
             if state == LinkState::Ended || state == LinkState::PrecheckFailed || state == LinkState::NotConfigured {
@@ -123,21 +118,43 @@ fn with_entry(app: &mut App, action: Action) -> Vec<Effect> {
     Vec::new()
 }
 
-fn ask_job(name: String, wanted: Wanted) -> Vec<Effect> {
+/// The wizard for a job that is known: all of it where the job does not run, the reverse link where that is missing.
+pub fn configure(app: &mut App, name: String, state: LinkState, one_way: bool) -> Vec<Effect> {
+    let runs =
+        !matches!(state, LinkState::PrecheckFailed | LinkState::Failed | LinkState::Ended | LinkState::NotConfigured);
+    match (runs, one_way) {
+        (false, _) => return ask_job(name, Wanted::Configure(Direction::Forward)),
+        (true, true) => app.overlays.push(Overlay::Confirm(Confirm::new(Intent::AddReverse(name)))),
+        (true, false) => app.say(app.lang.t("jobs.both_configured"), Tone::Plain),
+    }
+    Vec::new()
+}
+
+/// Asks for the accounts of a job that are kept nowhere; `None` where it lacks none.
+pub fn ask_account(app: &App, name: &str) -> Option<Vec<Effect>> {
+    let lacks = app.job(name)?.alerts.iter().any(|a| a.rule == ACCOUNT_MISSING);
+    (lacks && !app.readonly).then(|| ask_job(name.to_owned(), Wanted::Account))
+}
+
+pub fn ask_job(name: String, wanted: Wanted) -> Vec<Effect> {
     vec![Effect::send(Tag::JobFile { job: name.clone(), wanted }, Request::JobFile { name })]
 }
 
 /// Asks before a job is paused or resumed, as its state has it.
-pub fn pause_or_resume(app: &mut App, name: String, state: LinkState) {
+pub fn pause_or_resume(app: &mut App, name: String, state: LinkState) -> Vec<Effect> {
+    if let Some(effects) = ask_account(app, &name) {
+        return effects;
+    }
     let intent = match state {
         LinkState::Ended | LinkState::NotConfigured => {
             app.say(app.lang.t("jobs.not_running"), Tone::Plain);
-            return;
+            return Vec::new();
         }
         LinkState::Paused | LinkState::Failed | LinkState::PrecheckFailed => Intent::Resume(name),
         _ => Intent::Pause(name),
     };
     app.overlays.push(Overlay::Confirm(Confirm::new(intent)));
+    Vec::new()
 }
 
 pub fn stop(app: &mut App, name: String, state: LinkState) {

@@ -4,7 +4,7 @@ use super::super::{
     app::{App, FormAt},
     effect::Effect,
     keymap::Action,
-    msg::{Act, Tag},
+    msg::{Act, Tag, Wanted},
     overlay::{
         Overlay,
         confirm::{Confirm, Intent},
@@ -16,7 +16,7 @@ use super::super::{
     widget::list::Cursor,
     wizard::{Form, FormSlot},
 };
-use crate::control::protocol::Request;
+use crate::{control::protocol::Request, model::Direction};
 
 pub fn act(app: &mut App, action: Action) -> Vec<Effect> {
     match app.overlays.last() {
@@ -27,6 +27,7 @@ pub fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Some(Overlay::Instances { .. }) => instances(app, action),
         Some(Overlay::InstanceForm(_)) => return instance_form(app, action),
         Some(Overlay::Verify(_)) => return verify(app, action),
+        Some(Overlay::Account(_)) => return account(app, action),
         None => {}
     }
     Vec::new()
@@ -136,6 +137,7 @@ fn perform(app: &mut App, intent: Intent) -> Vec<Effect> {
             app.stored.inventory.instances.retain(|s| s.id != id);
             vec![Effect::SaveInventory(app.stored.inventory.clone())]
         }
+        Intent::AddReverse(name) => super::jobs::ask_job(name, Wanted::Configure(Direction::Reverse)),
         Intent::Verify(name) => begin_verify(app, name, false),
         Intent::Repair(name) => begin_verify(app, name, true),
     }
@@ -167,6 +169,27 @@ fn verify(app: &mut App, action: Action) -> Vec<Effect> {
             if running {
                 app.say(app.lang.t("verify.cancelled"), Tone::Plain);
                 return vec![Effect::Cancel(Tag::Verify { job })];
+            }
+        }
+        _ => {}
+    }
+    Vec::new()
+}
+
+fn account(app: &mut App, action: Action) -> Vec<Effect> {
+    let Some(Overlay::Account(ask)) = app.overlays.last_mut() else { return Vec::new() };
+    match action {
+        Action::Back => _ = app.overlays.pop(),
+        Action::NextField | Action::Down => ask.step(true),
+        Action::PreviousField | Action::Up => ask.step(false),
+        Action::Reveal => ask.reveal = !ask.reveal,
+        Action::Enter => {
+            if let Some(job) = ask.answered() {
+                let name = job.name.clone();
+                app.overlays.pop();
+                app.say(app.lang.f("ask.resuming", &[("name", &name)]), Tone::Plain);
+                let request = Request::Start { job: Box::new(job), discard_previous: false };
+                return vec![Effect::send(Tag::Start { job: name }, request)];
             }
         }
         _ => {}

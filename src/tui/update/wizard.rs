@@ -4,11 +4,12 @@ use super::super::{
     app::{App, FormAt, Screen},
     effect::Effect,
     keymap::Action,
+    msg::Act,
     msg::Tag,
     overlay::{Overlay, instances::InstanceForm},
     store::is_name,
     theme::Tone,
-    wizard::{Dialled, Form, FormSlot, Launching, Slot, Step, Wizard, policy::EXISTING},
+    wizard::{Dialled, Form, FormSlot, Launching, Purpose, Slot, Step, Wizard, policy::EXISTING},
 };
 use crate::{
     control::protocol::Request,
@@ -31,7 +32,7 @@ impl Wizard {
             }
             _ => {}
         }
-        if self.launching != Launching::Starting {
+        if !matches!(self.launching, Launching::Stopping | Launching::Starting) {
             self.launching = Launching::No;
         }
     }
@@ -39,7 +40,7 @@ impl Wizard {
 
 pub fn act(app: &mut App, action: Action) -> Vec<Effect> {
     let Screen::Wizard(w) = &mut app.screen else { return Vec::new() };
-    let busy = matches!(w.launching, Launching::WritingFile | Launching::Starting);
+    let busy = matches!(w.launching, Launching::Stopping | Launching::WritingFile | Launching::Starting);
     if busy && !matches!(action, Action::Back) {
         return Vec::new();
     }
@@ -228,10 +229,22 @@ fn keep_instance(app: &mut App) {
 fn leave(app: &mut App) -> Vec<Effect> {
     let Screen::Wizard(w) = &app.screen else { return Vec::new() };
     let mut effects = vec![Effect::Cancel(Tag::Precheck { run: w.precheck.run })];
+    if w.purpose == Purpose::Look {
+        let name = w.name.value().to_owned();
+        effects.extend(super::dashboard::open(app, name));
+        return effects;
+    }
     let starting = w.launching == Launching::Starting;
+    let (stopping, name) = (w.launching == Launching::Stopping, w.name.value().trim().to_owned());
     if w.is_worth_keeping() && !starting {
-        effects.extend(keep(app));
-        app.say(app.lang.t("wizard.kept"), Tone::Plain);
+        let kept = keep(app);
+        if !kept.is_empty() {
+            app.say(app.lang.t("wizard.kept"), Tone::Plain);
+        }
+        effects.extend(kept);
+    }
+    if stopping {
+        app.say(app.lang.f("launch.left_while_stopping", &[("name", &name)]), Tone::Warn);
     }
     app.screen = Screen::Jobs;
     effects
@@ -257,6 +270,9 @@ fn keep(app: &mut App) -> Vec<Effect> {
 
 fn previous(app: &mut App) -> Vec<Effect> {
     let Screen::Wizard(w) = &mut app.screen else { return Vec::new() };
+    if w.purpose == Purpose::Look {
+        return leave(app);
+    }
     if let Some(step) = w.step.previous() {
         w.show(step);
         if step != Step::Endpoints {
@@ -290,6 +306,7 @@ fn go_on(app: &mut App) -> Vec<Effect> {
             effects.extend(precheck_if_needed(app));
             effects
         }
+        Step::Precheck if w.purpose == Purpose::Look => leave(app),
         Step::Precheck => {
             if let Some(key) = w.precheck.obstacle() {
                 app.say(app.lang.t(key), Tone::Warn);
@@ -308,7 +325,7 @@ fn authorize(app: &mut App) -> Vec<Effect> {
     let Screen::Wizard(w) = &mut app.screen else { return Vec::new() };
     let name = w.name.value().trim().to_owned();
     let known = app.status.iter().flat_map(|s| &s.jobs).find(|j| j.name == name);
-    let free = known.is_none_or(|j| w.for_reverse || !j.links.iter().any(|l| is_running(l.state)))
+    let free = known.is_none_or(|j| w.purpose != Purpose::Configure || !j.links.iter().any(|l| is_running(l.state)))
         && !app.stored.drafts.iter().any(|d| d.name == name && w.saved_as.as_ref() != Some(&d.name));
     w.name_fault = match (is_name(&name), free) {
         (false, _) => Some("fault.name"),
@@ -426,9 +443,29 @@ fn launch(app: &mut App) -> Vec<Effect> {
         app.say(app.lang.t("engine.needed"), Tone::Warn);
         return Vec::new();
     }
+    if w.purpose == Purpose::Reverse && !w.stopped {
+        w.launching = Launching::Stopping;
+        let name = w.name.value().trim().to_owned();
+        return vec![Effect::send(Tag::Act { act: Act::Stop, job: name.clone() }, Request::Stop { name })];
+    }
+    write_file(w)
+}
+
+fn write_file(w: &mut Wizard) -> Vec<Effect> {
     w.launching = Launching::WritingFile;
     let job = w.job();
     vec![Effect::WriteJob { toml: file::to_toml(&job, w.write_secrets), name: job.name }]
+}
+
+/// The job that ran one way has ended, or could not be: it begins anew both ways. `None` where that was not asked for.
+pub fn stopped(app: &mut App, job: &str, failure: Option<String>) -> Option<Vec<Effect>> {
+    let w = app.wizard_mut().filter(|w| w.launching == Launching::Stopping && w.name.value().trim() == job)?;
+    if let Some(why) = failure {
+        w.launching = Launching::Failed(why);
+        return Some(Vec::new());
+    }
+    w.stopped = true;
+    Some(write_file(w))
 }
 
 /// The job file lies there: start.

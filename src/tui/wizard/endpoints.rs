@@ -1,13 +1,15 @@
 //! Step 1: a name for the job, the two instances, and what dialling them found.
 
-use super::{Dialled, Form, FormSlot, Slot, Wizard};
+use super::{Dialled, Form, Purpose, Slot, Wizard};
 use crate::{
     control::protocol::{Failure, Probe},
     model::Side,
     tui::{
+        mouse::Click,
+        spoken,
         text::{self, Row},
         theme::Tone,
-        view::{Cx, Page, buttons},
+        view::{Cx, Page},
     },
 };
 use ratatui::text::{Line, Span};
@@ -43,9 +45,12 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize) -> Page {
     }
     let row =
         Row::new().gap(2).cell(label, label_columns, if focused { theme.text } else { theme.dim }).append(field).gap(2);
+    if w.purpose == Purpose::Configure {
+        page.clickable(0..columns, Click::Slot(Slot::Name));
+    }
     page.lines.push(match w.name_fault {
         Some(fault) => row.text(format!("✖ {}", lang.t(fault)), theme.bad).line(),
-        None => row.text(hint, theme.dim).line(),
+        None => row.text(if w.purpose == Purpose::Configure { hint } else { "" }, theme.dim).line(),
     });
     page.lines.push(Line::default());
 
@@ -56,7 +61,10 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize) -> Page {
         let base = page.lines.len();
         let left = side(w, Side::Source, half, cx);
         let right = side(w, Side::Target, half, cx);
-        for (part, offset) in [(&left, 2), (&right, 2 + half + gap)] {
+        for (part, offset, s) in [(&left, 2, Side::Source), (&right, 2 + half + gap, Side::Target)] {
+            for (row, slot) in &part.slots {
+                page.clickable_at(base + row, offset..offset + half, Click::Slot(Slot::Form(s, *slot)));
+            }
             if let Some(focus) = part.focus {
                 page.focus = Some(base + focus);
                 page.cursor = part.cursor.map(|(row, column)| (base + row, offset + column));
@@ -75,6 +83,9 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize) -> Page {
                 page.focus = Some(base + focus);
                 page.cursor = part.cursor.map(|(row, column)| (base + row, 2 + column));
             }
+            for (row, slot) in &part.slots {
+                page.clickable_at(base + row, 2..columns, Click::Slot(Slot::Form(s, *slot)));
+            }
             for line in part.lines {
                 let mut spans = vec![Span::raw("  ")];
                 spans.extend(line.spans);
@@ -84,7 +95,7 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize) -> Page {
         }
     }
     page.lines.push(Line::default());
-    page.lines.push(buttons(&[(Slot::Continue, button(w))], w.slot, columns, cx));
+    page.buttons(&[(Slot::Continue, button(w))], w.slot, columns, cx);
     if w.slot == Slot::Continue {
         page.focus = Some(page.lines.len() - 1);
         page.cursor = None;
@@ -107,6 +118,9 @@ fn side(w: &Wizard, side: Side, columns: usize, cx: &Cx) -> super::form::FormLin
     out.lines.insert(0, Line::styled(cx.lang.t(title), cx.theme.strong));
     out.focus = out.focus.map(|f| f + 1);
     out.cursor = out.cursor.map(|(row, column)| (row + 1, column));
+    for (row, _) in &mut out.slots {
+        *row += 1;
+    }
     out.lines.extend(dialled(form, columns, cx));
     out
 }
@@ -116,10 +130,7 @@ fn dialled(form: &Form, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
     let (lang, theme) = (cx.lang, cx.theme);
     match &form.dialled {
         Dialled::No => {
-            let resumed = form.slots(false).contains(&FormSlot::Account)
-                && form.account.is_empty()
-                && form.chosen.is_some()
-                && !form.held;
+            let resumed = form.lacks_account() && form.chosen.is_some();
             if resumed { vec![Line::styled(lang.t("endpoints.password_again"), theme.dim)] } else { Vec::new() }
         }
         Dialled::Now => vec![Row::new().text("◌ ", theme.busy).text(lang.t("endpoints.dialling"), theme.dim).line()],
@@ -163,12 +174,15 @@ fn dialled(form: &Form, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
 
 fn failure_lines(failure: &Failure, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    let message = text::clean(&failure.message);
+    let message = spoken::sentence(&failure.message, cx.lang);
     for (i, row) in text::wrap(&message, columns.saturating_sub(2)).into_iter().take(6).enumerate() {
         lines.push(Row::new().text(if i == 0 { "✖ " } else { "  " }, cx.theme.bad).text(row, cx.theme.bad).line());
     }
     if !failure.remedy.is_empty() {
-        for row in text::wrap(&text::clean(&failure.remedy), columns.saturating_sub(2)).into_iter().take(6) {
+        for row in text::wrap(&format!("→ {}", spoken::sentence(&failure.remedy, cx.lang)), columns.saturating_sub(2))
+            .into_iter()
+            .take(6)
+        {
             lines.push(Row::new().gap(2).text(row, cx.theme.text).line());
         }
     }

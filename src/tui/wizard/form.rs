@@ -3,10 +3,14 @@
 
 use crate::{
     control::protocol::{Failure, Probe},
-    model::{AccountSource, Instance, Topology, job::Tls, secret::Inline},
+    model::{
+        AccountSource, Instance, Topology,
+        job::{ReadFrom, Tls},
+        secret::Inline,
+    },
     tui::{
         i18n::Lang,
-        store::{AccountFrom, Saved, TlsChoice},
+        store::{AccountFrom, Saved, SentinelFrom, TlsChoice},
         text::{self, Row},
         theme::Theme,
         widget::field::Field,
@@ -24,6 +28,10 @@ pub enum FormSlot {
     Address,
     Topology,
     Master,
+    SentinelFrom,
+    SentinelAccount,
+    SentinelPlace,
+    ReadFrom,
     AccountFrom,
     /// The account itself, masked.
     Account,
@@ -31,16 +39,37 @@ pub enum FormSlot {
     Place,
     Tls,
     Ca,
+    Cert,
+    Key,
+    ServerName,
 }
 
 impl FormSlot {
     /// Whether it is chosen from a list and not typed.
     pub fn is_choice(self) -> bool {
-        matches!(self, FormSlot::Instance | FormSlot::Topology | FormSlot::AccountFrom | FormSlot::Tls)
+        matches!(
+            self,
+            FormSlot::Instance
+                | FormSlot::Topology
+                | FormSlot::SentinelFrom
+                | FormSlot::ReadFrom
+                | FormSlot::AccountFrom
+                | FormSlot::Tls
+        )
     }
 
-    fn label(self) -> &'static str {
+    /// The locale key of its words, as the instance's kind has them.
+    pub fn label(self, form: &Form) -> &'static str {
         match self {
+            FormSlot::Address if form.topology == Topology::Cluster => "form.seeds",
+            FormSlot::Address if form.topology == Topology::Sentinel => "form.sentinels",
+            FormSlot::SentinelFrom => "form.sentinel_from",
+            FormSlot::SentinelAccount => "form.sentinel_account",
+            FormSlot::SentinelPlace => "form.sentinel_place",
+            FormSlot::ReadFrom => "form.read_from",
+            FormSlot::Cert => "form.cert",
+            FormSlot::Key => "form.key",
+            FormSlot::ServerName => "form.server_name",
             FormSlot::Instance => "form.instance",
             FormSlot::Id => "form.id",
             FormSlot::Region => "form.region",
@@ -59,18 +88,29 @@ impl FormSlot {
         match self {
             FormSlot::Id => "form.id_hint",
             FormSlot::Region => "form.region_hint",
-            FormSlot::Address => "form.address_hint",
+            FormSlot::Address => match form.topology {
+                Topology::Cluster => "form.seeds_hint",
+                Topology::Sentinel => "form.sentinels_hint",
+                _ => "form.address_hint",
+            },
             FormSlot::Master => "form.master_hint",
             FormSlot::Account if form.held => "form.account_held",
-            FormSlot::Account => "form.account_hint",
+            FormSlot::SentinelAccount if form.sentinel_held => "form.account_held",
+            FormSlot::Account | FormSlot::SentinelAccount => "form.account_hint",
             FormSlot::Ca => "form.ca_hint",
-            FormSlot::Place => match form.account_from {
-                AccountFrom::Environment => "form.environment_hint",
-                AccountFrom::File => "form.file_hint",
-                _ => "form.command_hint",
-            },
+            FormSlot::Cert | FormSlot::Key | FormSlot::ServerName => "form.optional",
+            FormSlot::Place => place_hint(form.account_from),
+            FormSlot::SentinelPlace => place_hint(form.sentinel_from),
             _ => "form.none",
         }
+    }
+}
+
+fn place_hint(from: AccountFrom) -> &'static str {
+    match from {
+        AccountFrom::Environment => "form.environment_hint",
+        AccountFrom::File => "form.file_hint",
+        _ => "form.command_hint",
     }
 }
 
@@ -96,8 +136,17 @@ pub struct Form {
     pub place: Field,
     pub tls: TlsChoice,
     pub ca: Field,
+    pub cert: Field,
+    pub key: Field,
+    pub server_name: Field,
+    pub read_from: ReadFrom,
+    pub sentinel_from: AccountFrom,
+    pub sentinel_account: Field,
+    pub sentinel_place: Field,
     /// The engine may hold the account that was typed before: an empty answer leaves it.
     pub held: bool,
+    /// The same of the sentinels' account.
+    pub sentinel_held: bool,
     /// The id of the saved instance that was chosen.
     pub chosen: Option<String>,
     pub dialled: Dialled,
@@ -118,7 +167,15 @@ impl Default for Form {
             place: Field::default(),
             tls: TlsChoice::Off,
             ca: Field::default(),
+            cert: Field::default(),
+            key: Field::default(),
+            server_name: Field::default(),
+            read_from: ReadFrom::Master,
+            sentinel_from: AccountFrom::Nowhere,
+            sentinel_account: Field::secret(),
+            sentinel_place: Field::default(),
             held: false,
+            sentinel_held: false,
             chosen: None,
             dialled: Dialled::No,
             fault: None,
@@ -126,7 +183,41 @@ impl Default for Form {
     }
 }
 
-pub const TOPOLOGIES: [Topology; 4] = [Topology::Auto, Topology::Standalone, Topology::Cluster, Topology::Sentinel];
+/// What an instance is, as an operator calls it. One with read replicas of which one is to be read is a kind of its own,
+/// as at the cloud providers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Plain(Topology),
+    ReadWriteSplitting,
+}
+
+pub const KINDS: [Kind; 5] = [
+    Kind::Plain(Topology::Auto),
+    Kind::Plain(Topology::Standalone),
+    Kind::ReadWriteSplitting,
+    Kind::Plain(Topology::Cluster),
+    Kind::Plain(Topology::Sentinel),
+];
+
+impl Kind {
+    /// Its locale key.
+    pub fn label(self) -> &'static str {
+        match self {
+            Kind::Plain(topology) => topology_label(topology),
+            Kind::ReadWriteSplitting => "topology.read_write",
+        }
+    }
+}
+
+pub const READ_FROM: [ReadFrom; 2] = [ReadFrom::Master, ReadFrom::Replica];
+
+/// The locale key of where changes are read.
+pub fn read_from_label(from: ReadFrom) -> &'static str {
+    match from {
+        ReadFrom::Master => "read_from.master",
+        ReadFrom::Replica => "read_from.replica",
+    }
+}
 
 /// The locale key of a topology.
 pub fn topology_label(topology: Topology) -> &'static str {
@@ -145,12 +236,24 @@ impl Form {
         let mut slots = if inventory { vec![FormSlot::Id, FormSlot::Region] } else { vec![FormSlot::Instance] };
         slots.extend([FormSlot::Address, FormSlot::Topology]);
         if self.topology == Topology::Sentinel {
-            slots.push(FormSlot::Master);
+            slots.extend([FormSlot::Master, FormSlot::SentinelFrom]);
+            match self.sentinel_from {
+                typed if typed.is_typed() && inventory => {}
+                typed if typed.is_typed() => slots.push(FormSlot::SentinelAccount),
+                AccountFrom::Nowhere => {}
+                _ => slots.push(FormSlot::SentinelPlace),
+            }
+        }
+        let split = self.kind() == Kind::ReadWriteSplitting;
+        if matches!(self.topology, Topology::Cluster | Topology::Sentinel)
+            || (self.read_from == ReadFrom::Replica && !split)
+        {
+            slots.push(FormSlot::ReadFrom);
         }
         slots.push(FormSlot::AccountFrom);
         match self.account_from {
-            AccountFrom::Typed if inventory => {}
-            AccountFrom::Typed => slots.push(FormSlot::Account),
+            typed if typed.is_typed() && inventory => {}
+            typed if typed.is_typed() => slots.push(FormSlot::Account),
             AccountFrom::Nowhere => {}
             _ => slots.push(FormSlot::Place),
         }
@@ -158,7 +261,36 @@ impl Form {
         if self.tls == TlsChoice::OwnCa {
             slots.push(FormSlot::Ca);
         }
+        if self.tls != TlsChoice::Off {
+            slots.extend([FormSlot::Cert, FormSlot::Key, FormSlot::ServerName]);
+        }
         slots
+    }
+
+    pub fn kind(&self) -> Kind {
+        match (self.topology, self.read_from) {
+            (Topology::Standalone, ReadFrom::Replica) => Kind::ReadWriteSplitting,
+            (topology, _) => Kind::Plain(topology),
+        }
+    }
+
+    /// Another kind of instance: what only the other one has falls back.
+    pub fn set_kind(&mut self, kind: Kind) {
+        let was_split = self.kind() == Kind::ReadWriteSplitting;
+        match kind {
+            Kind::Plain(topology) => {
+                self.topology = topology;
+                if was_split || topology == Topology::Standalone {
+                    self.read_from = ReadFrom::Master;
+                }
+            }
+            Kind::ReadWriteSplitting => (self.topology, self.read_from) = (Topology::Standalone, ReadFrom::Replica),
+        }
+    }
+
+    /// Whether an account has to be typed and is not there yet.
+    pub fn lacks_account(&self) -> bool {
+        self.account_from.is_typed() && self.account.is_empty() && !self.held
     }
 
     pub fn field_mut(&mut self, slot: FormSlot) -> Option<&mut Field> {
@@ -170,6 +302,11 @@ impl Form {
             FormSlot::Account => &mut self.account,
             FormSlot::Place => &mut self.place,
             FormSlot::Ca => &mut self.ca,
+            FormSlot::Cert => &mut self.cert,
+            FormSlot::Key => &mut self.key,
+            FormSlot::ServerName => &mut self.server_name,
+            FormSlot::SentinelAccount => &mut self.sentinel_account,
+            FormSlot::SentinelPlace => &mut self.sentinel_place,
             _ => return None,
         })
     }
@@ -183,6 +320,11 @@ impl Form {
             FormSlot::Account => &self.account,
             FormSlot::Place => &self.place,
             FormSlot::Ca => &self.ca,
+            FormSlot::Cert => &self.cert,
+            FormSlot::Key => &self.key,
+            FormSlot::ServerName => &self.server_name,
+            FormSlot::SentinelAccount => &self.sentinel_account,
+            FormSlot::SentinelPlace => &self.sentinel_place,
             _ => return None,
         })
     }
@@ -200,14 +342,15 @@ impl Form {
         }
     }
 
-    /// The addresses that were typed, apart by commas or spaces; the port 6379 where none is given.
+    /// The addresses that were typed, apart by commas or spaces; the usual port where none is given.
     pub fn addresses(&self) -> Vec<String> {
+        let port = if self.topology == Topology::Sentinel { 26379 } else { 6379 };
         self.address
             .value()
             .split([',', ' ', '，', '；', ';'])
             .map(str::trim)
             .filter(|a| !a.is_empty())
-            .map(|a| if has_port(a) { a.to_owned() } else { format!("{a}:6379") })
+            .map(|a| if has_port(a) { a.to_owned() } else { format!("{a}:{port}") })
             .collect()
     }
 
@@ -220,56 +363,65 @@ impl Form {
         if addresses.iter().any(|a| !is_address(a)) {
             return Some((FormSlot::Address, "fault.address"));
         }
+        if self.topology == Topology::Standalone && addresses.len() > 1 {
+            return Some((FormSlot::Address, "fault.one_address"));
+        }
         if self.topology == Topology::Sentinel && self.master.value().trim().is_empty() {
             return Some((FormSlot::Master, "fault.master_missing"));
         }
-        let place = self.place.value().trim();
-        match self.account_from {
-            AccountFrom::Environment if place.is_empty() => Some((FormSlot::Place, "fault.environment_missing")),
-            AccountFrom::File if place.is_empty() => Some((FormSlot::Place, "fault.file_missing")),
-            AccountFrom::Command if place.is_empty() => Some((FormSlot::Place, "fault.command_missing")),
-            _ if self.tls == TlsChoice::OwnCa && self.ca.value().trim().is_empty() => {
-                Some((FormSlot::Ca, "fault.ca_missing"))
+        let sentinel_place = (self.sentinel_from, &self.sentinel_place, FormSlot::SentinelPlace);
+        let places = [sentinel_place, (self.account_from, &self.place, FormSlot::Place)];
+        for (from, place, slot) in places.into_iter().skip(usize::from(self.topology != Topology::Sentinel)) {
+            let fault = match from {
+                AccountFrom::Environment => "fault.environment_missing",
+                AccountFrom::File => "fault.file_missing",
+                AccountFrom::Command => "fault.command_missing",
+                _ => continue,
+            };
+            if place.value().trim().is_empty() {
+                return Some((slot, fault));
             }
+        }
+        let empty = |field: &Field| field.value().trim().is_empty();
+        match self.tls {
+            TlsChoice::OwnCa if empty(&self.ca) => Some((FormSlot::Ca, "fault.ca_missing")),
+            TlsChoice::Off => None,
+            _ if !empty(&self.cert) && empty(&self.key) => Some((FormSlot::Key, "fault.key_missing")),
+            _ if empty(&self.cert) && !empty(&self.key) => Some((FormSlot::Cert, "fault.cert_missing")),
             _ => None,
         }
     }
 
     /// The instance with its account, for the engine.
     pub fn instance(&self) -> Instance {
-        let place = self.place.value().trim().to_owned();
         let label = |field: &Field| Some(field.value().trim().to_owned()).filter(|v| !v.is_empty());
+        let sentinel = self.topology == Topology::Sentinel;
         Instance {
             addresses: self.addresses(),
             topology: self.topology,
-            account: match self.account_from {
-                AccountFrom::Typed if self.account.is_empty() => AccountSource::None,
-                AccountFrom::Typed => AccountSource::Inline(Inline::new(self.account.value())),
-                AccountFrom::Environment => AccountSource::Env(place),
-                AccountFrom::File => AccountSource::File(place),
-                AccountFrom::Command => AccountSource::Command(place),
-                AccountFrom::Nowhere => AccountSource::None,
+            account: account(self.account_from, &self.account, &self.place, self.held),
+            tls: (self.tls != TlsChoice::Off).then(|| Tls {
+                ca_file: label(&self.ca).filter(|_| self.tls == TlsChoice::OwnCa),
+                cert_file: label(&self.cert),
+                key_file: label(&self.key),
+                server_name: label(&self.server_name),
+            }),
+            master_name: label(&self.master).filter(|_| sentinel),
+            sentinel_account: match sentinel {
+                true => account(self.sentinel_from, &self.sentinel_account, &self.sentinel_place, self.sentinel_held),
+                false => AccountSource::None,
             },
-            tls: match self.tls {
-                TlsChoice::Off => None,
-                TlsChoice::System => Some(Tls::default()),
-                TlsChoice::OwnCa => Some(Tls { ca_file: label(&self.ca), ..Tls::default() }),
-            },
-            master_name: if self.topology == Topology::Sentinel { label(&self.master) } else { None },
+            read_from: self.read_from,
             region: label(&self.region),
             id: label(&self.id),
-            ..Instance::default()
         }
     }
 
-    /// The form of an instance that the engine told of; its typed account is not known.
+    /// The form of an instance that the engine told of. Typed accounts are not told, only that there are.
     pub fn from_instance(instance: &Instance) -> Form {
-        let (account_from, place) = match &instance.account {
-            AccountSource::Env(place) => (AccountFrom::Environment, place.clone()),
-            AccountSource::File(place) => (AccountFrom::File, place.clone()),
-            AccountSource::Command(place) => (AccountFrom::Command, place.clone()),
-            AccountSource::None | AccountSource::Inline(_) => (AccountFrom::Typed, String::new()),
-        };
+        let (account_from, place) = told(&instance.account, AccountFrom::Typed);
+        let (sentinel_from, sentinel_place) = told(&instance.sentinel_account, AccountFrom::Nowhere);
+        let tls = instance.tls.clone().unwrap_or_default();
         Form::from_saved(&Saved {
             id: instance.id.clone().unwrap_or_default(),
             region: instance.region.clone().unwrap_or_default(),
@@ -278,12 +430,18 @@ impl Form {
             master_name: instance.master_name.clone().unwrap_or_default(),
             account_from,
             account_place: place,
-            tls: match &instance.tls {
-                None => TlsChoice::Off,
-                Some(tls) if tls.ca_file.is_some() => TlsChoice::OwnCa,
-                Some(_) => TlsChoice::System,
+            tls: match (&instance.tls, &tls.ca_file) {
+                (None, _) => TlsChoice::Off,
+                (Some(_), Some(_)) => TlsChoice::OwnCa,
+                (Some(_), None) => TlsChoice::System,
             },
-            ca_file: instance.tls.as_ref().and_then(|t| t.ca_file.clone()).unwrap_or_default(),
+            ca_file: tls.ca_file.clone().unwrap_or_default(),
+            cert_file: tls.cert_file.clone().unwrap_or_default(),
+            key_file: tls.key_file.clone().unwrap_or_default(),
+            server_name: tls.server_name.clone().unwrap_or_default(),
+            read_from: instance.read_from,
+            sentinel_from: SentinelFrom(sentinel_from),
+            sentinel_place,
         })
     }
 
@@ -298,12 +456,18 @@ impl Form {
             place: Field::new(&saved.account_place),
             tls: saved.tls,
             ca: Field::new(&saved.ca_file),
+            cert: Field::new(&saved.cert_file),
+            key: Field::new(&saved.key_file),
+            server_name: Field::new(&saved.server_name),
+            read_from: saved.read_from,
+            sentinel_from: saved.sentinel_from.0,
+            sentinel_place: Field::new(&saved.sentinel_place),
             chosen: Some(saved.id.clone()).filter(|id| !id.is_empty()),
             ..Form::default()
         }
     }
 
-    /// Without the account that was typed.
+    /// Without the accounts that were typed.
     pub fn to_saved(&self) -> Saved {
         let text = |field: &Field| field.value().trim().to_owned();
         Saved {
@@ -316,6 +480,12 @@ impl Form {
             account_place: text(&self.place),
             tls: self.tls,
             ca_file: text(&self.ca),
+            cert_file: text(&self.cert),
+            key_file: text(&self.key),
+            server_name: text(&self.server_name),
+            read_from: self.read_from,
+            sentinel_from: SentinelFrom(self.sentinel_from),
+            sentinel_place: text(&self.sentinel_place),
         }
     }
 
@@ -333,8 +503,10 @@ impl Form {
                 Some(id) => format!("{id} · {}", self.region.value()),
                 None => lang.t("form.typed_below").into(),
             },
-            FormSlot::Topology => lang.t(topology_label(self.topology)).into(),
+            FormSlot::Topology => lang.t(self.kind().label()).into(),
+            FormSlot::ReadFrom => lang.t(read_from_label(self.read_from)).into(),
             FormSlot::AccountFrom => lang.t(self.account_from.label()).into(),
+            FormSlot::SentinelFrom => lang.t(self.sentinel_from.label()).into(),
             _ => lang.t(self.tls.label()).into(),
         }
     }
@@ -350,14 +522,14 @@ impl Form {
         theme: &Theme,
     ) -> FormLines {
         let slots = self.slots(inventory);
-        let label_columns = slots.iter().map(|s| text::width(lang.t(s.label()))).max().unwrap_or(0) + 1;
+        let label_columns = slots.iter().map(|s| text::width(lang.t(s.label(self)))).max().unwrap_or(0) + 1;
         let label_columns = label_columns.max(11).min(columns / 2);
         let field_columns = columns.saturating_sub(label_columns);
         let mut out = FormLines::default();
         for slot in slots {
             let focused = focus == Some(slot);
             let label = if focused { theme.text } else { theme.dim };
-            let row = Row::new().cell(lang.t(slot.label()), label_columns, label);
+            let row = Row::new().cell(lang.t(slot.label(self)), label_columns, label);
             let (field, cursor) = match self.field(slot) {
                 Some(field) => field.draw(field_columns, focused, reveal, lang.t(slot.placeholder(self)), theme),
                 None => (choice_row(&self.choice(slot, lang), field_columns, focused, theme), None),
@@ -366,6 +538,7 @@ impl Form {
                 out.focus = Some(out.lines.len());
                 out.cursor = cursor.map(|c| (out.lines.len(), label_columns + c));
             }
+            out.slots.push((out.lines.len(), slot));
             out.lines.push(row.append(field).line());
             if let Some((_, fault)) = self.fault.filter(|(at, _)| *at == slot) {
                 for (i, line) in text::wrap(lang.t(fault), field_columns.saturating_sub(2)).into_iter().enumerate() {
@@ -384,6 +557,33 @@ pub struct FormLines {
     pub lines: Vec<Line<'static>>,
     pub focus: Option<usize>,
     pub cursor: Option<(usize, usize)>,
+    /// The row of each part.
+    pub slots: Vec<(usize, FormSlot)>,
+}
+
+/// Where an account comes from, with the account that was typed. One that the engine holds is told by an empty text.
+fn account(from: AccountFrom, typed: &Field, place: &Field, held: bool) -> AccountSource {
+    let place = place.value().trim().to_owned();
+    match from {
+        AccountFrom::Unkept if held || !typed.is_empty() => AccountSource::Inline(Inline::unkept(typed.value())),
+        AccountFrom::Typed if held || !typed.is_empty() => AccountSource::Inline(Inline::new(typed.value())),
+        AccountFrom::Typed | AccountFrom::Unkept | AccountFrom::Nowhere => AccountSource::None,
+        AccountFrom::Environment => AccountSource::Env(place),
+        AccountFrom::File => AccountSource::File(place),
+        AccountFrom::Command => AccountSource::Command(place),
+    }
+}
+
+/// The answers that an account of the engine's stands for; `none` where it told of none.
+fn told(account: &AccountSource, none: AccountFrom) -> (AccountFrom, String) {
+    match account {
+        AccountSource::Env(place) => (AccountFrom::Environment, place.clone()),
+        AccountSource::File(place) => (AccountFrom::File, place.clone()),
+        AccountSource::Command(place) => (AccountFrom::Command, place.clone()),
+        AccountSource::Inline(inline) if inline.is_unkept() => (AccountFrom::Unkept, String::new()),
+        AccountSource::Inline(_) => (AccountFrom::Typed, String::new()),
+        AccountSource::None => (none, String::new()),
+    }
 }
 
 /// `[ chosen ▾ ]`.

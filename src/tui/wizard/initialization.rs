@@ -4,8 +4,9 @@ use super::{Slot, Wizard};
 use crate::{
     model::Side,
     tui::{
+        mouse::Click,
         text::{self, Row},
-        view::{Cx, Page, buttons},
+        view::{Cx, Page},
     },
 };
 use ratatui::text::Line;
@@ -61,6 +62,7 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize) -> Page {
     };
     focus(&mut page, Slot::TwoWay);
     for (i, (on, key)) in [(w.two_way, "init.two_way"), (!w.two_way, "init.one_way")].into_iter().enumerate() {
+        page.clickable(0..columns, Click::TwoWay(i == 0));
         page.lines.push(
             Row::new()
                 .gap(2)
@@ -77,6 +79,7 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize) -> Page {
     ];
     for (i, (slot, on, key, hint)) in options.into_iter().enumerate() {
         focus(&mut page, slot);
+        page.clickable(0..columns, Click::Slot(slot));
         page.lines.push(
             Row::new()
                 .gap(2)
@@ -97,6 +100,7 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize) -> Page {
     if focused {
         page.cursor = cursor.map(|c| (page.lines.len(), 2 + label + c));
     }
+    page.clickable(0..columns, Click::Slot(Slot::MaxOps));
     let hint = if w.max_ops_value().is_none() {
         Row::new().text(format!("✖ {}", lang.t("fault.number")), theme.bad)
     } else {
@@ -112,7 +116,7 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize) -> Page {
             .line(),
     );
     page.lines.push(Line::default());
-    page.lines.push(buttons(&[(Slot::Back, "button.back"), (Slot::Continue, "button.continue")], w.slot, columns, cx));
+    page.buttons(&[(Slot::Back, "button.back"), (Slot::Continue, "button.continue")], w.slot, columns, cx);
     if matches!(w.slot, Slot::Back | Slot::Continue) {
         page.focus = Some(page.lines.len() - 1);
     }

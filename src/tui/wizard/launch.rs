@@ -1,13 +1,14 @@
 //! The end of step 4: the reverse link proposed with the sides swapped, what will be started, the file that is
 //! written and the command line that does the same.
 
-use super::{Launching, Slot, Wizard};
+use super::{Launching, Purpose, Slot, Wizard};
 use crate::{
     model::{ExistingKeys, Side, job::file},
     tui::{
+        mouse::Click,
         text::{self, Row},
         theme::Tone,
-        view::{Cx, Page, buttons},
+        view::{Cx, Page},
     },
 };
 use ratatui::text::Line;
@@ -60,7 +61,8 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
             )
             .line(),
     );
-    for row in text::wrap(lang.t("launch.reverse_hint"), inner.saturating_sub(label + 4)) {
+    let hint = if w.purpose == Purpose::Reverse { "launch.begin_anew" } else { "launch.reverse_hint" };
+    for row in text::wrap(lang.t(hint), inner.saturating_sub(label + 4)) {
         page.lines.push(Row::new().gap(6 + label).text(row, theme.dim).line());
     }
     page.lines.push(Line::default());
@@ -96,6 +98,19 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
         for row in text::wrap(lang.t(hint), inner.saturating_sub(label + 4)) {
             page.lines
                 .push(Row::new().gap(6 + label).text(row, if w.write_secrets { theme.warn } else { theme.dim }).line());
+        }
+    }
+    if w.has_unkept() {
+        page.lines.push(
+            Row::new()
+                .gap(2)
+                .cell(if w.has_secrets() { "" } else { lang.t("launch.secrets_label") }, label, theme.dim)
+                .text("▲   ", theme.warn)
+                .text(lang.t("launch.unkept"), theme.text)
+                .line(),
+        );
+        for row in text::wrap(lang.t("launch.unkept_hint"), inner.saturating_sub(label + 4)) {
+            page.lines.push(Row::new().gap(6 + label).text(row, theme.dim).line());
         }
     }
     if w.precheck.left_behind() {
@@ -137,6 +152,7 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
         page.lines.push(Row::new().gap(4).text(ask, theme.text).gap(2).append(field).line());
     }
     let end = ending(w, columns, cx);
+    let start = start_button(w);
     let toml = file::to_toml(&shown_job(w), false);
     // comments that explain a value are for those who edit the file
     let toml_rows: Vec<&str> = toml
@@ -144,7 +160,7 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
         .map(|row| if row.starts_with('#') { row } else { row.split(" # ").next().unwrap_or(row).trim_end() })
         .filter(|row| !row.is_empty())
         .collect();
-    let room = rows.saturating_sub(page.lines.len() + end.len() + 2).min(toml_rows.len());
+    let room = rows.saturating_sub(page.lines.len() + end.len() + 3).min(toml_rows.len());
     if room >= 3 {
         page.lines.push(Row::new().gap(2).text("╌".repeat(inner), theme.faint).line());
         for row in toml_rows.iter().take(room) {
@@ -155,6 +171,7 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
     }
     page.lines.push(Line::default());
     page.lines.extend(end);
+    page.buttons(&[(Slot::Back, "button.back"), (Slot::Continue, start)], w.slot, columns, cx);
     if matches!(w.slot, Slot::Back | Slot::Continue) {
         page.focus = Some(page.lines.len() - 1);
     }
@@ -167,6 +184,7 @@ fn shown_job(w: &Wizard) -> crate::model::Job {
 }
 
 fn focus(page: &mut Page, w: &Wizard, slot: Slot) {
+    page.clickable(0..usize::from(u16::MAX), Click::Slot(slot));
     if w.slot == slot {
         page.focus = Some(page.lines.len());
     }
@@ -177,6 +195,11 @@ fn ending(w: &Wizard, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
     let mut out = Vec::new();
     match &w.launching {
         Launching::No => {}
+        Launching::Stopping => {
+            out.push(
+                Row::new().gap(2).text("◌ ", theme.busy).text(lang.t("launch.stopping"), theme.tone(Tone::Busy)).line(),
+            );
+        }
         Launching::WritingFile | Launching::Starting => {
             out.push(
                 Row::new().gap(2).text("◌ ", theme.busy).text(lang.t("launch.starting"), theme.tone(Tone::Busy)).line(),
@@ -186,9 +209,20 @@ fn ending(w: &Wizard, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
             for row in text::wrap(&text::clean(why), columns.saturating_sub(6)) {
                 out.push(Row::new().gap(2).text("✖ ", theme.bad).text(row, theme.bad).line());
             }
+            if w.stopped {
+                for row in text::wrap(lang.t("launch.has_stopped"), columns.saturating_sub(6)) {
+                    out.push(Row::new().gap(4).text(row, theme.warn).line());
+                }
+            }
         }
     }
-    let start = if w.two_way { "button.start_both" } else { "button.start_forward" };
-    out.push(buttons(&[(Slot::Back, "button.back"), (Slot::Continue, start)], w.slot, columns, cx));
     out
+}
+
+fn start_button(w: &Wizard) -> &'static str {
+    match (w.purpose, w.stopped, w.two_way) {
+        (Purpose::Reverse, false, _) => "button.stop_and_start",
+        (_, _, true) => "button.start_both",
+        (_, _, false) => "button.start_forward",
+    }
 }

@@ -4,8 +4,9 @@ use super::{Slot, Wizard};
 use crate::{
     model::{ExistingKeys, Side},
     tui::{
+        mouse::Click,
         text::{self, Row},
-        view::{Cx, Page, buttons},
+        view::{Cx, Page},
         widget::list,
     },
 };
@@ -131,6 +132,7 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
             (false, _) => theme.dim,
         };
         let mark = if *value == ExistingKeys::Ignore { "⚠ " } else { "" };
+        page.clickable(0..columns, Click::Existing(*value));
         page.lines.push(
             Row::new()
                 .gap(2)
@@ -195,6 +197,14 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
         page.focus = Some(top + box_rows / 2);
     }
     let middle = box_rows / 2;
+    for (slot, cursor, len, from) in
+        [(Slot::Available, w.available, left.len(), 2), (Slot::Selected, w.selected, right.len(), 2 + box_columns + 5)]
+    {
+        let first = list::first_row(cursor.of(len).unwrap_or(0), len, box_rows);
+        for i in (0..box_rows).filter(|i| first + i < len) {
+            page.clickable_at(top + 1 + i, from..from + box_columns, Click::Database(slot, first + i));
+        }
+    }
     for (i, (l, r)) in left_box.into_iter().zip(right_box).enumerate() {
         let arrow = match i {
             i if i == middle && w.slot == Slot::Available => Row::new().text("  →  ", theme.accent),
@@ -205,7 +215,7 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
         };
         page.lines.push(Row::new().gap(2).append(l).append(arrow).append(r).line());
     }
-    page.lines.push(buttons(&[(Slot::Back, "button.back"), (Slot::Continue, "button.continue")], w.slot, columns, cx));
+    page.buttons(&[(Slot::Back, "button.back"), (Slot::Continue, "button.continue")], w.slot, columns, cx);
     if matches!(w.slot, Slot::Back | Slot::Continue) {
         page.focus = Some(page.lines.len() - 1);
     }

@@ -1,9 +1,10 @@
 //! Step 4: the items of the precheck as they come in, each with what was seen, why it matters and what to do.
 
-use super::{Slot, Wizard};
+use super::{Purpose, Slot, Wizard};
 use crate::{
     model::{Check, CheckId, CheckReport, CheckState, Job, Side},
     tui::{
+        mouse::Click,
         spoken,
         text::{self, Row},
         theme::{Tone, check_mark},
@@ -166,6 +167,9 @@ fn pending(id: CheckId) -> Check {
     }
 }
 
+/// Rows below which the detail of an item takes most of the page.
+const LOW: usize = 12;
+
 /// The locale key of an item's title.
 pub fn title(id: CheckId) -> String {
     format!("check.{}", id.as_str())
@@ -223,10 +227,23 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
     page.lines.push(Line::default());
 
     let selected = pane.selected();
-    let detail = selected.map(|c| detail(c, pane.accepted.contains(&c.id), columns, cx)).unwrap_or_default();
-    // the list gets what the detail leaves, but never less than a third
     let room = rows.saturating_sub(page.lines.len() + 1);
-    let detail_rows = detail.len().min(room * 2 / 3);
+    let told = |parts: &[&str]| {
+        selected.map(|c| detail(c, pane.accepted.contains(&c.id), columns, parts, cx)).unwrap_or_default()
+    };
+    // the list gets what the detail leaves, mostly a third at least; what to do is never left out
+    let mut detail = told(&["heading", "precheck.seen", "precheck.why", "precheck.do"]);
+    let mut detail_rows = room * 2 / 3;
+    for parts in [&["heading", "precheck.seen", "precheck.do"][..], &["precheck.seen", "precheck.do"], &["precheck.do"]]
+    {
+        if detail.len() > detail_rows && room < LOW {
+            detail_rows = room.saturating_sub(1);
+            if detail.len() > detail_rows {
+                detail = told(parts);
+            }
+        }
+    }
+    let detail_rows = detail.len().min(detail_rows);
     let shown = room.saturating_sub(detail_rows).max(1);
     let at = pane.cursor.of(total).unwrap_or(0);
     let first = list::first_row(at, total, shown);
@@ -259,6 +276,7 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
             .cell(lang.t(&title(check.id)), title_columns, name)
             .text(seen, seen_style)
             .ending(tail, columns.saturating_sub(2));
+        page.clickable(0..columns, Click::Row(i));
         page.lines.push(if here { text::selected(row, columns, theme.selected) } else { row });
     }
     for _ in pane.items.len().min(shown)..shown {
@@ -270,13 +288,16 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
         Some(key) => Row::new().text(lang.t(key), theme.dim),
         None => Row::new().text("✔ ", theme.good).text(lang.t("precheck.go_on"), theme.text),
     };
-    let row =
-        crate::tui::view::button_row(&[(Slot::Back, "button.back"), (Slot::Continue, "button.summary")], w.slot, cx);
+    let on = if w.purpose == Purpose::Look { "button.to_job" } else { "button.summary" };
+    let list = [(Slot::Back, "button.back"), (Slot::Continue, on)];
+    let list = if w.purpose == Purpose::Look { &list[1..] } else { &list[..] };
+    let row = crate::tui::view::button_row(list, w.slot, cx);
+    page.button_zones(list, columns.saturating_sub(2 + row.width()), cx);
     page.lines.push(Row::new().gap(2).append(obstacle).ending(row, columns.saturating_sub(2)));
     page
 }
 
-fn detail(check: &Check, accepted: bool, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
+fn detail(check: &Check, accepted: bool, columns: usize, parts: &[&str], cx: &Cx) -> Vec<Line<'static>> {
     let (lang, theme) = (cx.lang, cx.theme);
     if matches!(check.state, CheckState::Pending) {
         return Vec::new();
@@ -287,14 +308,17 @@ fn detail(check: &Check, accepted: bool, columns: usize, cx: &Cx) -> Vec<Line<'s
         None => lang.t(&title(check.id)).to_owned(),
     };
     let inner = columns.saturating_sub(4);
-    let mut out = vec![
-        Row::new()
-            .gap(2)
-            .text("── ", theme.faint)
-            .text(heading.clone(), theme.strong)
-            .text(format!(" {}", "─".repeat(inner.saturating_sub(text::width(&heading) + 4))), theme.faint)
-            .line(),
-    ];
+    let mut out = Vec::new();
+    if parts.contains(&"heading") {
+        out.push(
+            Row::new()
+                .gap(2)
+                .text("── ", theme.faint)
+                .text(heading.clone(), theme.strong)
+                .text(format!(" {}", "─".repeat(inner.saturating_sub(text::width(&heading) + 4))), theme.faint)
+                .line(),
+        );
+    }
     let label =
         ["precheck.seen", "precheck.why", "precheck.do"].iter().map(|k| text::width(lang.t(k))).max().unwrap_or(4) + 3;
     let part = |key: &str, value: &str| {
@@ -306,7 +330,7 @@ fn detail(check: &Check, accepted: bool, columns: usize, cx: &Cx) -> Vec<Line<'s
         rows.into_iter().enumerate().map(line).collect::<Vec<_>>()
     };
     let own = [("precheck.seen", &check.seen), ("precheck.why", &check.why), ("precheck.do", &check.remedy)];
-    let own = own.into_iter().filter(|(_, value)| !value.is_empty());
+    let own = own.into_iter().filter(|(key, value)| !value.is_empty() && parts.contains(key));
     match (spoken::check(check, lang), lang.engine("original")) {
         (Some((seen, advice)), Some(original)) => {
             out.extend(part("precheck.seen", seen));

@@ -11,6 +11,7 @@ use super::site::{Book, Cmd, Control, Entry, Key, Reply, Site, State};
 use super::words::{Word, split, words};
 use crate::engine::arbiter::class::Class;
 use crate::engine::arbiter::episode::Cause;
+use crate::engine::arbiter::leftovers::Leftovers;
 use crate::engine::arbiter::{Arbiter, Effect, Token, Touch, Verdict};
 use crate::model::Side;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -105,6 +106,8 @@ pub struct Engine {
     /// The newest echo of this engine that was read from each site, while a snapshot loads: serial and position.
     read_back: [(u64, usize); 2],
     changes: u32,
+    /// Up to here of the target's log, what its changes left there may have been lost to an unfinished copy.
+    doubtful_until: usize,
 }
 
 fn touch<'a>(arbiter: &Arbiter, word: &Word, bytes: &'a [u8; 4]) -> Touch<'a> {
@@ -150,6 +153,7 @@ impl Engine {
             snapshot_serial: [0; 2],
             read_back: [(0, 0); 2],
             changes: 0,
+            doubtful_until: 0,
         }
     }
 
@@ -160,6 +164,49 @@ impl Engine {
         if !merge {
             self.arbiter.loading(Some(side));
         }
+    }
+
+    /// The copy of the source was not finished when the engine died: it begins anew, over what the first has left. The
+    /// reverse stream goes on from where it was.
+    pub fn copy_again(sites: &mut [Site; 2], options: Options) -> Self {
+        let epoch = sites.iter().map(|s| s.control.epoch).max().unwrap_or(0) + 1;
+        let mut e = Engine::new(epoch, options);
+        let (s, t) = (Side::Source.index(), Side::Target.index());
+        let reverse = sites[s].control;
+        e.pos = [sites[s].log.len(), reverse.offset];
+        e.echoed = [reverse.offset, reverse.echoed];
+        let forward = Control { epoch, serial: 0, offset: e.pos[s], replied: e.pos[s], echoed: reverse.offset };
+        sites[t].control = forward;
+        sites[s].control = Control { epoch, serial: 0, ..reverse };
+        for (lane, control) in e.lanes.iter_mut().zip([reverse, forward]) {
+            (lane.replied, lane.safe, lane.sent_offset) = (control.offset, control.offset, control.offset);
+        }
+        for site in sites.iter_mut() {
+            site.persisted.clear();
+        }
+        let hashes = sites[t].data.keys().map(|k| e.arbiter.hash(k.db, &k.id.to_be_bytes())).collect();
+        e.arbiter.expect_leftovers(Leftovers::new(hashes));
+        e.doubtful_until = sites[t].log.len();
+        e.load_snapshot(Side::Source, &sites[s], false);
+        if e.snapshots[s].is_empty() {
+            e.delete_leftovers(Side::Source, sites);
+            e.snapshot_serial[t] = e.arbiter.last_serial(Side::Target);
+        }
+        e
+    }
+
+    /// What an unfinished copy left and the new one has not named.
+    fn delete_leftovers(&mut self, here: Side, sites: &[Site; 2]) {
+        let keys: Vec<Key> = sites[here.other().index()].data.keys().copied().collect();
+        for key in keys {
+            let word = [(key, Class::Delete, super::whole())];
+            let hash = self.arbiter.hash(key.db, &key.id.to_be_bytes());
+            if self.arbiter.leftovers().holds(hash) {
+                let verdict = with_touches(&mut self.arbiter, &word, |a, t| a.change(here, &t[0], 0));
+                self.forward(here, verdict, Cmd::Del(vec![key]));
+            }
+        }
+        self.arbiter.expect_leftovers(Leftovers::default());
     }
 
     /// The three steps of recovery, from what the sites hold.
@@ -179,6 +226,10 @@ impl Engine {
             let (from, to) = (e.echoed[source.other().index()], sites[source.other().index()].control.offset);
             for offset in from..to {
                 match &sites[source.index()].log[offset] {
+                    Entry::Local { cmds, .. } if matches!(cmds[..], [Cmd::Flush(_)]) => {
+                        let [Cmd::Flush(db)] = cmds[..] else { continue };
+                        e.arbiter.recover_flush(source, Some(db), offset as u64 + 1);
+                    }
                     Entry::Local { cmds, .. } => {
                         let all: Vec<Word> = cmds.iter().flat_map(words).collect();
                         with_touches(&mut e.arbiter, &all, |a, t| a.recover_change(source, t, offset as u64 + 1));
@@ -193,6 +244,7 @@ impl Engine {
                 }
             }
         }
+        e.arbiter.recover_flushed();
         // 2: the episodes that were open, the highest number of each key.
         let mut open: BTreeMap<Key, (u64, Side)> = BTreeMap::new();
         for site in sites {
@@ -232,6 +284,9 @@ impl Engine {
     /// Reads the next entry of a site's log. False if there is none or it has to wait.
     pub fn read(&mut self, here: Side, sites: &[Site; 2], now: u64) -> bool {
         let i = here.index();
+        if Side::BOTH.iter().any(|s| self.arbiter.is_loading(*s)) && self.has_loaded(sites) {
+            self.arbiter.loading(None);
+        }
         if let Some((key, state)) = self.snapshots[i].pop_front() {
             let merge = self.merge[i];
             let word = [(key, Class::Write, super::whole())];
@@ -239,7 +294,7 @@ impl Engine {
             self.forward(here, verdict, Cmd::Restore(key, Some(state), !merge));
             if self.snapshots[i].is_empty() {
                 if !merge {
-                    self.arbiter.loading(None);
+                    self.delete_leftovers(here, sites);
                 }
                 self.snapshot_serial[here.other().index()] = self.arbiter.last_serial(here.other());
             }
@@ -253,6 +308,10 @@ impl Engine {
                 let unknown = self.options.unknown_time_every;
                 let at = if unknown != 0 && self.changes.is_multiple_of(unknown) { 0 } else { *at as u32 };
                 self.local(here, cmds, at);
+                if here == Side::Target && self.pos[i] <= self.doubtful_until {
+                    let all: Vec<Word> = cmds.iter().flat_map(words).collect();
+                    self.differs(&all, here.other(), Cause::Recovery);
+                }
                 true
             }
             Entry::Marked { control, cmds } => self.marked(here, control, cmds, now),
@@ -294,12 +353,15 @@ impl Engine {
                 self.differs(&word, here.other(), Cause::Expiry);
             }
         }
-        if own && self.arbiter.runs_after_flush(here) {
+        if self.arbiter.runs_after_flush(here) {
             for cmd in cmds {
                 self.differs(&words(cmd), here, Cause::ConcurrentWrite);
             }
         }
-        self.echoed[i] = self.echoed[i].max(control.offset);
+        // As long as something runs on top of a deletion of the other site, a later engine has to know of it.
+        if !self.arbiter.runs_after_flush(here.other()) {
+            self.echoed[i] = self.echoed[i].max(control.offset);
+        }
         if own {
             assert!(self.arbiter.awaited(here, serial).all(|t| self.dumps.contains_key(&t)), "a state is missing");
             self.arbiter.echo(here, serial, now);

@@ -2,7 +2,8 @@
 //! both sites have to hold the same.
 
 use super::engine::{Engine, Options};
-use super::site::{Cmd, Key, Site, Value};
+use super::site::{Cmd, Entry, Key, Site, Value};
+use super::words::words;
 use crate::model::{ExistingKeys, Side};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,6 +50,8 @@ struct World {
     window: u64,
     loaded_only_at_target: BTreeMap<Key, super::site::State>,
     crashes: u64,
+    /// Copies that a crash made begin anew.
+    copies: u64,
 }
 
 impl World {
@@ -80,6 +83,7 @@ impl World {
             window,
             loaded_only_at_target: BTreeMap::new(),
             crashes: 0,
+            copies: 0,
         };
         if let Some(existing) = plan.snapshot {
             world.fill(existing);
@@ -265,12 +269,26 @@ impl World {
             980..990 if self.plan.faults => {
                 engine.cut(side, &mut self.sites, now, &mut self.rng, self.plan.rejections);
             }
-            990.. if self.plan.faults && engine.has_loaded(&self.sites) => {
+            990.. if self.plan.faults => {
+                let loaded = engine.has_loaded(&self.sites);
+                // A copy that is begun anew is the forward one, onto a target that held nothing.
+                if !loaded && self.plan.snapshot != Some(ExistingKeys::Block) {
+                    return;
+                }
                 self.crashes += 1;
                 if let Some(e) = self.engine.take() {
                     e.die(&mut self.sites, now, &mut self.rng, self.plan.rejections);
                 }
-                self.engine = Some(Engine::recover(&self.sites, self.options));
+                if std::env::var_os("DUPLEX_SIM_SEED").is_some() {
+                    let at = [0, 1].map(|i| (self.sites[i].log.len(), self.sites[i].control));
+                    eprintln!("crash, loaded {loaded}: {at:?}");
+                }
+                self.engine = Some(if loaded {
+                    Engine::recover(&self.sites, self.options)
+                } else {
+                    self.copies += 1;
+                    Engine::copy_again(&mut self.sites, self.options)
+                });
             }
             _ => {}
         }
@@ -303,6 +321,23 @@ impl World {
         Err(format!("no rest: {}", engine.describe()))
     }
 
+    /// What the two logs say of a key, where one schedule is replayed.
+    fn told_of(&self, key: &Key) -> String {
+        let mut out = String::new();
+        if std::env::var_os("DUPLEX_SIM_SEED").is_none() {
+            return out;
+        }
+        for (name, site) in ["source", "target"].into_iter().zip(&self.sites) {
+            for (n, entry) in site.log.iter().enumerate() {
+                let (Entry::Local { cmds, .. } | Entry::Marked { cmds, .. }) = entry;
+                if cmds.iter().flat_map(words).any(|w| w.0 == *key) {
+                    out += &format!("\n{name} {n}: {entry:?}");
+                }
+            }
+        }
+        out
+    }
+
     fn check(&self) -> Result<(), String> {
         let [a, b] = &self.sites;
         let mut target = b.data.clone();
@@ -317,10 +352,11 @@ impl World {
         for key in a.data.keys().chain(target.keys()) {
             if a.data.get(key) != target.get(key) {
                 return Err(format!(
-                    "{key:?} differs: source {:?}, target {:?}; {:?}",
+                    "{key:?} differs: source {:?}, target {:?}; {:?}{}",
                     a.data.get(key),
                     target.get(key),
-                    self.options
+                    self.options,
+                    self.told_of(key)
                 ));
             }
         }
@@ -359,31 +395,30 @@ impl World {
     }
 }
 
-/// Runs one schedule. Returns how many crashes and episodes it had.
-fn run(seed: u64, plan: Plan) -> Result<(u64, u64), String> {
+/// Runs one schedule. Returns how many crashes, copies begun anew and episodes it had.
+fn run(seed: u64, plan: Plan) -> Result<[u64; 3], String> {
     let mut world = World::new(seed, plan);
     for _ in 0..plan.steps {
         world.step();
     }
     world.quiet().and_then(|()| world.check()).map_err(|e| format!("seed {seed}: {e}"))?;
-    Ok((world.crashes, world.engine.map_or(0, |e| e.arbiter.counters().opened)))
+    Ok([world.crashes, world.copies, world.engine.map_or(0, |e| e.arbiter.counters().opened)])
 }
 
 /// Runs many; fails with the first few seeds that did not converge.
 fn run_all(usual: u64, plan: Plan) {
-    let (mut crashes, mut opened, mut bad) = (0, 0, Vec::new());
+    let (mut sum, mut bad) = ([0; 3], Vec::new());
     let seeds = super::seeds(usual);
     let n = seeds.end - seeds.start;
     for seed in seeds {
         match run(seed, plan) {
-            Ok((c, o)) => {
-                crashes += c;
-                opened += o;
-            }
+            Ok(counts) => sum.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n),
             Err(e) => bad.push(e),
         }
     }
-    eprintln!("{n} schedules, {crashes} crashes, {opened} episodes, {} bad; {plan:?}", bad.len());
+    let [crashes, copies, opened] = sum;
+    let counts = format!("{crashes} crashes, {copies} copies begun anew, {opened} episodes");
+    eprintln!("{n} schedules, {counts}, {} bad; {plan:?}", bad.len());
     let shown: String = bad.iter().take(5).map(|e| e.chars().take(3000).collect::<String>() + "\n").collect();
     assert!(bad.is_empty(), "{} of {n} schedules failed (DUPLEX_SIM_SEED=n replays one):\n{shown}", bad.len());
 }
@@ -418,6 +453,18 @@ fn converges_while_a_snapshot_loads() {
 }
 
 #[test]
+fn converges_while_a_snapshot_loads_and_is_rejected() {
+    for existing in [ExistingKeys::Block, ExistingKeys::Ignore, ExistingKeys::Merge] {
+        run_all(500, Plan { faults: true, rejections: true, snapshot: Some(existing), ..CALM });
+    }
+}
+
+#[test]
+fn converges_when_databases_are_flushed_through_crashes() {
+    run_all(1000, Plan { flushes: true, faults: true, ..CALM });
+}
+
+#[test]
 fn converges_when_databases_are_flushed() {
     run_all(1000, Plan { flushes: true, ..CALM });
 }
@@ -427,4 +474,36 @@ fn converges_when_databases_are_flushed() {
 fn diverges_without_arbitration() {
     let bad = (0..50).filter(|seed| run(*seed, Plan { naive: true, ..CALM }).is_err()).count();
     assert!(bad >= 45, "only {bad} of 50 schedules diverged without arbitration");
+}
+
+/// Any mix of what a schedule may contain, of any length: what fails is made shorter as long as it fails, and is printed
+/// with the seed and the plan that replay it.
+#[test]
+fn converges_whatever_the_mix() {
+    use proptest::prelude::*;
+    let cases = super::seeds(400);
+    let snapshots = prop_oneof![
+        Just(None),
+        Just(Some(ExistingKeys::Block)),
+        Just(Some(ExistingKeys::Ignore)),
+        Just(Some(ExistingKeys::Merge))
+    ];
+    let plans = (0u32..700, any::<bool>(), any::<bool>(), any::<bool>(), snapshots).prop_map(
+        |(steps, faults, rejections, flushes, snapshot)| {
+            // Not together: a deletion of all meets no copy, and is not refused, since a refused one is never sent again.
+            let flushes = flushes && !rejections && snapshot.is_none();
+            Plan { steps, faults, rejections, naive: false, snapshot, flushes }
+        },
+    );
+    let config = ProptestConfig {
+        cases: (cases.end - cases.start) as u32,
+        failure_persistence: None,
+        max_shrink_iters: 2_000,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(seed in any::<u64>(), plan in plans)| {
+        if let Err(why) = run(seed, plan) {
+            return Err(TestCaseError::fail(format!("{plan:?}, {why}")));
+        }
+    });
 }

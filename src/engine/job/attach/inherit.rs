@@ -56,7 +56,7 @@ pub fn inherit(
     let mut exact = true;
     for direction in directions {
         let (from, to) = (direction.from(), direction.to());
-        let history = &places[from.index()].shards[shards[from.index()]];
+        let shard = &places[from.index()].shards[shards[from.index()]];
         let mut at: Vec<(u16, Offset)> = Vec::new();
         let mut replied = HashMap::new();
         let mut base: Option<ControlKey> = None;
@@ -65,7 +65,7 @@ pub fn inherit(
                 continue;
             };
             loading |= key.phase == LoadPhase::Loading;
-            if !history.knows(key.replid) {
+            if !shard.knows(key.replid) {
                 if places[from.index()].cluster && !found[from.index()].by_slot.contains_key(&slot) {
                     // It may be on its way just now.
                     return Err(JobError::passing(
@@ -78,13 +78,13 @@ pub fn inherit(
                 continue;
             }
             // What came after the slot's own last transaction, and after all that was answered, was not applied in it.
-            let own = found[to.index()].by_slot.get(&slot).filter(|own| history.knows(own.replid));
+            let own = found[to.index()].by_slot.get(&slot).filter(|own| shard.knows(own.replid));
             let mut position = match own {
                 Some(own) => own.applied.offset.max(key.replied.offset),
                 None => key.applied.offset,
             };
             let noted = owner(to, slot).and_then(|id| found[to.index()].noted.get(&id));
-            if let Some(noted) = noted.filter(|n| history.knows(n.ahead.stream)) {
+            if let Some(noted) = noted.filter(|n| shard.knows(n.ahead.stream)) {
                 position = position.max(noted.ahead.slots.get(&slot).copied().unwrap_or_default());
             }
             exact &= position == key.applied.offset;
@@ -132,10 +132,10 @@ pub fn inherit(
     // How far each stream had come back as echoes, as the link the other way knows it.
     for direction in directions {
         let stream = direction.to();
-        let history = &places[stream.index()].shards[shards[stream.index()]];
+        let shard = &places[stream.index()].shards[shards[stream.index()]];
         let back = result.from[direction.other() as usize].map(|k| k.applied);
         let parents = strand.slots.iter().filter_map(|slot| found[stream.index()].newest.get(&owner(stream, slot)?));
-        let echoed = parents.filter(|k| history.knows(k.peer_replid)).map(|k| k.echoed).reduce(earlier);
+        let echoed = parents.filter(|k| shard.knows(k.peer_replid)).map(|k| k.echoed).reduce(earlier);
         if let Some(key) = &mut result.from[*direction as usize] {
             key.echoed = match (echoed, back) {
                 (Some(a), Some(b)) => earlier(a, b),

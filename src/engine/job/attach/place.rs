@@ -1,14 +1,15 @@
 //! Where a job's sides are: the shards of each, dialled, and what an engine before us has left there.
 
 use super::client_name;
-use crate::engine::apply::control_key::ControlKey;
+use crate::engine::apply::control_key::{ControlKey, LoadPhase};
 use crate::engine::core;
 use crate::engine::fence;
 use crate::engine::job::JobError;
 use crate::engine::link::decide::Ahead;
 use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, ShardAddress};
 use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
-use crate::model::{Instance, Job, JobId, ReplId, Side};
+use crate::model::job::ReadFrom;
+use crate::model::{Job, JobId, Offset, ReplId, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::slot::SLOTS;
 use futures::future::{try_join, try_join_all};
@@ -28,12 +29,16 @@ pub struct Shard {
     pub slots: SlotSet,
     /// The histories of its stream, where it tells them.
     pub lineage: Option<Lineage>,
+    /// Not so where a one-way job reads from a replica that its file names.
+    pub is_master: bool,
+    /// Where its stream ended when the engine before us was shut out, where that had not finished a copy.
+    pub stream_end: Offset,
 }
 
 impl Shard {
-    /// Whether positions in a stream of this name are positions in this master's.
-    pub fn knows(&self, name: Option<ReplId>) -> bool {
-        name.is_some_and(|name| self.lineage.is_some_and(|l| l.shares(name).is_some()))
+    /// Whether positions in a history of this name are positions in its stream.
+    pub fn knows(&self, replid: Option<ReplId>) -> bool {
+        replid.zip(self.lineage).is_some_and(|(id, lineage)| lineage.shares(id).is_some())
     }
 }
 
@@ -58,7 +63,7 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
         // The first that answered may be behind.
         map = ClusterWatch::new(&named).look().await?.shards;
     }
-    let shards = try_join_all(map.iter().map(|m| dial_shard(&named, job, job.instance(side), m, cluster))).await?;
+    let shards = try_join_all(map.iter().map(|m| dial_shard(&named, job, side, m, cluster))).await?;
     if cluster {
         let mut covered = SlotSet::none();
         shards.iter().flat_map(|s| s.slots.iter()).for_each(|s| covered.insert(s));
@@ -75,11 +80,11 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
 async fn dial_shard(
     named: &Dialer,
     job: &Job,
-    instance: &Instance,
+    side: Side,
     at: &ShardAddress,
     cluster: bool,
 ) -> Result<Shard, JobError> {
-    let address = at.address.clone();
+    let (instance, address) = (job.instance(side), at.address.clone());
     let mut control = named.control(&address).await?;
     let info = control.info().await?;
     let Some(dialect) = info.dialect else {
@@ -94,7 +99,8 @@ async fn dial_shard(
             "set `topology = \"cluster\"` for this instance, or leave it out",
         ));
     }
-    if !info.is_master() {
+    let only_read = side == Side::Source && !job.policy.two_way && instance.read_from == ReadFrom::Replica;
+    if !info.is_master() && !only_read {
         let what = format!("{address} is a replica");
         return Err(match cluster || instance.may_move() {
             true => JobError::passing(what, "nothing, if a failover is under way: its new master is waited for"),
@@ -117,7 +123,8 @@ async fn dial_shard(
     let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
     let slots = if cluster { SlotSet::of(&at.slots) } else { SlotSet::all() };
     let (lineage, way_ms) = (Lineage::of(&info), best.as_millis() as u64 / 2);
-    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage })
+    let is_master = info.is_master();
+    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage, is_master, stream_end: Offset(0) })
 }
 
 /// A strand of the job: its shards at both sides, by their places, and its slots.
@@ -176,6 +183,11 @@ impl Found {
     /// The highest epoch of all.
     pub fn epoch(&self) -> u64 {
         self.newest.values().chain(&self.whole).map(|k| k.epoch).max().unwrap_or(0)
+    }
+
+    /// Some copy was not finished.
+    pub fn unfinished(&self) -> bool {
+        self.newest.values().chain(&self.whole).any(|k| k.phase == LoadPhase::Loading)
     }
 
     fn note(&mut self, key: ControlKey, id: StrandId) {

@@ -3,7 +3,7 @@
 /// One command to try.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Need {
-    /// Words parted by blanks; `K` stands for a key that no pattern but `~*` allows.
+    /// Words parted by blanks; `K` stands for a key that no pattern but `~*` allows, `C` for such a channel.
     pub command: &'static str,
     /// What `ACL SETUSER` has to be told.
     pub grant: &'static str,
@@ -15,6 +15,8 @@ pub(super) struct Need {
     pub sample: bool,
     /// Older servers do not have it, and need it not.
     pub since_7: bool,
+    /// The category whose grant brings it along; empty for none.
+    pub within: &'static str,
 }
 
 /// A key that a pattern such as `app:*` does not allow.
@@ -23,7 +25,7 @@ const ANY_KEY: &str = "\u{1}any-key-at-all";
 impl Need {
     /// The command as it is sent.
     pub fn words(&self) -> impl Iterator<Item = &'static str> {
-        self.command.split(' ').map(|w| if w == "K" { ANY_KEY } else { w })
+        self.command.split(' ').map(|w| if matches!(w, "K" | "C") { ANY_KEY } else { w })
     }
 
     /// Tried with a key.
@@ -39,15 +41,20 @@ impl Need {
 }
 
 const fn need(command: &'static str, grant: &'static str) -> Need {
-    Need { command, grant, optional: false, unlocks: "", sample: false, since_7: false }
+    Need { command, grant, optional: false, unlocks: "", sample: false, since_7: false, within: "" }
+}
+
+/// A need that a category brings along.
+const fn within(command: &'static str, grant: &'static str, category: &'static str) -> Need {
+    Need { within: category, ..need(command, grant) }
 }
 
 const fn optional(command: &'static str, grant: &'static str, unlocks: &'static str) -> Need {
-    Need { command, grant, optional: true, unlocks, sample: false, since_7: true }
+    Need { command, grant, optional: true, unlocks, sample: false, since_7: true, within: "" }
 }
 
 const fn write(command: &'static str, grant: &'static str) -> Need {
-    Need { command, grant, optional: false, unlocks: "", sample: true, since_7: false }
+    Need { command, grant, optional: false, unlocks: "", sample: true, since_7: false, within: "+@write" }
 }
 
 /// Where a stream is read.
@@ -62,12 +69,16 @@ pub(super) const BOTH: &[Need] = &[
     need("CLIENT LIST", "+client|list"),
     need("CLIENT KILL ID 1", "+client|kill"),
     need("TIME", "+time"),
-    need("SCAN 0", "+scan"),
-    need("EXISTS K", "+exists"),
-    need("TYPE K", "+type"),
-    need("DUMP K", "+dump"),
-    need("PTTL K", "+pttl"),
-    Need { since_7: true, ..need("PEXPIRETIME K", "+pexpiretime") },
+    need("MULTI", "+multi"),
+    need("EXEC", "+exec"),
+    need("DISCARD", "+discard"),
+    within("SCAN 0", "+scan", "+@read"),
+    within("EXISTS K", "+exists", "+@read"),
+    within("TYPE K", "+type", "+@read"),
+    within("GET K", "+get", "+@read"),
+    within("DUMP K", "+dump", "+@read"),
+    within("PTTL K", "+pttl", "+@read"),
+    Need { since_7: true, ..within("PEXPIRETIME K", "+pexpiretime", "+@read") },
 ];
 
 /// Where the instance is a cluster: who has which slots, and the keys of one that has moved.
@@ -81,19 +92,17 @@ pub(super) const CLUSTERS: &[Need] = &[
 
 /// Where changes are written: what the engine itself sends.
 pub(super) const WRITES: &[Need] = &[
-    need("MULTI", "+multi"),
-    need("EXEC", "+exec"),
-    need("SET K v", "+set"),
-    need("GET K", "+get"),
-    need("DEL K", "+del"),
-    need("RESTORE K 0 x", "+restore"),
+    within("SET K v", "+set", "+@write"),
+    within("DEL K", "+del", "+@write"),
+    within("RESTORE K 0 x", "+restore", "+@write"),
+    need("PUBLISH C m", "+publish"),
 ];
 
 /// Not needed to sync.
 pub(super) const OPTIONAL: &[Need] = &[
     optional("CONFIG GET databases", "+config|get", "backlog time, output buffer limit, number of databases"),
     optional("COMMAND INFO get", "+command", "renamed and disabled commands"),
-    optional("MEMORY USAGE K", "+memory|usage", "big keys"),
+    Need { within: "+@read", ..optional("MEMORY USAGE K", "+memory|usage", "big keys") },
     optional("HGETALL K", "+@read", "verify (it reads values of all types)"),
 ];
 

@@ -232,7 +232,7 @@ impl Reader {
         }
         let section = self.section(top, name)?;
         self.keys(section, INSTANCE_KEYS);
-        let addresses = self.addresses(section);
+        let (addresses, secure) = self.addresses(section).map_or((None, None), |(all, secure)| (Some(all), secure));
         let topology = self
             .choice(
                 section,
@@ -271,7 +271,7 @@ impl Reader {
         }
         let account = self.account(section, "account");
         let sentinel_account = self.account(section, "sentinel_account");
-        let tls = self.tls(section);
+        let tls = self.tls(section, secure);
         let region = self.filled(section, "region");
         let id = self.filled(section, "id");
         Some(Instance {
@@ -287,7 +287,8 @@ impl Reader {
         })
     }
 
-    fn addresses(&mut self, section: Section<'_>) -> Option<Vec<String>> {
+    /// The addresses, and where the first `rediss://` stands, which is `tls = true` in another word.
+    fn addresses(&mut self, section: Section<'_>) -> Option<(Vec<String>, Option<usize>)> {
         let place = section.place();
         let Some(value) = section.get("address") else {
             self.fault(
@@ -317,9 +318,17 @@ impl Reader {
         }
         let mut found: Vec<String> = Vec::new();
         let before = self.faults.len();
+        let (mut secure, mut plain) = (None, None);
         for item in items {
             let at = item.span().start;
-            match item.get_ref().as_str() {
+            let text = item.get_ref().as_str();
+            let bare = text.and_then(|t| t.strip_prefix("rediss://"));
+            if bare.is_some() {
+                secure.get_or_insert(at)
+            } else {
+                plain.get_or_insert(at)
+            };
+            match bare.map(|b| b.strip_suffix('/').unwrap_or(b)).or(text) {
                 None => self.fault(at, format!("an address{place} is a text in quotes; allowed: {ADDRESS}")),
                 Some(text) => match address(text) {
                     Err(fault) => self.fault(at, fault),
@@ -330,7 +339,13 @@ impl Reader {
                 },
             }
         }
-        (self.faults.len() == before).then_some(found)
+        if let (Some(at), Some(_)) = (secure, plain) {
+            self.fault(
+                at,
+                format!("some addresses{place} begin with rediss:// and others don't: one instance speaks TLS or not"),
+            );
+        }
+        (self.faults.len() == before).then_some((found, secure))
     }
 
     /// The same server on both sides would be synced with itself. Two masters under the same sentinels are fine.
@@ -380,8 +395,14 @@ impl Reader {
         found.pop().map(|(_, source)| source).unwrap_or_default()
     }
 
-    fn tls(&mut self, section: Section<'_>) -> Option<Tls> {
-        let on = self.flag(section, "tls").unwrap_or(false);
+    /// `secure`: where an address says so by itself.
+    fn tls(&mut self, section: Section<'_>, secure: Option<usize>) -> Option<Tls> {
+        let told = self.flag(section, "tls");
+        if let (Some(false), Some(at)) = (told, secure) {
+            let place = section.place();
+            self.fault(at, format!("rediss:// and tls = false{place} exclude each other"));
+        }
+        let on = told.unwrap_or(false) || secure.is_some();
         let tls = Tls {
             ca_file: self.filled(section, "ca_file"),
             cert_file: self.filled(section, "cert_file"),

@@ -118,6 +118,21 @@ fn bad_addresses_say_why() {
 }
 
 #[test]
+fn an_address_may_say_that_it_speaks_tls() {
+    let read = |address: &str, line: &str| {
+        let text = format!("name='o'\n[source]\naddress='s:1'\n[target]\naddress={address}\n{line}\n");
+        parse(&text, "f").map(|job| job.target).map_err(|e| e.to_string())
+    };
+    let one = read("'rediss://h:6380'", "tls_server_name='redis.test'").unwrap();
+    assert_eq!(one.addresses, ["h:6380"]);
+    assert_eq!(one.tls.and_then(|t| t.server_name).as_deref(), Some("redis.test"));
+    assert_eq!(read("['rediss://[::1]:1', 'rediss://b:2/']", "").unwrap().addresses, ["[::1]:1", "b:2"]);
+    assert!(read("['rediss://a:1', 'b:2']", "").unwrap_err().contains("one instance speaks TLS or not"));
+    assert!(read("'rediss://a:1'", "tls=false").unwrap_err().contains("exclude each other"));
+    assert!(read("'rediss://u:p@a:1'", "").unwrap_err().contains("an account has a key of its own"));
+}
+
+#[test]
 fn one_instance_on_both_sides_is_refused() {
     let said = fault("\"10.1.0.1:6379\"", "['z:1', '10.0.0.1:6379']");
     assert!(

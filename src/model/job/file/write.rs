@@ -116,7 +116,7 @@ fn optional(out: &mut String, key: &str, value: Option<&str>, comment: &str) {
 fn account(out: &mut String, key: &str, source: &AccountSource, side: Side, with_secrets: bool) {
     let (word, value) = match source {
         AccountSource::None => return,
-        AccountSource::Inline(account) if with_secrets => {
+        AccountSource::Inline(account) if with_secrets && !account.is_unkept() && !account.is_withheld() => {
             return line(out, &format!("{key}  = {}", quote(account.expose())), "<user>:<password>");
         }
         AccountSource::Inline(_) => {

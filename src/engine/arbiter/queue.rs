@@ -1,0 +1,108 @@
+//! A queue in blocks: it grows without a copy of what it holds, and gives back what a burst took.
+//!
+//! Invariants: an element is found by its place in two steps; at most one block is empty and kept, so that a queue of a
+//! steady length allocates nothing.
+
+use std::collections::VecDeque;
+
+/// Elements in a block.
+const BLOCK: usize = 4096;
+
+#[derive(Debug)]
+pub struct Queue<T> {
+    blocks: VecDeque<Vec<T>>,
+    /// Elements of the first block that have been taken.
+    taken: usize,
+    spare: Vec<T>,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Queue { blocks: VecDeque::new(), taken: 0, spare: Vec::new() }
+    }
+}
+
+impl<T: Copy> Queue<T> {
+    pub fn len(&self) -> usize {
+        match self.blocks.back() {
+            None => 0,
+            Some(last) => (self.blocks.len() - 1) * BLOCK + last.len() - self.taken,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes it holds.
+    pub fn memory(&self) -> usize {
+        let blocks = self.blocks.len() + usize::from(self.spare.capacity() > 0);
+        blocks * BLOCK * size_of::<T>()
+    }
+
+    #[inline]
+    pub fn get(&self, place: usize) -> Option<&T> {
+        let place = place + self.taken;
+        self.blocks.get(place / BLOCK)?.get(place % BLOCK)
+    }
+
+    pub fn front(&self) -> Option<&T> {
+        self.get(0)
+    }
+
+    #[inline]
+    pub fn push_back(&mut self, element: T) {
+        if self.blocks.back().is_none_or(|b| b.len() == BLOCK) {
+            let mut block = std::mem::take(&mut self.spare);
+            block.reserve_exact(BLOCK);
+            self.blocks.push_back(block);
+        }
+        if let Some(last) = self.blocks.back_mut() {
+            last.push(element);
+        }
+    }
+
+    pub fn pop_front(&mut self) -> Option<T> {
+        let first = *self.front()?;
+        self.taken += 1;
+        if self.taken == BLOCK || self.is_empty() {
+            self.taken = 0;
+            if let Some(mut block) = self.blocks.pop_front() {
+                block.clear();
+                self.spare = block;
+            }
+        }
+        Some(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_does_what_a_deque_does() {
+        let (mut q, mut model) = (Queue::default(), VecDeque::new());
+        let mut rng = fastrand::Rng::with_seed(3);
+        let mut next = 0u32;
+        for round in 0..400 {
+            // Now it grows, now it shrinks, at times to nothing.
+            for _ in 0..rng.usize(0..400) {
+                q.push_back(next);
+                model.push_back(next);
+                next += 1;
+            }
+            let most = if round % 100 == 99 { model.len() } else { 380 };
+            for _ in 0..rng.usize(0..=most) {
+                assert_eq!(q.pop_front(), model.pop_front());
+            }
+            assert_eq!((q.len(), q.is_empty(), q.front()), (model.len(), model.is_empty(), model.front()));
+            for _ in 0..20 {
+                let place = rng.usize(0..model.len() + 10);
+                assert_eq!(q.get(place), model.get(place));
+            }
+        }
+        while q.pop_front().is_some() {}
+        assert_eq!(q.memory(), BLOCK * 4, "one block is kept");
+    }
+}

@@ -152,6 +152,25 @@ fn a_wrong_checksum_is_said_and_can_be_ignored() {
     assert_eq!(last(Limits { checksum: false, ..Limits::default() }), Some(Item::End { checksum_ok: None }));
 }
 
+/// Found by fuzzing: the offset in the error was where the piece began.
+#[test]
+fn damage_in_a_packed_string_is_told_the_same_whatever_the_pieces() {
+    let mut rdb = b"REDIS0009\xfe\x00\x00\x01k".to_vec();
+    // Packed: 5,000 bytes that stand for 20,000.
+    rdb.extend_from_slice(&[0xc3, 0x40 | (5_000u32 >> 8) as u8, 5_000u32 as u8, 0x80]);
+    rdb.extend_from_slice(&20_000u32.to_be_bytes());
+    // A byte as it is, then three bytes from ten before it: there are none.
+    rdb.extend_from_slice(&[0, b'a', 0x20, 9]);
+    rdb.extend_from_slice(&[0; 5_000]);
+    let rdb = Bytes::from(rdb);
+    let limits = Limits { big: 128, part: 64, ..Limits::default() };
+    let error = read(&rdb, usize::MAX, limits).unwrap_err();
+    assert!(matches!(error, RdbError::Lzf { .. }), "{error:?}");
+    for piece in [1, 2, 3, 7, 64, 1_000] {
+        assert_eq!(read(&rdb, piece, limits).unwrap_err(), error, "pieces of {piece}");
+    }
+}
+
 #[test]
 fn what_follows_the_snapshot_is_left_alone() {
     let (_, rdb) = corpus().remove(0);

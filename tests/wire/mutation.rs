@@ -78,6 +78,14 @@ fn a_stream_cut_at_every_byte_says_the_same() {
     }
 }
 
+/// Found by fuzzing: a line above the limit was taken when its end had come with it.
+#[test]
+fn a_line_that_is_too_long_is_refused_however_it_is_cut() {
+    let line = [b"INCR ".as_slice(), &[b'k'; 300], b"\r\n"].concat();
+    checks::stream(&line);
+    assert!(decode(&line, &[], BatchLimits::default()).error.is_some());
+}
+
 #[test]
 fn a_changed_stream_is_told_or_refused_and_never_more() {
     let mut random = fastrand::Rng::with_seed(0x5eed);

@@ -411,7 +411,8 @@ impl Reader {
     fn big_packed(&mut self, left: u64, mut unpacker: lzf::Unpacker) -> Result<Option<Item>, Stop> {
         let here = self.window.view().len().min(PACKED);
         let n = usize::try_from(left).unwrap_or(usize::MAX).min(here);
-        let damaged = |cause| Stop::Bad(RdbError::Lzf { offset: 0, cause });
+        // Told by where it ends, which does not depend on the pieces in which it came.
+        let damaged = |cause| Stop::Bad(RdbError::Lzf { offset: left, cause });
         if left == 0 {
             unpacker.finish().map_err(damaged)?;
             self.stage = Stage::BigEnd;

@@ -124,18 +124,18 @@ impl CommandScan {
     #[cold]
     fn line(&mut self, buf: &[u8], limits: &Limits, args: &mut Vec<(u32, u32)>) -> Result<Step, RespError> {
         let start = self.start;
-        let Some(n) = memchr::memchr(b'\n', &buf[start..]) else {
-            let size = buf.len() - start;
-            if size > limits.line {
-                return Err(RespError::TooLarge {
-                    at: start,
-                    what: "a line with bytes in number",
-                    size: size as u64,
-                    limit: limits.line as u64,
-                });
-            }
-            return Ok(Step::NeedMore(buf.len() + 1));
-        };
+        let newline = memchr::memchr(b'\n', &buf[start..]);
+        // The same whether its end has come or not: what is said must not depend on how it was cut.
+        let size = newline.unwrap_or(buf.len() - start);
+        if size > limits.line {
+            return Err(RespError::TooLarge {
+                at: start,
+                what: "a line with bytes in number",
+                size: size as u64,
+                limit: limits.line as u64,
+            });
+        }
+        let Some(n) = newline else { return Ok(Step::NeedMore(buf.len() + 1)) };
         let end = start + n + 1;
         let mut at = start;
         let line = &buf[start..end];

@@ -105,10 +105,11 @@ fn all_kinds(a: &Server, b: &Server, two_way: bool) {
         "EVAL \"redis.call('SET', KEYS[1], 'x') redis.call('INCR', KEYS[2])\" 2 by:script other:script",
     ];
     for line in lines {
-        // The second time some of it is there already.
+        // The second time some of it is there already; and while a stream is being settled, its group is of the moment.
         let run = |server: &Server, line: &str| {
             if let Reply::Error(e) = server.client().call(&words(line)) {
-                assert!(e.starts_with("BUSYGROUP") || e.contains("no such key"), "{line}: {e}");
+                let passing = e.starts_with("BUSYGROUP") || e.starts_with("NOGROUP") || e.contains("no such key");
+                assert!(passing || e.contains("equal or smaller"), "{line}: {e}");
             }
         };
         run(a, line);

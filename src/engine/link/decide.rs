@@ -5,6 +5,10 @@
 //! changes of the same call; the position moves on only when an entry's changes have been pushed; a run of changes
 //! never ends inside a source's transaction without being glued to the next.
 
+mod ahead;
+
+pub use ahead::Ahead;
+
 use super::run::Run;
 use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::apply::outbox::{ItemKind, Telltale};
@@ -15,8 +19,8 @@ use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::expiries::{Expiries, put_off};
 use crate::engine::core::{Core, NewItem, unix_ms};
 use crate::engine::net::Lineage;
-use crate::engine::strand::{Names, SlotSet, Whose};
-use crate::model::{Databases, Offset, ReplId, Side};
+use crate::engine::strand::{Names, Whose};
+use crate::model::{Databases, Offset, Side};
 use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
@@ -25,7 +29,6 @@ use crate::wire::slot::slot;
 use crate::wire::stream::{Args, Batch, Command, Entry};
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, HashMap};
 
 /// A command above this size is a run of its own and is not copied.
 const BIG_COMMAND: usize = 32 << 10;
@@ -117,49 +120,6 @@ pub struct DeciderSetup {
     /// has not been sent yet, that copy may have written over.
     pub doubtful_until: Offset,
     pub ahead: Ahead,
-}
-
-/// Up to where of the stream the changes to some slots are at the other site already.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Ahead {
-    pub slots: HashMap<u16, Offset>,
-    /// The furthest.
-    pub until: Offset,
-    /// Of these slots, up to where the replies had been seen; of others, nothing is known of them.
-    pub replied: HashMap<u16, Offset>,
-    /// The stream's history.
-    pub stream: Option<ReplId>,
-}
-
-impl Ahead {
-    pub fn new(slots: HashMap<u16, Offset>, stream: Option<ReplId>) -> Self {
-        let until = slots.values().copied().max().unwrap_or_default();
-        Ahead { slots, until, replied: HashMap::new(), stream }
-    }
-
-    /// `REPLID 1234=0-5,7 1300=6`; nothing where no slot is ahead.
-    pub fn to_text(&self) -> String {
-        let Some(stream) = self.stream.filter(|_| !self.slots.is_empty()) else { return String::new() };
-        let mut by_offset: BTreeMap<Offset, SlotSet> = BTreeMap::new();
-        for (slot, offset) in &self.slots {
-            by_offset.entry(*offset).or_default().insert(*slot);
-        }
-        let parts = by_offset.iter().map(|(offset, slots)| format!("{offset}={slots}"));
-        std::iter::once(stream.to_string()).chain(parts).collect::<Vec<_>>().join(" ")
-    }
-
-    /// What can't be read is not there.
-    pub fn from_text(text: &str) -> Self {
-        let mut slots = HashMap::new();
-        let mut words = text.split(' ');
-        let stream = words.next().and_then(|word| word.parse().ok());
-        for (offset, set) in words.filter_map(|part| part.split_once('=')) {
-            if let (Ok(offset), Ok(set)) = (offset.parse::<u64>(), set.parse::<SlotSet>()) {
-                slots.extend(set.iter().map(|slot| (slot, Offset(offset))));
-            }
-        }
-        Ahead::new(slots, stream)
-    }
 }
 
 impl Decider {
@@ -895,19 +855,4 @@ fn is_sentinels_word(args: &Args<'_>) -> bool {
 
 fn is_big(command: &Command) -> bool {
     (command.frame.1 - command.frame.0) as usize >= BIG_COMMAND
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_slots_have_had_is_written_and_read() {
-        let stream: ReplId = "00000000000000000000000000000000000000bb".parse().unwrap();
-        let ahead = Ahead::new([(3, Offset(70)), (4, Offset(70)), (9, Offset(80))].into(), Some(stream));
-        assert_eq!(ahead.to_text(), format!("{stream} 70=3-4 80=9"));
-        assert_eq!(Ahead::from_text(&ahead.to_text()), ahead);
-        assert_eq!((ahead.until, Ahead::from_text("").until), (Offset(80), Offset(0)));
-        assert!(Ahead::from_text("x=1 5=y").slots.is_empty());
-    }
 }

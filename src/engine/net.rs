@@ -115,6 +115,29 @@ impl Dialer {
         self.control(address).await?.info().await
     }
 
+    /// Whether its accounts have rights to channels, as those from 6.2 on do. Asked by HELLO, which there takes no right
+    /// but to log in.
+    pub async fn has_channels(&self, address: &str) -> bool {
+        let asked = async {
+            let mut talk = Conversation::new(address, self.connect(address).await?);
+            let account = self.account().await?;
+            self.authenticate(&mut talk, &account).await?;
+            let wait = self.deadlines.response;
+            let Token::Array(fields) = talk.ask(&[b"HELLO"], wait).await? else { return Ok(None) };
+            for _ in 0..fields {
+                if talk.token(wait).await? == Token::Bulk(b"version".to_vec()) {
+                    return talk.token(wait).await.map(Some);
+                }
+            }
+            Ok::<_, NetError>(None)
+        };
+        let Ok(Some(Token::Bulk(version))) = asked.await else { return false };
+        let text = String::from_utf8_lossy(&version);
+        let mut numbers = text.split('.').map_while(|n| n.parse::<u32>().ok());
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        version >= (6, 2)
+    }
+
     async fn connect(&self, address: &str) -> Result<RawStream, NetError> {
         let (host, port) = split_address(address)?;
         let tcp = self.connect_tcp(address, &host, port).await?;
@@ -162,10 +185,8 @@ impl Dialer {
         Err(last)
     }
 
-    /// AUTH and CLIENT SETNAME.
-    async fn introduce(&self, talk: &mut Conversation, account: &Account) -> Result<(), NetError> {
+    async fn authenticate(&self, talk: &mut Conversation, account: &Account) -> Result<(), NetError> {
         let wait = self.deadlines.response;
-        let address = talk.address().to_owned();
         if let Some(password) = account.expose().map(str::as_bytes) {
             let mut answer = match &account.user {
                 Some(user) => talk.ask(&[b"AUTH", user.as_bytes(), password], wait).await?,
@@ -178,8 +199,16 @@ impl Dialer {
             {
                 answer = talk.ask(&[b"AUTH", password], wait).await?;
             }
-            expect_ok(&address, "AUTH", answer)?;
+            expect_ok(talk.address(), "AUTH", answer)?;
         }
+        Ok(())
+    }
+
+    /// AUTH and CLIENT SETNAME.
+    async fn introduce(&self, talk: &mut Conversation, account: &Account) -> Result<(), NetError> {
+        self.authenticate(talk, account).await?;
+        let wait = self.deadlines.response;
+        let address = talk.address().to_owned();
         match talk.ask(&[b"CLIENT", b"SETNAME", self.client_name.as_bytes()], wait).await? {
             // A proxy may not know CLIENT: it can be lived with, an old engine is then not found by its name.
             Token::Error(text) if text.starts_with("ERR unknown") => Ok(()),

@@ -645,6 +645,7 @@ async fn one(
         direction,
         replica: replica.clone(),
         spool: reader,
+        in_parts: false,
         decider,
         loader: Loader::new(from, target, databases.clone(), merge, false, facts[to.index()].names.clone()),
         home: site.names.is_cluster().then(|| {

@@ -46,8 +46,11 @@ impl Link {
         // may stand within such a run.
         let mut beyond = None;
         while self.offset < span.applied.0 {
-            let wanted = (span.applied.0 - self.offset) as usize;
-            if beyond.is_none() && self.rest.len() >= wanted {
+            if beyond.is_none() && self.read_until() >= span.applied.0 {
+                let wanted = match &self.part {
+                    None => (span.applied.0 - self.offset) as usize,
+                    Some(part) => part.bytes_up_to(span.applied.0),
+                };
                 beyond = Some(self.rest.split_off(wanted));
             }
             let used = if self.rest.len() >= self.decoder.needed() { self.decode()? } else { 0 };
@@ -55,17 +58,20 @@ impl Link {
                 for entry in &self.batch.entries {
                     self.look_again(entry, self.offset + entry.end, span, &mut doubtful);
                 }
-                self.rest.advance(used);
-                self.offset += used as u64;
-                self.s.spool.release(Offset(self.offset));
+                self.dealt_with(used);
                 continue;
+            }
+            if beyond.is_some() && self.part.is_some() && self.rest.is_empty() {
+                // What lies between is not of this strand.
+                self.offset = span.applied.0;
+                break;
             }
             if beyond.is_some() {
                 let why = format!("offset {} of the control key is inside a transaction", span.applied);
                 return Err(LinkError::Stream { address: self.s.replica.address(), why });
             }
             match self.s.spool.next().await {
-                Ok(Item::Stream { bytes, .. }) => self.take(bytes),
+                Ok(Item::Stream { offset, bytes }) => self.take_stream(offset, bytes),
                 Ok(Item::NewReplid { replid, .. }) => self.goes_on(replid)?,
                 Ok(Item::Lost { why }) => return Err(LinkError::Cut(why)),
                 Ok(_) => return Err(LinkError::Cut("a snapshot came where the stream was asked for".into())),
@@ -85,9 +91,9 @@ impl Link {
     /// has the latest. What is read is kept for the run; so it is no more than [`AHEAD`] bytes, and what lies behind
     /// them is found when its turn comes.
     pub async fn lost_ahead(&mut self, end: Offset) -> Result<Lost, LinkError> {
-        while self.offset + (self.rest.len() as u64) < end.0 && self.rest.len() < AHEAD {
+        while self.read_until() < end.0 && self.rest.len() < AHEAD {
             match self.s.spool.next().await {
-                Ok(Item::Stream { bytes, .. }) => self.take(bytes),
+                Ok(Item::Stream { offset, bytes }) => self.take_stream(offset, bytes),
                 Ok(Item::NewReplid { replid, .. }) => self.goes_on(replid)?,
                 Ok(_) => return Err(LinkError::Cut("the stream broke off".into())),
                 Err(SpoolError::Closed) => return Err(LinkError::Cut("the source's stream ended".into())),

@@ -226,7 +226,11 @@ async fn login(cx: &Context, side: &SideContext) -> Finding {
         Ok(Ok(server)) => server,
         Ok(Err(e)) => {
             let (seen, remedy) = e.parts();
-            let remedy = account_remedy(cx, side, &e).unwrap_or(remedy);
+            let has_channels = match lacks_right(&e) {
+                Some(address) => side.dialer.has_channels(address).await,
+                None => false,
+            };
+            let remedy = account_remedy(cx, side, &e, has_channels).unwrap_or(remedy);
             return Finding::failed(format!("{who}: {seen}"), WHY_ACCOUNT, remedy).at(who);
         }
         Err(_) => {
@@ -263,8 +267,17 @@ fn is_account_error(e: &NetError) -> bool {
     }
 }
 
+/// The server that lacks a right for us, if that is the error.
+fn lacks_right(e: &NetError) -> Option<&str> {
+    match e {
+        NetError::NoPermission { address, .. } => Some(address),
+        NetError::NoneAnswered { last, .. } => lacks_right(last),
+        _ => None,
+    }
+}
+
 /// The exact lines for what the dialer can only name.
-fn account_remedy(cx: &Context, side: &SideContext, e: &NetError) -> Option<String> {
+fn account_remedy(cx: &Context, side: &SideContext, e: &NetError, has_channels: bool) -> Option<String> {
     match e {
         NetError::WrongPassword { address, .. } if is_sentinel(cx, side, address) => Some(format!(
             "correct the {}'s sentinel_account, the account of the sentinels themselves: try it with `redis-cli {} \
@@ -295,10 +308,10 @@ fn account_remedy(cx: &Context, side: &SideContext, e: &NetError) -> Option<Stri
             Some(format!(
                 "all that a sync needs, run as an administrator: redis-cli {} ACL SETUSER {user} {}",
                 cli(address),
-                rights::whole_grant(cx, side.side)
+                rights::whole_grant(cx, side.side, has_channels)
             ))
         }
-        NetError::NoneAnswered { last, .. } => account_remedy(cx, side, last),
+        NetError::NoneAnswered { last, .. } => account_remedy(cx, side, last, has_channels),
         _ => None,
     }
 }

@@ -82,7 +82,7 @@ async fn of_side(cx: &Context, side: &SideContext) -> Result<Finding, Refusal> {
                 "{name}: user {user} has no right to MULTI and DISCARD; what else is missing can't be tried without it"
             ),
             WHY,
-            grant_remedy(side, &user, &whole_grant(cx, side.side)),
+            grant_remedy(side, &user, &whole_grant(cx, side.side, side.dialer.has_channels(&server.address).await)),
         ),
     }
     .at(side.side))
@@ -130,12 +130,13 @@ fn wanted(cx: &Context, side: Side) -> Vec<&'static Need> {
     needs
 }
 
-/// The words for `ACL SETUSER` that grant all that the job needs at a side.
-pub(super) fn whole_grant(cx: &Context, side: Side) -> String {
+/// The words for `ACL SETUSER` that grant all that the job needs at a side. Where there are no rights to channels, the
+/// word for them is refused.
+pub(super) fn whole_grant(cx: &Context, side: Side, has_channels: bool) -> String {
     let needs = wanted(cx, side);
     let mut grants: BTreeSet<&str> = needs.iter().filter(|n| n.within.is_empty()).map(|n| n.grant).collect();
-    let (writes, channels) = if cx.writes(side) { (Some("+@write"), " &*") } else { (None, "") };
-    grants.extend(writes);
+    grants.extend(cx.writes(side).then_some("+@write"));
+    let channels = if cx.writes(side) && has_channels { " &*" } else { "" };
     format!("{}{channels} ~*", grants.into_iter().collect::<Vec<_>>().join(" "))
 }
 

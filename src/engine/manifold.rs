@@ -39,6 +39,7 @@ use frame::Framer;
 use route::To;
 use snapshot::Cutter;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Where a strand's part goes.
@@ -59,6 +60,8 @@ impl Outlet {
 pub struct Setup {
     /// Kept as long as it is read.
     pub replica: Arc<ReplicaHandle>,
+    /// What the shard is told that it is applied.
+    pub applied: watch::Receiver<Offset>,
     pub spool: SpoolReader,
     /// In the order of the routes' strands.
     pub outlets: Vec<Outlet>,
@@ -208,6 +211,8 @@ impl Running {
             self.offset = end.0;
             self.s.spool.release(end);
         }
+        // When these bytes came, no strand asks any more.
+        self.s.replica.forget_times(*self.s.applied.borrow());
         Ok(())
     }
 

@@ -4,41 +4,41 @@
 //! raised epoch; attach the forward stream; rebuild the in-flight tables; open what was open. Nothing is applied
 //! before all of that is done.
 
+mod direction;
+mod epoch;
 mod inherit;
 mod place;
+mod plan;
+mod recovery;
+mod removal;
+mod together;
 
-use super::lineage::{self, Cut};
-use super::reading;
+pub use direction::position_lost;
+pub use removal::remove_control_keys;
+
 use super::{JobContext, JobError};
-use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
+use crate::engine::apply::control_key::{ControlKey, Position};
 use crate::engine::arbiter::Arbiter;
-use crate::engine::arbiter::Touch;
-use crate::engine::arbiter::class::{Class, Part};
-use crate::engine::arbiter::episode::Cause;
-use crate::engine::conflicts::{ConflictLog, shown};
-use crate::engine::core::{self, Core, Shared, SiteFacts, own_prefix};
+use crate::engine::conflicts::ConflictLog;
+use crate::engine::core::{self, Core, Shared, SiteFacts};
 use crate::engine::fence;
 use crate::engine::gauge::Gauge;
-use crate::engine::link::decide::{Ahead, Decider, DeciderSetup};
-use crate::engine::link::home::Home;
-use crate::engine::link::loader::Loader;
-use crate::engine::link::peer::Peer;
-use crate::engine::link::rebuild::{Lost, Span};
-use crate::engine::link::{Link, LinkError, LinkSetup, UNKNOWN_DB as NO_DB, unix_ms};
+use crate::engine::link::{Link, unix_ms};
+use crate::engine::manifold::Manifold;
 use crate::engine::net::{Control, Dialer, Lineage, ShardAddress};
-use crate::engine::replica::{Replica, ReplicaHandle, ReplicaOptions, ReplicaState, Start};
-use crate::engine::spool::{Spool, SpoolOptions, SpoolReleaser};
-use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
-use crate::model::job::ReadFrom;
-use crate::model::{Databases, Direction, EventKind, ExistingKeys, Job, JobId, Offset, ReplId, Severity, Side};
+use crate::engine::replica::ReplicaHandle;
+use crate::engine::spool::SpoolReleaser;
+use crate::engine::strand::{Names, SlotSet, Strand};
+use crate::model::{Databases, Direction, JobId, Offset, ReplId, Side};
 use crate::wire::dialect::Dialect;
-use bytes::Bytes;
+use direction::{Reading, attached};
+use epoch::raise_epoch;
 use futures::future::try_join_all;
-use inherit::{Inherited, inherit};
+use inherit::inherit;
 use place::{Found, Pair, Place};
-use std::collections::{BTreeSet, HashMap};
+use plan::{Begin, Plan};
+use recovery::recover;
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
 
 /// The text of the error that asks for a full sync of the reverse stream.
 pub const UNKNOWN_DB: &str = "the stream does not say which database it is in";
@@ -95,6 +95,9 @@ pub struct Attached {
     pub replica: Arc<ReplicaHandle>,
     pub spool: SpoolReleaser,
     pub with_snapshot: bool,
+    /// So many strands read their shard by this replica, and this is the first of them.
+    pub together: usize,
+    pub first: bool,
 }
 
 /// A strand, ready to go.
@@ -113,6 +116,8 @@ pub struct Ready {
 /// A job, ready to go.
 pub struct ReadyJob {
     pub strands: Vec<Ready>,
+    /// What hands on to them what is read together.
+    pub manifolds: Vec<Manifold>,
     /// The shards of both sides, as they were when it was attached.
     pub maps: [Vec<ShardAddress>; 2],
 }
@@ -165,23 +170,25 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     }
     try_join_all(begun.iter_mut().map(Begun::note_down)).await?;
     let limits = (share(limits.0, n), share(limits.1, n));
-    if begun.iter().all(Begun::goes_on) {
-        // All go on from where they were, so none has to wait for another.
+    let mut manifolds = Vec::new();
+    // All that go on from where they were do so at once: none has to wait for another. Otherwise the reverse streams come
+    // first: what is written at the target while the forward copy runs must not be lost.
+    let orders: Vec<_> = begun.iter().map(|b| b.order(&context)).collect();
+    let in_order = |round: usize| orders.iter().enumerate().filter_map(move |(n, o)| Some((n, o[round]?)));
+    let rounds: Vec<Vec<(usize, Direction)>> = match begun.iter().all(Begun::goes_on) {
+        true => vec![(0..2).flat_map(in_order).collect()],
+        false => (0..2).map(|round| in_order(round).collect()).collect(),
+    };
+    for wanted in rounds {
+        let (mut readings, more) = together::open(&context, &begun, &wanted, limits).await?;
+        manifolds.extend(more);
         let context = &context;
-        try_join_all(begun.iter_mut().map(|b| async move { b.attach_both(context, limits, n).await })).await?;
-    } else {
-        // The reverse streams first: what is written at the target while the forward copy runs must not be lost. All strands
-        // at once, so that those of one shard share its snapshot.
-        for round in 0..2 {
-            let context = &context;
-            let round = begun.iter_mut().map(|b| async move {
-                match b.order(context)[round] {
-                    Some(direction) => b.attach(context, direction, limits, n).await,
-                    None => Ok(()),
-                }
-            });
-            try_join_all(round).await?;
-        }
+        let each = begun.iter_mut().enumerate().map(|(n, b)| {
+            let own = wanted.iter().filter(|(m, _)| *m == n);
+            let own: Vec<_> = own.filter_map(|key| Some((key.1, readings.remove(key)?))).collect();
+            async move { b.attach(context, own).await }
+        });
+        try_join_all(each).await?;
     }
     let mut strands = Vec::new();
     for mut b in begun {
@@ -197,7 +204,7 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         strands.push(b.ready);
     }
     let [source, target] = places;
-    Ok(ReadyJob { strands, maps: [source.map, target.map] })
+    Ok(ReadyJob { strands, manifolds, maps: [source.map, target.map] })
 }
 
 /// For `benches/native` alone, which measures what arbitration costs: a two-way job without it diverges at the first
@@ -245,6 +252,8 @@ struct Begun {
     plan: Plan,
     facts: [SiteFacts; 2],
     begins: [Position; 2],
+    /// Its shards, by their places.
+    shards: [usize; 2],
 }
 
 impl Begun {
@@ -311,7 +320,7 @@ impl Begun {
             control_db,
             moved: plan.moved.clone(),
         };
-        Ok(Begun { ready, plan, facts, begins: [Position::default(); 2] })
+        Ok(Begun { ready, plan, facts, begins: [Position::default(); 2], shards: pair.shards })
     }
 
     /// What the control keys can't say is there before they are: which slots are ahead of their strand, and which are to
@@ -348,566 +357,24 @@ impl Begun {
         }
     }
 
-    /// Attaches one direction and shuts out older engines from what it writes.
-    async fn attach(
-        &mut self,
-        context: &JobContext,
-        direction: Direction,
-        limits: (u64, u64),
-        strands: usize,
-    ) -> Result<(), JobError> {
-        let start = self.plan.start(direction);
-        let (attached, begin) =
-            one(context, &self.ready, &self.facts, direction, start, limits, strands, &self.plan).await?;
-        self.begins[direction.from().index()] = begin;
-        self.ready.links.push(attached);
-        raise_epoch(&mut self.ready, direction, start, begin, &self.begins, &self.plan).await
+    /// Gets directions ready, all before any is written to, and shuts out older engines from what they write.
+    async fn attach(&mut self, context: &JobContext, readings: Vec<(Direction, Reading)>) -> Result<(), JobError> {
+        let mut starts = Vec::new();
+        for (direction, reading) in readings {
+            let start = self.plan.start(direction);
+            let (attached, begin) = attached(context, &self.ready, &self.facts, direction, start, &self.plan, reading)?;
+            self.begins[direction.from().index()] = begin;
+            self.ready.links.push(attached);
+            starts.push((direction, start, begin));
+        }
+        for (direction, start, begin) in starts {
+            raise_epoch(&mut self.ready, direction, start, begin, &self.begins, &self.plan).await?;
+        }
+        Ok(())
     }
 
     /// Both links go on from where they were.
     fn goes_on(&self) -> bool {
         !self.plan.inherits && Direction::BOTH.into_iter().all(|d| matches!(self.plan.start(d), Begin::Position(..)))
     }
-
-    /// Both directions at once; only where both go on from where they were.
-    async fn attach_both(&mut self, context: &JobContext, limits: (u64, u64), strands: usize) -> Result<(), JobError> {
-        let starts = Direction::BOTH.map(|d| (d, self.plan.start(d)));
-        let [a, b] =
-            starts.map(|(d, start)| one(context, &self.ready, &self.facts, d, start, limits, strands, &self.plan));
-        let (a, b) = tokio::try_join!(a, b)?;
-        for (attached, begin) in [a, b] {
-            self.begins[attached.direction.from().index()] = begin;
-            self.ready.links.push(attached);
-        }
-        for direction in self.order(context).into_iter().flatten() {
-            let start = self.plan.start(direction);
-            let begin = self.begins[direction.from().index()];
-            raise_epoch(&mut self.ready, direction, start, begin, &self.begins, &self.plan).await?;
-        }
-        Ok(())
-    }
-}
-
-/// What the control keys of an engine before us mean.
-struct Plan {
-    epoch: u64,
-    /// The control key of each direction where the link goes on from it.
-    from: [Option<ControlKey>; 2],
-    /// The links go on: the in-flight tables have to be rebuilt, and what was being settled is taken up.
-    resume: bool,
-    two_way: bool,
-    reverse_full: bool,
-    merge: bool,
-    /// Sites whose new master lacks what was read from the old one.
-    cuts: Vec<Cut>,
-    /// The forward copy was begun before and not finished, and all that the target holds is either the source's, or in
-    /// the reverse stream from where that goes on.
-    left_over: bool,
-    /// The slots were divided in another way before.
-    inherits: bool,
-    /// Some of the slots were another strand's.
-    others: bool,
-    ahead: [Ahead; 2],
-    /// By side: slots that came from another of its shards.
-    moved: [SlotSet; 2],
-    parents: BTreeSet<StrandId>,
-}
-
-impl Plan {
-    fn make(
-        context: &JobContext,
-        sites: &[Site; 2],
-        epoch: u64,
-        options: AttachOptions,
-        inherits: bool,
-    ) -> Result<Plan, JobError> {
-        let two_way = context.job.policy.two_way;
-        let forward = sites[Side::Target.index()].found;
-        let reverse = sites[Side::Source.index()].found.filter(|_| two_way);
-        let merge = context.job.policy.existing_keys == ExistingKeys::Merge;
-        let streaming = |k: &ControlKey| k.phase == LoadPhase::Streaming && k.replid.is_some();
-        if forward.is_some_and(|k| streaming(&k)) && reverse.is_none() && two_way && !options.lost[1] && !inherits {
-            return Err(gone(Direction::Reverse, &sites[Side::Source.index()].address));
-        }
-        if forward.is_none() && reverse.is_some() && !options.lost[0] && !inherits {
-            return Err(gone(Direction::Forward, &sites[Side::Target.index()].address));
-        }
-        let from = [forward, reverse].map(|k| k.filter(streaming));
-        let mut from = [from[0].filter(|_| !options.lost[0]), from[1].filter(|_| !options.lost[1])];
-        let cuts = lineage::cut(&mut from, Side::BOTH.map(|side| sites[side.index()].lineage));
-        Ok(Plan {
-            epoch,
-            from,
-            resume: from[0].is_some() && (from[1].is_some() || !two_way),
-            two_way,
-            reverse_full: options.reverse_full,
-            merge: merge || options.lost[1],
-            inherits,
-            others: false,
-            ahead: Default::default(),
-            moved: Default::default(),
-            parents: BTreeSet::new(),
-            cuts,
-            left_over: forward.is_some_and(|k| k.phase == LoadPhase::Loading)
-                && !options.lost[0]
-                && match context.job.policy.existing_keys {
-                    ExistingKeys::Block => from[1].is_some() || !two_way,
-                    ExistingKeys::Merge => from[1].is_some(),
-                    // Whose they are can't be told from theirs that the target had before.
-                    ExistingKeys::Ignore => false,
-                },
-        })
-    }
-
-    fn tell_cuts(&self, context: &JobContext) {
-        for Cut { side, at, bytes } in &self.cuts {
-            let other = side.other();
-            let head = format!(
-                "the {side}'s new master lacks the last {bytes} bytes, behind offset {at}, of what its old one had passed on"
-            );
-            let (severity, tail) = if self.two_way {
-                (Severity::Warning, format!("what the {other} got of it is carried back"))
-            } else {
-                let tail =
-                    format!("the {other} holds writes that the {side} has lost: compare them with duplex verify");
-                (Severity::Error, tail)
-            };
-            context.events.emit(Some(side.outgoing()), severity, EventKind::Failover, format!("{head}; {tail}"));
-        }
-    }
-
-    fn take_over(&mut self, inherited: Inherited) {
-        self.ahead = inherited.ahead;
-        self.moved = inherited.moved;
-        self.parents = inherited.parents;
-        self.others = inherited.others;
-    }
-
-    /// Of the direction's stream: what was replied, echoed and applied.
-    fn span(&self, direction: Direction) -> Option<(Span, [Position; 3])> {
-        let own = self.from[direction as usize]?;
-        if !self.two_way {
-            // Nothing comes back as an echo: only what may have failed unseen is looked at again.
-            let p = [own.applied, own.replied, own.applied];
-            let span = Span { echoed: p[2].offset, replied: p[1].offset, applied: p[0].offset };
-            return Some((span, p));
-        }
-        let other = self.from[direction.other() as usize]?;
-        // The other link's control key stands at the site that this one reads: it says how far that site's own stream
-        // had come back.
-        let p = [own.applied, own.replied, other.echoed];
-        let span = Span { echoed: p[2].offset, replied: p[1].offset, applied: p[0].offset };
-        Some((span, p))
-    }
-
-    fn start(&self, direction: Direction) -> Begin {
-        let Some(own) = self.from[direction as usize] else {
-            return match direction {
-                // All of its slots came from elsewhere: from now on, and what they hold is settled by state.
-                _ if self.inherits => Begin::Nothing(Start::Current),
-                Direction::Forward => Begin::Snapshot,
-                Direction::Reverse if self.merge => Begin::Snapshot,
-                Direction::Reverse if self.reverse_full => Begin::Nothing(Start::Full { keep_snapshot: false }),
-                Direction::Reverse => Begin::Nothing(Start::Current),
-            };
-        };
-        let Some(replid) = own.replid else { return Begin::Nothing(Start::Current) };
-        let at = match self.span(direction).filter(|_| self.resume) {
-            Some((_, positions)) => positions.into_iter().min_by_key(|p| p.offset).unwrap_or(own.applied),
-            None => own.applied,
-        };
-        Begin::Position(replid, at)
-    }
-}
-
-/// How a direction's stream begins.
-#[derive(Debug, Clone, Copy)]
-enum Begin {
-    Snapshot,
-    Nothing(Start),
-    Position(ReplId, Position),
-}
-
-fn gone(direction: Direction, address: &str) -> JobError {
-    JobError::needs_copy(
-        direction,
-        format!(
-            "{address} holds no control key of this job any more: it was flushed, replaced, or restored from a copy"
-        ),
-        "compare both sides, then start with a new copy: duplex start --discard-previous",
-    )
-}
-
-/// Attaches one direction; gives where its stream begins.
-#[allow(clippy::too_many_arguments, reason = "private; its caller names them")]
-async fn one(
-    context: &JobContext,
-    ready: &Ready,
-    facts: &[SiteFacts; 2],
-    direction: Direction,
-    begin: Begin,
-    limits: (u64, u64),
-    strands: usize,
-    plan: &Plan,
-) -> Result<(Attached, Position), JobError> {
-    let (job, from, to) = (&context.job, direction.from(), direction.to());
-    let site = &ready.sites[from.index()];
-    let (writer, reader) = Spool::new(SpoolOptions {
-        memory_bytes: share(job.limits.spool_memory, strands),
-        disk_bytes: share(job.limits.spool_disk, strands),
-        dir: context.spool_dir.join(match &ready.strand {
-            None => direction.as_str().to_owned(),
-            Some(strand) => format!("{direction}-{}", strand.id),
-        }),
-    })
-    .map_err(|e| JobError::lasting(e.to_string(), "mend the disk or move the state folder"))?;
-    let applied = match begin {
-        Begin::Position(_, at) => plan.from[direction as usize].map_or(at.offset, |k| k.applied.offset),
-        _ => Offset(0),
-    };
-    let gauge = Arc::new(Gauge::new(applied, limits.0, limits.1));
-    let dialer = Dialer::new(job.instance(from), &client_name(&context.id, "replica", ready.strand.as_deref()));
-    let options = ReplicaOptions::new(context.events.clone(), direction, gauge.watch_applied());
-    let start = match begin {
-        Begin::Snapshot => Start::Full { keep_snapshot: true },
-        Begin::Nothing(start) => start,
-        Begin::Position(replid, at) => Start::Resume { replid, offset: at.offset },
-    };
-    let spool = reader.releaser();
-    let mut options = options;
-    let mut address = site.address.clone();
-    if site.is_master {
-        let at = match begin {
-            Begin::Position(_, at) => Some(at.offset),
-            _ => None,
-        };
-        address = reading::choose(context, direction, &dialer, &site.address, at).await?;
-        options.replicas_of = (job.instance(from).read_from == ReadFrom::Replica).then(|| site.address.clone());
-    }
-    let replica = Replica::spawn(dialer, &address, start, writer, options);
-    let (replid, at) = wait_attached(&replica, direction).await?;
-    if matches!(begin, Begin::Position(..)) && site.lineage.is_some_and(|l| l.replid != replid) {
-        let what = format!("{} has begun another history while it was attached to", site.address);
-        return Err(JobError::passing(what, "it is looked at again"));
-    }
-    let db = match begin {
-        // A cluster has no other.
-        _ if site.names.is_cluster() => 0,
-        Begin::Position(_, p) => p.db,
-        Begin::Nothing(Start::Current) => NO_DB,
-        _ => 0,
-    };
-    let position = Position { offset: at, db };
-    *ready.replids[from.index()].write().unwrap_or_else(|p| p.into_inner()) = Some(replid);
-    let with_snapshot = matches!(begin, Begin::Snapshot);
-    {
-        let mut core = ready.shared.lock();
-        core.decided[from.index()] = position;
-        core.phase[from.index()] = if with_snapshot { LoadPhase::Loading } else { LoadPhase::Streaming };
-        if let Some(own) = plan.from[direction as usize] {
-            core.echoed[from.index()] = own.echoed;
-        }
-        if with_snapshot {
-            // A copy that did not end has left keys whose expiry it had put off.
-            core.expiries[to.index()].begin(ready.sites[to.index()].keys > 0);
-        }
-        if with_snapshot && direction == Direction::Forward && job.policy.two_way {
-            core.arbiter.loading(Some(from));
-        }
-        core.replied[to.index()] = plan.from[direction as usize].map_or(position, |k| k.applied);
-    }
-    let replica = Arc::new(replica);
-    let merge = plan.merge && direction == Direction::Reverse;
-    let target = facts[to.index()].dialect;
-    let databases = job.policy.databases.clone();
-    // What stands in the target's stream and the unfinished copy may have written over.
-    let unfinished = site.found.is_some_and(|k| k.phase == LoadPhase::Loading);
-    let doubtful_until = if direction == Direction::Reverse && unfinished { site.unfinished_at } else { Offset(0) };
-    let decider = Decider::new(DeciderSetup {
-        here: from,
-        epoch: ready.epoch,
-        names: facts[from.index()].names.clone(),
-        there: facts[to.index()].names.clone(),
-        own_prefix: Bytes::from(own_prefix(&context.id)),
-        databases: databases.clone(),
-        target,
-        forward_flush: job.policy.forward_flush,
-        two_way: job.policy.two_way,
-        // Without a position that goes on, a snapshot tells all that the other site holds.
-        peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.from[direction.other() as usize].is_some()),
-        doubtful_until,
-        ahead: plan.ahead[direction as usize].clone(),
-    });
-    let link = Link::new(LinkSetup {
-        shared: ready.shared.clone(),
-        gauge: gauge.clone(),
-        events: context.events.clone(),
-        direction,
-        replica: replica.clone(),
-        spool: reader,
-        in_parts: false,
-        decider,
-        loader: Loader::new(from, target, databases.clone(), merge, false, facts[to.index()].names.clone()),
-        home: site.names.is_cluster().then(|| {
-            let dialer = Dialer::new(job.instance(from), &client_name(&context.id, "control", None));
-            Home::new(dialer, site.address.clone())
-        }),
-        peer: Peer::new(
-            ready.sites[to.index()].dialer.clone(),
-            ready.sites[to.index()].address.clone(),
-            facts[to.index()].names.is_cluster(),
-        ),
-        left_over: (with_snapshot && direction == Direction::Forward && plan.left_over).then(|| databases.clone()),
-        replids: ready.replids.clone(),
-        from: position,
-        control_db: ready.control_db,
-        way_ms: site.way_ms,
-    });
-    Ok((Attached { direction, link, gauge, replica, spool, with_snapshot }, position))
-}
-
-/// Waits for the stream's begin; what only a person can mend is told at once.
-async fn wait_attached(replica: &ReplicaHandle, direction: Direction) -> Result<(ReplId, Offset), JobError> {
-    /// A snapshot begins when the source has forked, and a busy source forks when its present save has ended.
-    const PATIENCE: Duration = Duration::from_secs(120);
-    let mut state = replica.state();
-    let watched = async {
-        loop {
-            match &*state.borrow_and_update() {
-                ReplicaState::Failed { why, remedy, .. } => {
-                    return JobError::lasting(format!("{direction} link: {why}"), remedy.clone());
-                }
-                ReplicaState::Reconnecting { why, attempt, .. } if *attempt >= 3 => {
-                    return JobError::passing(format!("{direction} link: {why}"), "check that the source is up");
-                }
-                _ => {}
-            }
-            if state.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    let attached = async {
-        match tokio::time::timeout(PATIENCE, replica.attached()).await {
-            Ok(Ok(position)) => Ok(position),
-            Ok(Err(ReplicaState::PositionLost { asked, .. })) => Err(position_lost(direction, asked.1)),
-            Ok(Err(other)) => Err(JobError::passing(format!("{direction} link: ended as {other:?}"), "start it again")),
-            Err(_) => Err(JobError::passing(
-                format!("{direction} link: the source did not begin to send within {} s", PATIENCE.as_secs()),
-                "see the source's log: it may not be able to fork",
-            )),
-        }
-    };
-    tokio::select! {
-        biased;
-        done = attached => done,
-        error = watched => Err(error),
-    }
-}
-
-/// The error that says that the source has not kept the stream.
-pub fn position_lost(direction: Direction, asked: Offset) -> JobError {
-    JobError::needs_copy(
-        direction,
-        format!(
-            "{direction} link: the {} no longer has its stream from offset {asked} on: the backlog was too small for \
-             the time away",
-            direction.from()
-        ),
-        "compare both sides with duplex verify, then start with a new copy (duplex start --discard-previous), or set \
-         policy.allow_resnapshot; a larger repl-backlog-size there makes the window longer",
-    )
-}
-
-/// Writes our epoch into the control key that this direction writes, so that an older engine is shut out, a crash from
-/// now on is recovered from here, and the stream of that site shows a marker of ours.
-async fn raise_epoch(
-    ready: &mut Ready,
-    direction: Direction,
-    begin: Begin,
-    at: Position,
-    begins: &[Position; 2],
-    plan: &Plan,
-) -> Result<(), JobError> {
-    let replid = |side: Side| ready.replids[side.index()].read().map(|r| *r).unwrap_or_else(|p| *p.into_inner());
-    let (from, to) = (direction.from(), direction.to());
-    let key = ControlKey {
-        epoch: ready.epoch,
-        number: 0,
-        serial: 0,
-        phase: if matches!(begin, Begin::Snapshot) { LoadPhase::Loading } else { LoadPhase::Streaming },
-        replid: replid(from),
-        applied: at,
-        replied: at,
-        peer_replid: replid(to),
-        // Of a stream that is not attached yet it is known where it will be.
-        echoed: plan.from[direction.other() as usize].map_or(begins[to.index()], |k| k.applied),
-        strand: ready.strand.as_ref().map(|s| s.id),
-    };
-    let key = match plan.from[direction as usize] {
-        // It goes on from where it was; the epoch is new, and perhaps the names of the histories.
-        Some(found) => ControlKey {
-            epoch: ready.epoch,
-            number: 0,
-            serial: 0,
-            replid: replid(from),
-            peer_replid: replid(to).or(found.peer_replid),
-            ..found
-        },
-        None => key,
-    };
-    let db = ready.control_db;
-    let fresh = plan.from[direction as usize].is_none() && !plan.inherits;
-    if fresh {
-        // Conflicts that were open before a new copy are settled by it, wherever they were noted.
-        // A one-way job may write nothing at its source.
-        let both = plan.two_way && direction == Direction::Forward;
-        for side in Side::BOTH.into_iter().filter(|s| *s == to || both) {
-            let Site { control, names, .. } = &mut ready.sites[side.index()];
-            fence::delete_keys(control, db, &[&names.notes()]).await?;
-        }
-    }
-    let Site { control, names, .. } = &mut ready.sites[to.index()];
-    match names.strand().filter(|_| names.is_cluster() && (fresh || plan.others)) {
-        // In every slot, so that each tells for ever whose it is: a slot may come to another strand.
-        Some(strand) => fence::write_slots(control, names, strand.slots.iter(), &key).await?,
-        None => fence::write_control_key(control, db, &names.control(None), &key).await?,
-    }
-    Ok(())
-}
-
-/// The three steps of recovery.
-async fn recover(
-    context: &JobContext,
-    ready: &mut Ready,
-    plan: &Plan,
-    places: &mut [Place; 2],
-) -> Result<(), JobError> {
-    let mut doubtful = Vec::new();
-    for attached in ready.links.iter_mut().filter(|_| plan.resume) {
-        let Some((span, _)) = plan.span(attached.direction) else { continue };
-        let found = attached.link.rebuild(span).await;
-        let found = found.map_err(|e| match e {
-            LinkError::UnknownDb => JobError::passing(UNKNOWN_DB, ""),
-            e => JobError::passing(e.to_string(), "it is tried again"),
-        })?;
-        let source = attached.direction.from();
-        doubtful.extend(found.into_iter().map(|(db, key)| (db, key, source)));
-    }
-    let mut carried_back = Vec::new();
-    for attached in &mut ready.links {
-        let (here, peer) = (attached.direction.from(), attached.direction.to());
-        // It may have failed over before an engine that has cut the positions and not come any further.
-        let failed_over = ready.sites[peer.index()].lineage.is_some_and(|l| l.before.is_some());
-        if !plan.two_way || !failed_over {
-            continue;
-        }
-        // The connections of the engine before us are dead: nothing of it comes behind this.
-        let end = ready.sites[here.index()].control.info().await?.master_repl_offset.unwrap_or_default();
-        let lost =
-            attached.link.lost_ahead(end).await.map_err(|e| JobError::passing(e.to_string(), "it is tried again"))?;
-        if !lost.keys.is_empty() || plan.cuts.iter().any(|c| c.side == peer) {
-            tell_carried_back(context, here, &lost);
-        }
-        carried_back.extend(lost.keys.into_iter().map(|(db, key)| (db, key, here)));
-    }
-    let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
-    for side in Side::BOTH {
-        let db = ready.control_db;
-        let Site { control, names, .. } = &mut ready.sites[side.index()];
-        let mut notes = fence::read_notes(control, db, &names.notes()).await?;
-        // Those of the strands that had these slots before.
-        for id in plan.parents.iter().filter(|id| Some(**id) != names.id()) {
-            let before = names.of_sibling(*id);
-            let shard = places[side.index()].shards.iter_mut().find(|s| s.slots.contains(id.home));
-            if let Some(shard) = shard {
-                notes.extend(fence::read_notes(&mut shard.control, db, &before.notes()).await?);
-            }
-        }
-        notes.retain(|(_, key, ..)| names.strand().is_none_or(|strand| strand.has(key)));
-        for (db, key, number, authority) in notes {
-            let entry = open.entry((db, key)).or_insert((number, authority));
-            if number > entry.0 {
-                *entry = (number, authority);
-            }
-        }
-    }
-    let mut open: Vec<_> = open.into_iter().collect();
-    open.sort_by_key(|(_, (number, _))| *number);
-    let mut core = ready.shared.lock();
-    core.arbiter.recover_flushed();
-    for ((db, key), (_, authority)) in open {
-        if plan.two_way {
-            core.arbiter.recover_episode(db, &key, authority);
-        } else {
-            core.carry_again(db, &key);
-        }
-    }
-    for (db, key, holder) in carried_back {
-        core.arbiter.recover_episode(db, &key, holder);
-    }
-    for (db, key, source) in doubtful {
-        let hash = core.arbiter.hash(db, &key);
-        let touch = Touch { db, key: &key, hash, class: Class::Write, part: Part::WHOLE };
-        core.differs(&touch, source, Cause::Recovery);
-    }
-    core.carry_out();
-    core.settle();
-    Ok(())
-}
-
-/// What a site got from the other's old master, and the new one never had.
-fn tell_carried_back(context: &JobContext, holder: Side, lost: &Lost) {
-    let other = holder.other();
-    let named: Vec<String> = lost.keys.iter().take(5).map(|(db, key)| format!("{:?} in db{db}", shown(key))).collect();
-    let text = match lost.keys.len() {
-        0 => format!("nothing that clients wrote at the {other}'s old master is missing at its new one"),
-        n => format!(
-            "{} changes of {n} keys were lost by the {other} in its failover, and the {holder} has them: these keys are \
-             carried back, such as {}",
-            lost.changes,
-            named.join(", ")
-        ),
-    };
-    let severity = if lost.keys.is_empty() { Severity::Info } else { Severity::Warning };
-    context.events.emit(Some(holder.outgoing()), severity, EventKind::Failover, text);
-}
-
-/// Deletes what a job has left at both sides, after shutting out its engine.
-pub async fn remove_control_keys(job: &Job, id: &JobId) -> Result<(), JobError> {
-    let db = job.policy.databases.first();
-    let any = Arc::new(Strand::new(SlotSet::all()));
-    let mut maps = Vec::new();
-    // A one-way job writes nothing at its source, and may have no right to.
-    for side in Side::BOTH.into_iter().filter(|s| *s == Side::Target || job.policy.two_way) {
-        let named = Dialer::new(job.instance(side), &client_name(id, "control", None));
-        let masters = named.masters().await?;
-        maps.push((id.control_key(side.incoming()), named, masters));
-    }
-    // What is called by a strand's name at a standalone side is known from the cluster at the other.
-    maps.sort_by_key(|(.., masters)| masters.iter().all(|m| m.slots.is_empty()));
-    let mut strands = BTreeSet::new();
-    for (base, named, masters) in maps {
-        for master in masters {
-            let mut control = named.control(&master.address).await?;
-            let (apply, replica) = (client_name(id, "apply", None), client_name(id, "replica", None));
-            fence::kill_clients(&mut control, &[&apply, &replica]).await?;
-            if !master.slots.is_empty() {
-                let slots = SlotSet::of(&master.slots);
-                let names = Names::of(base.clone(), any.clone(), true);
-                let found = fence::read_slots(&mut control, &names, slots.iter()).await?;
-                strands.extend(found.into_iter().filter_map(|(_, key)| key.strand));
-                fence::delete_slots(&mut control, &names, slots.iter()).await?;
-                continue;
-            }
-            let by_strand = Names::of(base.clone(), any.clone(), false);
-            for names in
-                std::iter::once(Names::whole(base.clone())).chain(strands.iter().map(|s| by_strand.of_sibling(*s)))
-            {
-                let own = [names.control(None), names.notes(), names.part(b"")];
-                fence::delete_keys(&mut control, db, &own.each_ref().map(|k| &k[..])).await?;
-            }
-        }
-    }
-    Ok(())
 }

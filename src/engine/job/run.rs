@@ -14,6 +14,7 @@ use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::Shared;
 use crate::engine::gauge::Gauge;
 use crate::engine::link::{Link, LinkError};
+use crate::engine::manifold::Manifold;
 use crate::engine::net::{Dialer, ShardAddress};
 use crate::engine::replica::{ReplicaHandle, ReplicaState};
 use crate::engine::spool::SpoolReleaser;
@@ -60,6 +61,9 @@ pub struct LinkRun {
     pub progress: Mutex<Progress>,
     /// Keys in the selected databases of the source when it was attached.
     pub keys_expected: u64,
+    /// So many strands read their shard by this replica, and this is the first of them.
+    pub together: usize,
+    pub first: bool,
     order: watch::Sender<Order>,
 }
 
@@ -108,6 +112,7 @@ impl Run {
                 }));
             }
         }
+        readers.extend(ready.manifolds.into_iter().flat_map(Manifold::into_tasks));
         let strands = ready.strands.into_iter();
         let strands =
             strands.map(|s| StrandRun::spawn(context, s, &trouble, &tell, &mut readers, &mut writers)).collect();
@@ -228,6 +233,8 @@ impl StrandRun {
                 replica: a.replica,
                 spool: a.spool,
                 with_snapshot: a.with_snapshot,
+                together: a.together,
+                first: a.first,
                 caught_up: AtomicBool::new(false),
                 source: Arc::default(),
                 progress: Mutex::default(),
@@ -256,7 +263,7 @@ impl StrandRun {
         readers.push(tokio::spawn(beat(shared.clone(), beats)));
         for (side, site) in Side::BOTH.into_iter().zip(&sites) {
             let Some(link) = links.iter().find(|l| l.direction.from() == side) else { continue };
-            if site.is_master && context.job.instance(side).read_from == ReadFrom::Replica {
+            if link.first && site.is_master && context.job.instance(side).read_from == ReadFrom::Replica {
                 let (control, master) = (site.control.clone(), site.address.clone());
                 let task = super::reading::follow(link.replica.clone(), site.dialer.clone(), control, master);
                 readers.push(tokio::spawn(task));

@@ -9,11 +9,8 @@ use tokio::task::JoinHandle;
 /// The strands move on thousands of times a second; the shard is told some times.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Follows all of them, and tells `told` of each new least, for what is kept by then.
-pub fn lowest(
-    mut applied: Vec<watch::Receiver<Offset>>,
-    told: impl Fn(Offset) + Send + 'static,
-) -> (watch::Receiver<Offset>, JoinHandle<()>) {
+/// Follows all of them.
+pub fn lowest(mut applied: Vec<watch::Receiver<Offset>>) -> (watch::Receiver<Offset>, JoinHandle<()>) {
     let least = |applied: &mut Vec<watch::Receiver<Offset>>| {
         applied.iter_mut().map(|one| *one.borrow_and_update()).min().unwrap_or_default()
     };
@@ -21,9 +18,7 @@ pub fn lowest(
     let task = tokio::spawn(async move {
         loop {
             let now = least(&mut applied);
-            if tell.send_if_modified(|before| std::mem::replace(before, now) != now) {
-                told(now);
-            }
+            tell.send_if_modified(|before| std::mem::replace(before, now) != now);
             let changes = applied.iter_mut().map(|one| Box::pin(one.changed()));
             let (changed, ..) = select_all(changes).await;
             if changed.is_err() {
@@ -43,7 +38,7 @@ mod tests {
     #[tokio::test]
     async fn the_slowest_tells() {
         let (a, b) = (watch::channel(Offset(5)), watch::channel(Offset(3)));
-        let (mut lowest, task) = lowest(vec![a.1, b.1], |_| {});
+        let (mut lowest, task) = lowest(vec![a.1, b.1]);
         assert_eq!(*lowest.borrow_and_update(), Offset(3));
         b.0.send_replace(Offset(9));
         lowest.changed().await.unwrap();

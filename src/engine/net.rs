@@ -212,9 +212,16 @@ impl Dialer {
         match talk.ask(&[b"CLIENT", b"SETNAME", self.client_name.as_bytes()], wait).await? {
             // A proxy may not know CLIENT: it can be lived with, an old engine is then not found by its name.
             Token::Error(text) if text.starts_with("ERR unknown") => Ok(()),
+            Token::Error(text) if self.instance.is_proxied() && !asks_for_account(&text) => Ok(()),
             answer => expect_ok(&address, "CLIENT SETNAME", answer),
         }
     }
+}
+
+/// A refusal of ours, and not of the command.
+fn asks_for_account(text: &str) -> bool {
+    use ServerError::{NoAuth, NoPerm};
+    matches!(ServerError::classify(text), NoAuth | NoPerm)
 }
 
 /// Fails unless the answer is a simple string.

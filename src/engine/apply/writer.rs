@@ -77,6 +77,8 @@ pub struct WriterSetup {
     pub direction: Direction,
     pub dialer: Dialer,
     pub address: String,
+    /// What is behind a proxy runs in an order of its own, so each transaction has to be answered before the next.
+    pub one_at_a_time: bool,
     pub envelope: Envelope,
     pub epoch: u64,
     pub two_way: bool,
@@ -287,7 +289,8 @@ impl Writer {
     fn fill(&mut self, pending: &mut VecDeque<Bytes>) -> Option<Duration> {
         let mut made = false;
         let mut wait = None;
-        while self.window.len() < WINDOW && self.window_bytes < WINDOW_BYTES && !self.parked.is_full() {
+        let window = if self.s.one_at_a_time { 1 } else { WINDOW };
+        while self.window.len() < window && self.window_bytes < WINDOW_BYTES && !self.parked.is_full() {
             if let Some(delay) = self.limiter.delay() {
                 wait = Some(delay);
                 break;

@@ -71,6 +71,8 @@ pub struct Site {
     /// Its connections bear the name of the strand's writer.
     pub dialer: Dialer,
     pub address: String,
+    /// What writes go through, where that is another.
+    pub proxy: Option<String>,
     pub dialect: Dialect,
     /// Keys of the strand when it was dialled; about, in a cluster.
     pub keys: u64,
@@ -85,6 +87,13 @@ pub struct Site {
     /// Where its stream ended when the engine before us was shut out, if that had not finished a copy.
     unfinished_at: Offset,
     way_ms: u64,
+}
+
+impl Site {
+    /// Where its writer connects to.
+    pub fn written_at(&self) -> &str {
+        self.proxy.as_deref().unwrap_or(&self.address)
+    }
 }
 
 /// One direction, ready to go.
@@ -152,12 +161,14 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     // The connections of an engine before us, at all shards at once.
     let (apply, replica) = (client_name(&context.id, "apply", None), client_name(&context.id, "replica", None));
     let before = [apply.as_str(), replica.as_str()];
-    let shards = places.iter_mut().flat_map(|p| &mut p.shards);
+    let reached = places.iter_mut().filter(|place| !place.hidden);
+    let shards = reached.flat_map(|place| &mut place.shards);
     try_join_all(shards.map(|shard| fence::kill_clients(&mut shard.control, &before))).await?;
     let pairs = place::pairs(&places);
-    let found = place::find(&mut places, &context.id, control_db, &pairs).await?;
+    let found = place::find_at_rest(&mut places, &context.id, control_db, &pairs).await?;
     if found.iter().any(Found::unfinished) {
-        for shard in places.iter_mut().flat_map(|p| &mut p.shards) {
+        let read = places.iter_mut().filter(|place| !place.hidden);
+        for shard in read.flat_map(|place| &mut place.shards) {
             shard.stream_end = shard.control.info().await?.master_repl_offset.unwrap_or_default();
         }
     }
@@ -235,6 +246,7 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
         control: shard.control.clone(),
         dialer: Dialer::new(context.job.instance(side), &name),
         address: shard.address.clone(),
+        proxy: place.proxy.clone(),
         dialect: shard.dialect,
         keys,
         names,

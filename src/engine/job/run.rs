@@ -90,6 +90,9 @@ impl Run {
         let (mut readers, mut writers) = (Vec::new(), Vec::new());
         let trouble: [Arc<Notify>; 2] = Default::default();
         for side in Side::BOTH.into_iter().filter(|s| ready.maps[s.index()].iter().any(|m| !m.slots.is_empty())) {
+            if context.job.instance(side).hides_shards() {
+                continue;
+            }
             let dialer = Dialer::new(context.job.instance(side), &format!("duplex:{}:control", context.id));
             let (map, bell) = (ready.maps[side.index()].clone(), trouble[side.index()].clone());
             let (tell, nodes) = (tell.clone(), nodes.clone());
@@ -202,7 +205,8 @@ impl StrandRun {
                 events: context.events.clone(),
                 direction: a.direction,
                 dialer: site.dialer.clone(),
-                address: site.address.clone(),
+                address: site.written_at().to_owned(),
+                one_at_a_time: site.proxy.is_some(),
                 envelope: Envelope { names: site.names.clone(), db: control_db },
                 epoch,
                 two_way: context.job.policy.two_way,
@@ -214,7 +218,6 @@ impl StrandRun {
                 shared: shared.clone(),
                 direction: a.direction,
                 replica: a.replica.clone(),
-                dialer: site.dialer.clone(),
                 address: site.address.clone(),
                 source: {
                     let from = &sites[a.direction.from().index()];
@@ -222,6 +225,14 @@ impl StrandRun {
                     (!absolute).then(|| (from.dialer.clone(), from.address.clone(), from.dialect))
                 },
                 source_control: None,
+                // A proxy can't be looked through: what it has, its source had too.
+                look_at: match context.job.instance(a.direction.to()).hides_shards() {
+                    true => {
+                        let from = &sites[a.direction.from().index()];
+                        (from.dialer.clone(), from.address.clone())
+                    }
+                    false => (site.dialer.clone(), site.address.clone()),
+                },
                 databases: context.job.policy.databases.clone(),
                 names: site.names.clone(),
             })));

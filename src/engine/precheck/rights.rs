@@ -5,7 +5,7 @@
 
 mod needs;
 
-use super::{Context, Finding, SideContext, reach::cli};
+use super::{Context, Finding, SideContext, proxied, reach::cli};
 use crate::{
     engine::probe::server::{Refusal, Server, error_line, items, text},
     model::Side,
@@ -37,6 +37,9 @@ pub(super) async fn rights(cx: &Context) -> Result<Finding, Refusal> {
 }
 
 async fn of_side(cx: &Context, side: &SideContext) -> Result<Finding, Refusal> {
+    if cx.job.instance(side.side).hides_shards() {
+        return Ok(proxied::rights(side));
+    }
     let server = side.server()?;
     let name = side.name();
     let mut whoami = redis::cmd("ACL");
@@ -308,7 +311,10 @@ fn judge(side: &SideContext, user: &str, needs: &[&Need], verdicts: &[Verdict]) 
 pub(super) async fn commands(cx: &Context) -> Result<Finding, Refusal> {
     let mut findings = Vec::new();
     for side in cx.both() {
-        findings.push(known(cx, side).await?.at(side.side));
+        findings.push(match cx.job.instance(side.side).hides_shards() {
+            true => proxied::rights(side),
+            false => known(cx, side).await?.at(side.side),
+        });
     }
     Ok(Finding::all(findings))
 }

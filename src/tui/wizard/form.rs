@@ -412,6 +412,7 @@ impl Form {
                 false => AccountSource::None,
             },
             read_from: self.read_from,
+            shards: Vec::new(),
             region: label(&self.region),
             id: label(&self.id),
         }

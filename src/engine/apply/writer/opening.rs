@@ -7,6 +7,9 @@ use crate::engine::net::{Conversation, NetError, RawStream, ServerInfo, Token};
 use crate::model::{EventKind, Severity};
 use std::time::Duration;
 
+/// How long what was sent through a proxy may still be on its way when the connection is gone.
+const AT_REST: Duration = Duration::from_secs(1);
+
 impl Writer {
     pub(super) fn lost(&self, why: String) {
         self.s.trouble.notify_one();
@@ -42,7 +45,8 @@ impl Writer {
     /// that means for the positions has to be looked at before anything is written.
     async fn has_new_history(&self, talk: &mut Conversation) -> Result<bool, NetError> {
         let known = *self.s.replids[self.site.index()].read().unwrap_or_else(|p| p.into_inner());
-        let Some(known) = known else { return Ok(false) };
+        // A proxy is asked by no name of its own.
+        let Some(known) = known.filter(|_| !self.s.one_at_a_time) else { return Ok(false) };
         let answer = talk.ask(&[b"INFO", b"replication"], self.s.dialer.deadlines().response).await?;
         let Token::Bulk(text) = answer else { return Ok(false) };
         let now = ServerInfo::parse(&String::from_utf8_lossy(&text)).replid;
@@ -53,7 +57,12 @@ impl Writer {
         let apply = self.s.dialer.client_name();
         let asking = self.s.dialer.named(&apply.replacen(":apply", ":control", 1));
         let mut control = asking.control(&self.s.address).await?;
-        crate::engine::fence::kill_clients(&mut control, &[apply]).await?;
+        if self.s.one_at_a_time {
+            // The connection can't be ended there: what was on its way has come through by then, or never does.
+            tokio::time::sleep(AT_REST).await;
+        } else {
+            crate::engine::fence::kill_clients(&mut control, &[apply]).await?;
+        }
         let names = &self.s.envelope.names;
         let key = crate::engine::fence::read_position(&mut control, self.s.envelope.db, names).await?;
         let Some(key) = key else {

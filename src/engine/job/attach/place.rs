@@ -6,7 +6,7 @@ use crate::engine::core;
 use crate::engine::fence;
 use crate::engine::job::JobError;
 use crate::engine::link::decide::Ahead;
-use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, ShardAddress};
+use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, NetError, ShardAddress};
 use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
 use crate::model::job::ReadFrom;
 use crate::model::{Job, JobId, Offset, ReplId, Side};
@@ -46,6 +46,10 @@ impl Shard {
 pub struct Place {
     pub shards: Vec<Shard>,
     pub cluster: bool,
+    /// What writes go through, where the job names a proxy.
+    pub proxy: Option<String>,
+    /// Nothing else of it can be reached.
+    pub hidden: bool,
     pub map: Vec<ShardAddress>,
 }
 
@@ -59,7 +63,9 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
     let named = Dialer::new(job.instance(side), &client_name(id, "control", None));
     let mut map = named.masters().await?;
     let cluster = map.iter().any(|m| !m.slots.is_empty());
-    if cluster {
+    let instance = job.instance(side);
+    let hidden = instance.hides_shards();
+    if cluster && !hidden {
         // The first that answered may be behind.
         map = ClusterWatch::new(&named).look().await?.shards;
     }
@@ -74,7 +80,8 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
             ));
         }
     }
-    Ok(Place { shards, cluster, map })
+    let proxy = instance.addresses.first().filter(|_| instance.is_proxied()).cloned();
+    Ok(Place { shards, cluster, proxy, hidden, map })
 }
 
 async fn dial_shard(
@@ -86,6 +93,9 @@ async fn dial_shard(
 ) -> Result<Shard, JobError> {
     let (instance, address) = (job.instance(side), at.address.clone());
     let mut control = named.control(&address).await?;
+    if instance.hides_shards() {
+        return hidden_shards(control, address).await;
+    }
     let info = control.info().await?;
     let Some(dialect) = info.dialect else {
         return Err(JobError::lasting(
@@ -110,22 +120,48 @@ async fn dial_shard(
     if info.loading {
         return Err(JobError::passing(format!("{address} is loading its data"), "wait until it has"));
     }
+    let way_ms = way_ms(&mut control).await?;
+    let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
+    let slots = if cluster { SlotSet::of(&at.slots) } else { SlotSet::all() };
+    let lineage = Lineage::of(&info);
+    let is_master = info.is_master();
+    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage, is_master, stream_end: Offset(0) })
+}
+
+/// Half a round trip.
+async fn way_ms(control: &mut Control) -> Result<u64, JobError> {
     let mut best = Duration::from_secs(1);
     for _ in 0..3 {
         let asked = Instant::now();
-        let _: String = control.ask(&redis::cmd("PING")).await?;
+        let _: redis::Value = control.ask(&redis::cmd("PING")).await?;
         best = best.min(asked.elapsed());
         // Over a line as long as this, one more question costs more than the jitter that it would find.
         if best > Duration::from_millis(20) {
             break;
         }
     }
-    let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
-    let slots = if cluster { SlotSet::of(&at.slots) } else { SlotSet::all() };
-    let (lineage, way_ms) = (Lineage::of(&info), best.as_millis() as u64 / 2);
-    let is_master = info.is_master();
-    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage, is_master, stream_end: Offset(0) })
+    Ok(best.as_millis() as u64 / 2)
 }
+
+/// All that is behind a proxy, as one shard of which little can be asked.
+async fn hidden_shards(mut control: Control, address: String) -> Result<Shard, JobError> {
+    let way_ms = way_ms(&mut control).await?;
+    let dialect = proxied_dialect(&mut control).await?;
+    let keys = control.ask::<u64>(&redis::cmd("DBSIZE")).await.unwrap_or(0);
+    let (slots, lineage) = (SlotSet::all(), None);
+    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage, is_master: true, stream_end: Offset(0) })
+}
+
+/// What the servers behind a proxy understand: as it tells, or what the oldest that are supported do.
+async fn proxied_dialect(control: &mut Control) -> Result<Dialect, JobError> {
+    match control.info().await {
+        Ok(info) => Ok(info.dialect.unwrap_or(OLDEST)),
+        Err(NetError::Server { .. } | NetError::NoPermission { .. }) => Ok(OLDEST),
+        Err(e) => Err(e.into()),
+    }
+}
+
+const OLDEST: Dialect = Dialect::redis(5, 0);
 
 /// A strand of the job: its shards at both sides, by their places, and its slots.
 pub struct Pair {
@@ -196,6 +232,41 @@ impl Found {
             *newest = key;
         }
     }
+}
+
+/// How long the control keys behind a proxy have to stand still, and how often that is looked at.
+const AT_REST: Duration = Duration::from_secs(1);
+const LOOKS: usize = 20;
+
+/// Reads the control keys of both sides. Behind a proxy the connections of an engine before us can't be ended: what it had
+/// sent is waited for.
+pub async fn find_at_rest(
+    places: &mut [Place; 2],
+    id: &JobId,
+    db: u32,
+    pairs: &[Pair],
+) -> Result<[Found; 2], JobError> {
+    let mut found = find(places, id, db, pairs).await?;
+    let told = |found: &[Found; 2]| -> Vec<(StrandId, ControlKey)> {
+        let mut all: Vec<_> = found.iter().flat_map(|f| f.newest.iter().map(|(id, key)| (*id, *key))).collect();
+        all.sort_by_key(|(id, key)| (*id, key.epoch, key.number));
+        all
+    };
+    if places.iter().all(|place| place.proxy.is_none()) || told(&found).is_empty() {
+        return Ok(found);
+    }
+    for _ in 0..LOOKS {
+        tokio::time::sleep(AT_REST).await;
+        let now = find(places, id, db, pairs).await?;
+        if told(&now) == told(&found) {
+            return Ok(now);
+        }
+        found = now;
+    }
+    Err(JobError::passing(
+        "another engine of this job still writes through the proxy",
+        "stop it there; where none runs, it is waited for what the proxy still holds",
+    ))
 }
 
 /// Reads the control keys of both sides.

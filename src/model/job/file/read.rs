@@ -13,6 +13,7 @@ const TOP_KEYS: &[&str] = &["name", "source", "target", "policy", "limits"];
 const INSTANCE_KEYS: &[&str] = &[
     "address",
     "topology",
+    "shards",
     "account",
     "account_env",
     "account_file",
@@ -191,7 +192,9 @@ impl Reader {
             Some(section) => self.limits(section),
             None => Limits::default(),
         };
-        Some(Job { name: name?, source: source?, target: target?, policy, limits })
+        let job = Job { name: name?, source: source?, target: target?, policy, limits };
+        self.proxies(top, &job);
+        Some(job)
     }
 
     /// Complains about each key that is not in `allowed`.
@@ -232,7 +235,8 @@ impl Reader {
         }
         let section = self.section(top, name)?;
         self.keys(section, INSTANCE_KEYS);
-        let (addresses, secure) = self.addresses(section).map_or((None, None), |(all, secure)| (Some(all), secure));
+        let (addresses, secure) =
+            self.addresses(section, "address").map_or((None, None), |(all, secure)| (Some(all), secure));
         let topology = self
             .choice(
                 section,
@@ -269,6 +273,7 @@ impl Reader {
                 format!("a standalone instance has one address; in [{name}] choose topology \"cluster\" or \"sentinel\" for a list"),
             );
         }
+        let shards = self.shards(section, topology, addresses.as_deref(), secure.is_some());
         let account = self.account(section, "account");
         let sentinel_account = self.account(section, "sentinel_account");
         let tls = self.tls(section, secure);
@@ -277,6 +282,7 @@ impl Reader {
         Some(Instance {
             addresses: addresses?,
             topology,
+            shards,
             account,
             tls,
             master_name,
@@ -287,13 +293,62 @@ impl Reader {
         })
     }
 
+    /// The nodes behind a proxy.
+    fn shards(
+        &mut self,
+        section: Section<'_>,
+        topology: Topology,
+        addresses: Option<&[String]>,
+        secure: bool,
+    ) -> Vec<String> {
+        if topology == Topology::Proxy && addresses.is_some_and(|a| a.len() > 1) {
+            let text = format!("a proxy has one address{}; the cluster's own nodes go into `shards`", section.place());
+            self.fault(section.key_span("address").start, text);
+        }
+        if section.get("shards").is_none() {
+            return Vec::new();
+        }
+        if topology != Topology::Proxy {
+            let text = format!("shards{} goes with topology \"proxy\" only", section.place());
+            self.fault(section.key_span("shards").start, text);
+            return Vec::new();
+        }
+        let Some((shards, shards_secure)) = self.addresses(section, "shards") else { return Vec::new() };
+        if let (Some(at), false) = (shards_secure, secure || section.get("tls").is_some()) {
+            let text = format!(
+                "shards{} begin with rediss:// and the address does not: one instance speaks TLS or not",
+                section.place()
+            );
+            self.fault(at, text);
+        }
+        shards
+    }
+
+    /// Of what is read a proxy is not enough.
+    fn proxies(&mut self, top: Section<'_>, job: &Job) {
+        for (name, instance, read) in [("source", &job.source, true), ("target", &job.target, job.policy.two_way)] {
+            if !(read && instance.hides_shards()) {
+                continue;
+            }
+            let two_way = if name == "target" { ", or set two_way = false in [policy]" } else { "" };
+            let at = top.get(name).and_then(|v| v.get_ref().as_table()).and_then(|t| t.get("address"));
+            self.fault(
+                at.map_or(0, |v| v.span().start),
+                format!(
+                    "the stream of [{name}] can't be read through a proxy: name the cluster's own nodes, \
+                     shards = [\"host:port\", …]{two_way}"
+                ),
+            );
+        }
+    }
+
     /// The addresses, and where the first `rediss://` stands, which is `tls = true` in another word.
-    fn addresses(&mut self, section: Section<'_>) -> Option<(Vec<String>, Option<usize>)> {
+    fn addresses(&mut self, section: Section<'_>, key: &str) -> Option<(Vec<String>, Option<usize>)> {
         let place = section.place();
-        let Some(value) = section.get("address") else {
+        let Some(value) = section.get(key) else {
             self.fault(
                 section.at,
-                format!("the key \"address\" is missing{place}; allowed: {ADDRESS}, or a list of such"),
+                format!("the key \"{key}\" is missing{place}; allowed: {ADDRESS}, or a list of such"),
             );
             return None;
         };
@@ -304,7 +359,7 @@ impl Reader {
                 let kind = kind(other);
                 self.fault(
                     value.span().start,
-                    format!("\"address\"{place} can't be {kind}; allowed: {ADDRESS}, or a list of such"),
+                    format!("\"{key}\"{place} can't be {kind}; allowed: {ADDRESS}, or a list of such"),
                 );
                 return None;
             }

@@ -107,7 +107,9 @@ fn a_shard_that_stands_still_does_not_hold_up_the_others() {
     }
     let duplex = Duplex::synced(&JobSpec::between(a.addr(), b.addr()));
     let map = b.cluster().map();
-    let still = &b.cluster().nodes[0];
+    let still = &b.cluster().nodes[2];
+    let mut router = b.router();
+    router.run("GET k:0");
     let is_there = |n: &u32| map[slot(format!("k:{n}").as_bytes())] == still.port;
     let (held, free): (Vec<u32>, Vec<u32>) = (0..3_000).partition(is_there);
     still.freeze();
@@ -116,7 +118,6 @@ fn a_shard_that_stands_still_does_not_hold_up_the_others() {
     for n in 0..3_000 {
         client.run(&format!("SET k:{n} {n}"));
     }
-    let mut router = b.router();
     for n in &free {
         wait_for("the others go on", secs(20), || match router.run(&format!("GET k:{n}")) {
             Reply::Nil => Err("nothing".into()),

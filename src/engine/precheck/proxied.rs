@@ -65,6 +65,15 @@ pub(super) async fn takes_writes(side: &SideContext, address: &str) -> Finding {
             }
         }
     }
+    // Before 7.0 there are no absolute times: the server's clock is asked for with what a key has left.
+    let old = ask(&server, &["PEXPIRETIME", PROBE]).await.is_err();
+    for step in [&["MULTI"][..], &["TIME"], &["DISCARD"]].into_iter().filter(|_| old) {
+        match ask(&server, step).await {
+            Err(Refusal::Refused(line)) if step == ["TIME"] => missing.push(("PEXPIRETIME and TIME", line)),
+            Err(refusal) => return refused(step[0], &refusal.to_string()),
+            Ok(_) => {}
+        }
+    }
     match missing.first() {
         Some((_, line)) => {
             let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();

@@ -311,6 +311,9 @@ fn account_remedy(cx: &Context, side: &SideContext, e: &NetError, has_channels: 
                 rights::whole_grant(cx, side.side, has_channels)
             ))
         }
+        NetError::Server { doing, .. } if doing == "CLIENT SETNAME" => Some(
+            "a server knows this command: if this is a proxy in front of a cluster, set `topology = \"proxy\"`".into(),
+        ),
         NetError::NoneAnswered { last, .. } => account_remedy(cx, side, last, has_channels),
         _ => None,
     }

@@ -152,16 +152,20 @@ async fn hidden_shards(mut control: Control, address: String) -> Result<Shard, J
     Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage, is_master: true, stream_end: Offset(0) })
 }
 
-/// What the servers behind a proxy understand: as it tells, or what the oldest that are supported do.
+/// What the servers behind a proxy understand, as far as it is told: by INFO, or by a command that came with 7.0.
 async fn proxied_dialect(control: &mut Control) -> Result<Dialect, JobError> {
+    let refused = |e: &NetError| matches!(e, NetError::Server { .. } | NetError::NoPermission { .. });
     match control.info().await {
-        Ok(info) => Ok(info.dialect.unwrap_or(OLDEST)),
-        Err(NetError::Server { .. } | NetError::NoPermission { .. }) => Ok(OLDEST),
+        Ok(info) if info.dialect.is_some() => return Ok(info.dialect.unwrap_or(Dialect::redis(5, 0))),
+        Err(e) if !refused(&e) => return Err(e.into()),
+        _ => {}
+    }
+    match control.ask::<i64>(redis::cmd("PEXPIRETIME").arg("duplex:probe{a}")).await {
+        Ok(_) => Ok(Dialect::redis(7, 0)),
+        Err(e) if refused(&e) => Ok(Dialect::redis(5, 0)),
         Err(e) => Err(e.into()),
     }
 }
-
-const OLDEST: Dialect = Dialect::redis(5, 0);
 
 /// A strand of the job: its shards at both sides, by their places, and its slots.
 pub struct Pair {

@@ -69,8 +69,8 @@ pub struct Setup {
     /// Where the replica begins, and the database that is selected there.
     pub from: Offset,
     pub db: u32,
-    /// That database is not known: a marker of the job tells.
-    pub nameless: bool,
+    /// From there to here some strands do not know the database: a marker of the job tells.
+    pub nameless: Option<Offset>,
 }
 
 /// The tasks of a shard that is read once; they end with it.
@@ -133,7 +133,7 @@ impl Running {
                 Item::SnapshotBegin { replid, offset, .. } => {
                     self.offset = offset.0;
                     self.rest = Bytes::new();
-                    (self.db, self.s.nameless) = (0, false);
+                    (self.db, self.s.nameless) = (0, None);
                     self.decoder.reset(0);
                     self.cutter = Some(Cutter::new(self.s.outlets.len()));
                     for outlet in &mut self.s.outlets {
@@ -225,12 +225,12 @@ impl Running {
             let end = Offset(self.offset + entry.end);
             begin = entry.end;
             // A SELECT is for all: what follows it stands in that database for each of them.
-            let to = match std::mem::replace(&mut self.db, entry.db) == entry.db && !self.s.nameless {
+            let to = match std::mem::replace(&mut self.db, entry.db) == entry.db && self.s.nameless.is_none() {
                 true => self.s.routes.of_entry(&self.batch, entry),
                 false => To::All,
             };
-            if self.s.nameless && self.s.routes.has_marker(&self.batch, entry) {
-                self.s.nameless = false;
+            if self.s.nameless.is_some_and(|until| end > until) && self.s.routes.has_marker(&self.batch, entry) {
+                self.s.nameless = None;
             }
             let put = |outlet: &mut Outlet| {
                 if end > outlet.from {

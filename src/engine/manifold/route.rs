@@ -1,7 +1,7 @@
 //! To which strands an entry goes.
 
 use crate::engine::strand::{Names, Strand};
-use crate::wire::command::{self, Argv};
+use crate::wire::command::{self, Argv, Kind};
 use crate::wire::slot::{SLOTS, slot};
 use crate::wire::stream::{Batch, Command, Entry};
 use bytes::Bytes;
@@ -84,7 +84,9 @@ impl Routes {
 
     fn with(&self, mut to: To, batch: &Batch, command: &Command) -> To {
         let args = batch.args(command);
-        let Some(keys) = command::keys(&args).filter(|keys| keys.complete && !keys.is_empty()) else { return To::All };
+        // What is no change of keys is for the first of the strands, whichever that is.
+        let keys = command::lookup(&args).filter(|spec| spec.kind == Kind::Keyed).and_then(|spec| spec.keys(&args));
+        let Some(keys) = keys.filter(|keys| keys.complete && !keys.is_empty()) else { return To::All };
         for key in keys.iter() {
             let key = args.arg(key.arg as usize);
             if key.starts_with(KEY_PREFIX)
@@ -141,6 +143,7 @@ mod tests {
         assert_eq!(routed(&routes, &[&["set", "x{bar}", "1"]]), To::One(0));
         assert_eq!(routed(&routes, &[&["RENAME", "foo", "bar"]]), To::Some(SmallVec::from_slice(&[2, 0])));
         assert_eq!(routed(&routes, &[&["PUBLISH", "foo", "1"]]), To::All);
+        assert_eq!(routed(&routes, &[&["SPUBLISH", "foo", "1"]]), To::All);
         assert_eq!(routed(&routes, &[&["FLUSHALL"]]), To::All);
         assert_eq!(routed(&routes, &[&["NO.SUCH", "foo"]]), To::All);
         let ours = String::from_utf8(names[1].control(None).to_vec()).unwrap();

@@ -4,6 +4,7 @@ use super::Begun;
 use super::direction::{self, Reading};
 use super::plan::Begin;
 use crate::engine::job::{JobContext, JobError};
+use crate::engine::link::UNKNOWN_DB;
 use crate::engine::manifold::{Manifold, Outlet, Routes, Setup, lowest};
 use crate::engine::replica::Start;
 use crate::model::{Direction, ReplId};
@@ -132,7 +133,11 @@ async fn together(
         routes: Routes::new(parts),
         from: at,
         db: position(begin).filter(|_| !cluster).map_or(0, |at| at.db),
-        nameless: Kind::of(*begin) == Kind::Now && !cluster,
+        nameless: match Kind::of(*begin) {
+            _ if cluster => None,
+            Kind::Now => Some(at),
+            _ => begins.iter().filter_map(position).filter(|own| own.db == UNKNOWN_DB).map(|own| own.offset).max(),
+        },
     });
     Ok((readings, Some(manifold.with(follows))))
 }

@@ -115,9 +115,8 @@ impl Dialer {
         self.control(address).await?.info().await
     }
 
-    /// Whether its accounts have rights to channels, as those from 6.2 on do. Asked by HELLO, which there takes no right
-    /// but to log in.
-    pub async fn has_channels(&self, address: &str) -> bool {
+    /// The version by HELLO, which from 6.2 on takes no right but to log in; `None` before that.
+    pub async fn version(&self, address: &str) -> Option<(u32, u32)> {
         let asked = async {
             let mut talk = Conversation::new(address, self.connect(address).await?);
             let account = self.account().await?;
@@ -131,11 +130,10 @@ impl Dialer {
             }
             Ok::<_, NetError>(None)
         };
-        let Ok(Some(Token::Bulk(version))) = asked.await else { return false };
+        let Ok(Some(Token::Bulk(version))) = asked.await else { return None };
         let text = String::from_utf8_lossy(&version);
         let mut numbers = text.split('.').map_while(|n| n.parse::<u32>().ok());
-        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        version >= (6, 2)
+        Some((numbers.next()?, numbers.next()?)).filter(|version| *version >= (6, 2))
     }
 
     async fn connect(&self, address: &str) -> Result<RawStream, NetError> {

@@ -3,7 +3,7 @@
 mod support;
 
 use support::{
-    cluster::{Cluster, Site, Spread, assert_shared, assert_sites_equal, assert_spread},
+    cluster::{Cluster, Site, Spread, assert_all_there, assert_sites_equal, assert_spread},
     load::sized,
     routing::Routing,
     versions::Slot,
@@ -90,14 +90,7 @@ fn both_ways_with_a_cluster_behind_a_proxy() {
         proxy.cut();
         loads.iter().for_each(|l| l.more(30));
     }
-    let steps = loads.each_mut().map(Spread::stop);
-    duplex.wait_state("synchronizing", secs(60));
-    assert_sites_equal(&a, &b, secs(90));
-    for site in [&a, &b] {
-        assert_spread(site, "a", &steps[0]);
-        assert_spread(site, "b", &steps[1]);
-        assert_shared(site, &steps[0], &steps[1]);
-    }
+    assert_all_there(&a, &b, &duplex, &mut loads);
     assert!(proxy.transactions() > 100, "{}", proxy.transactions());
     assert_eq!(duplex.status().total("apply_errors"), 0);
 }

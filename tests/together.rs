@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 use support::{
-    cluster::{Cluster, Site, Spread, assert_shared, assert_sites_equal, assert_spread, slot},
+    cluster::{Cluster, Site, Spread, assert_all_there, assert_sites_equal, slot},
     load::sized,
     versions::Slot,
     *,
@@ -71,14 +71,7 @@ fn read_once(server: &str, shards: usize) {
     }
     let [full, _, now] = sent(source);
     assert_eq!([full.as_str(), now.as_str()], ["1", "1"], "it goes on from where it was, once for all");
-    let steps = loads.each_mut().map(Spread::stop);
-    duplex.wait_state("synchronizing", secs(60));
-    assert_sites_equal(&a, &b, secs(60));
-    for site in [&a, &b] {
-        assert_spread(site, "a", &steps[0]);
-        assert_spread(site, "b", &steps[1]);
-        assert_shared(site, &steps[0], &steps[1]);
-    }
+    assert_all_there(&a, &b, &duplex, &mut loads);
     let status = duplex.status();
     assert_eq!(status.total("apply_errors"), 0, "{:#}", status.0);
     // WAIT counts one replica, which speaks for all shards.
@@ -160,12 +153,5 @@ fn shards_of_two_clusters_are_read_once() {
     duplex.crash();
     duplex.revive();
     loads.iter().for_each(|l| l.more(100));
-    let steps = loads.each_mut().map(Spread::stop);
-    duplex.wait_state("synchronizing", secs(60));
-    assert_sites_equal(&a, &b, secs(60));
-    for site in [&a, &b] {
-        assert_spread(site, "a", &steps[0]);
-        assert_spread(site, "b", &steps[1]);
-        assert_shared(site, &steps[0], &steps[1]);
-    }
+    assert_all_there(&a, &b, &duplex, &mut loads);
 }

@@ -59,6 +59,8 @@ pub enum End {
     WentBack,
     /// The site has no control key any more.
     Gone,
+    /// A slot has been moving for long: look again whose it is.
+    Redirected,
 }
 
 /// How a writer is told to end.
@@ -142,6 +144,7 @@ struct Hold {
 enum Lost {
     Connection(String),
     Stopped,
+    Redirected,
 }
 
 impl Writer {
@@ -196,6 +199,7 @@ impl Writer {
                     self.s.gauge.set_condition(Condition::Fine);
                     match self.session(stream).await {
                         Lost::Stopped => return End::Stopped,
+                        Lost::Redirected => return End::Redirected,
                         Lost::Connection(why) => self.lost(why),
                     }
                 }
@@ -269,7 +273,9 @@ impl Writer {
                     }
                 }
                 _ = tick.tick() => {
-                    self.look_at_parked();
+                    if self.parked_too_long() {
+                        return Lost::Redirected;
+                    }
                     if !self.window.is_empty() && self.holding.is_none() && last_reply.elapsed() > REPLY_DEADLINE {
                         return Lost::Connection(format!(
                             "{} has not answered for {} s", self.s.address, REPLY_DEADLINE.as_secs()));
@@ -301,7 +307,7 @@ impl Writer {
                 } else {
                     let items = core.out[i].take(COMMANDS, BYTES);
                     if self.parked.wants(&items) {
-                        self.parked.add(&mut core, items);
+                        self.parked.add(&mut core, self.site, self.number, items);
                         continue;
                     }
                     items.last().map(At::of).map(|at| (items, self.control_key(at)))

@@ -59,7 +59,8 @@ impl Read {
 pub enum Turn {
     /// All entries have been decided.
     Done,
-    /// The entry with this index is an echo whose reply has not been seen: it may tell more than the echo does.
+    /// The entry with this index is an echo whose reply has not been seen: it may tell more than the echo does. Or it is of a
+    /// slot that is moving away, and something waits to be written to it.
     Waits { entry: usize },
 }
 
@@ -204,6 +205,10 @@ impl Decider {
                     Some(Marker::Ours(marker)) => real = self.echo(core, batch, entry, marker),
                     // Of another strand of this job: none of our keys are in it.
                     Some(Marker::Sibling) => real = false,
+                    None if !core.parked[here].is_empty() && self.is_parked(core, batch, entry) => {
+                        self.flush(core);
+                        return Turn::Waits { entry: i };
+                    }
                     None => {
                         self.local(core, batch, entry, at, unix_ms);
                         if self.entry_end.offset <= self.doubtful_until {
@@ -235,6 +240,16 @@ impl Decider {
                 || core.arbiter.awaited(self.here, marker.serial).any(|t| !core.has_state(t)))
     }
 
+    /// It touches a slot of which something waits to be written here.
+    #[cold]
+    fn is_parked(&self, core: &Core, batch: &Batch, entry: &Entry) -> bool {
+        let parked = &core.parked[self.here.index()];
+        batch.commands(entry).iter().any(|c| match classify(&core.arbiter, c.db, &batch.args(c)) {
+            Effect::Keys(touches) | Effect::Apart(touches) => touches.iter().any(|t| parked.contains(&slot(t.key))),
+            _ => false,
+        })
+    }
+
     /// Our own transaction, come back. Tells whether it carried anything but the control key.
     fn echo(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, marker: Option<ControlKey>) -> bool {
         let here = self.here.index();
@@ -245,6 +260,9 @@ impl Decider {
             .count() as u64;
         self.read.echoes += carried;
         let Some(marker) = marker else { return carried > 0 };
+        if self.is_of_another_shard(&marker) {
+            return carried > 0;
+        }
         if self.is_lost(&marker) {
             self.carry_back(core, batch, entry, &marker);
             return carried > 0;
@@ -284,10 +302,19 @@ impl Decider {
         carried > 0
     }
 
+    /// An earlier engine brought this from the shard of the other site that had the slot then: it says nothing of the one
+    /// that has it now, neither where its stream is nor that anything was lost.
+    fn is_of_another_shard(&self, marker: &ControlKey) -> bool {
+        self.names.strand().is_some_and(|strand| marker.strand != Some(strand.id))
+            && marker.epoch != self.epoch
+            && marker.replid.zip(self.peer_lineage).is_some_and(|(id, l)| l.shares(id).is_none())
+    }
+
     /// An earlier engine brought this from a master of the other site that is no more, and its heir never had it.
     pub fn is_lost(&self, marker: &ControlKey) -> bool {
         self.two_way
             && marker.epoch != self.epoch
+            && !self.is_of_another_shard(marker)
             && marker.phase == LoadPhase::Streaming
             && marker.replid.zip(self.peer_lineage).is_some_and(|(id, l)| !l.holds(id, marker.applied.offset))
     }

@@ -25,7 +25,7 @@ use crate::engine::fence;
 use crate::engine::gauge::Gauge;
 use crate::engine::link::{Link, unix_ms};
 use crate::engine::manifold::Manifold;
-use crate::engine::net::{Control, Dialer, Lineage, ShardAddress};
+use crate::engine::net::{Control, Dialer, Lineage, RawStream, ShardAddress};
 use crate::engine::replica::ReplicaHandle;
 use crate::engine::spool::SpoolReleaser;
 use crate::engine::strand::{Names, SlotSet, Strand};
@@ -38,6 +38,7 @@ use inherit::inherit;
 use place::{Found, Pair, Place};
 use plan::{Begin, Plan};
 use recovery::recover;
+use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 /// The text of the error that asks for a full sync of the reverse stream.
@@ -84,6 +85,8 @@ pub struct Site {
     pub names: Names,
     /// The control key written there, as an engine before us left it.
     found: Option<ControlKey>,
+    /// The open episodes that it had noted there, where they have been read already.
+    notes: Option<Vec<fence::Note>>,
     /// Where its stream ended when the engine before us was shut out, if that had not finished a copy.
     unfinished_at: Offset,
     way_ms: u64,
@@ -107,6 +110,8 @@ pub struct Attached {
     /// So many strands read their shard by this replica, and this is the first of them.
     pub together: usize,
     pub first: bool,
+    /// A connection for writing, where it was opened already.
+    pub writer: Option<RawStream>,
 }
 
 /// A strand, ready to go.
@@ -158,20 +163,9 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     }
     let context = JobContext { job, ..context.clone() };
     let control_db = context.job.policy.databases.first();
-    // The connections of an engine before us, at all shards at once.
-    let (apply, replica) = (client_name(&context.id, "apply", None), client_name(&context.id, "replica", None));
-    let before = [apply.as_str(), replica.as_str()];
-    let reached = places.iter_mut().filter(|place| !place.hidden);
-    let shards = reached.flat_map(|place| &mut place.shards);
-    try_join_all(shards.map(|shard| fence::kill_clients(&mut shard.control, &before))).await?;
+    place::shut_out(&mut places, &context.id, control_db).await?;
     let pairs = place::pairs(&places);
     let found = place::find_at_rest(&mut places, &context.id, control_db, &pairs).await?;
-    if found.iter().any(Found::unfinished) {
-        let read = places.iter_mut().filter(|place| !place.hidden);
-        for shard in read.flat_map(|place| &mut place.shards) {
-            shard.stream_end = shard.control.info().await?.master_repl_offset.unwrap_or_default();
-        }
-    }
     let epoch = found.iter().map(Found::epoch).max().unwrap_or(0) + 1;
     let mut begun = Vec::new();
     let n = pairs.len();
@@ -186,18 +180,29 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     // first: what is written at the target while the forward copy runs must not be lost.
     let orders: Vec<_> = begun.iter().map(|b| b.order(&context)).collect();
     let in_order = |round: usize| orders.iter().enumerate().filter_map(move |(n, o)| Some((n, o[round]?)));
-    let rounds: Vec<Vec<(usize, Direction)>> = match begun.iter().all(Begun::goes_on) {
+    let go_on = begun.iter().all(Begun::goes_on);
+    let at_once = go_on && begun.iter().all(Begun::knows_histories);
+    let rounds: Vec<Vec<(usize, Direction)>> = match go_on {
         true => vec![(0..2).flat_map(in_order).collect()],
         false => (0..2).map(|round| in_order(round).collect()).collect(),
     };
     for wanted in rounds {
-        let (mut readings, more) = together::open(&context, &begun, &wanted, limits).await?;
+        let begun_now = &begun;
+        let opening = together::open(&context, begun_now, &wanted, limits);
+        let writers = wanted.iter().filter(|_| go_on).map(|key| async move {
+            let (b, direction) = (&begun_now[key.0], key.1);
+            Ok::<_, JobError>((*key, open_writer(&b.ready.sites[direction.to().index()], control_db).await?))
+        });
+        let epochs = wanted.iter().filter(|_| at_once).map(|(n, direction)| begun_now[*n].shut_out(*direction));
+        let writers = async { try_join_all(writers).await };
+        let ((mut readings, more), writers, _) = tokio::try_join!(opening, writers, try_join_all(epochs))?;
         manifolds.extend(more);
+        let mut writers: HashMap<_, _> = writers.into_iter().collect();
         let context = &context;
         let each = begun.iter_mut().enumerate().map(|(n, b)| {
             let own = wanted.iter().filter(|(m, _)| *m == n);
-            let own: Vec<_> = own.filter_map(|key| Some((key.1, readings.remove(key)?))).collect();
-            async move { b.attach(context, own).await }
+            let own: Vec<_> = own.filter_map(|key| Some((key.1, readings.remove(key)?, writers.remove(key)))).collect();
+            async move { b.attach(context, own, at_once).await }
         });
         try_join_all(each).await?;
     }
@@ -244,13 +249,14 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
     let name = client_name(&context.id, "apply", pair.strand.as_deref());
     Site {
         control: shard.control.clone(),
-        dialer: Dialer::new(context.job.instance(side), &name),
+        dialer: place.dialer.named(&name),
         address: shard.address.clone(),
         proxy: place.proxy.clone(),
         dialect: shard.dialect,
         keys,
         names,
         found: None,
+        notes: shard.left.as_ref().filter(|_| pair.strand.is_none()).map(|left| left.notes.clone()),
         unfinished_at: shard.stream_end,
         way_ms: shard.way_ms,
         lineage: shard.lineage,
@@ -369,18 +375,26 @@ impl Begun {
         }
     }
 
-    /// Gets directions ready, all before any is written to, and shuts out older engines from what they write.
-    async fn attach(&mut self, context: &JobContext, readings: Vec<(Direction, Reading)>) -> Result<(), JobError> {
+    /// Gets directions ready, all before any is written to; shuts out older engines from what they write, unless that was
+    /// done.
+    async fn attach(
+        &mut self,
+        context: &JobContext,
+        opened: Vec<(Direction, Reading, Option<RawStream>)>,
+        shut_out: bool,
+    ) -> Result<(), JobError> {
         let mut starts = Vec::new();
-        for (direction, reading) in readings {
+        for (direction, reading, writer) in opened {
             let start = self.plan.start(direction);
-            let (attached, begin) = attached(context, &self.ready, &self.facts, direction, start, &self.plan, reading)?;
+            let (mut attached, begin) =
+                attached(context, &self.ready, &self.facts, direction, start, &self.plan, reading)?;
+            attached.writer = writer;
             self.begins[direction.from().index()] = begin;
             self.ready.links.push(attached);
             starts.push((direction, start, begin));
         }
-        for (direction, start, begin) in starts {
-            raise_epoch(&mut self.ready, direction, start, begin, &self.begins, &self.plan).await?;
+        for (direction, start, begin) in starts.into_iter().filter(|_| !shut_out) {
+            raise_epoch(&self.ready, direction, start, begin, &self.begins, &self.plan).await?;
         }
         Ok(())
     }
@@ -388,5 +402,39 @@ impl Begun {
     /// Both links go on from where they were.
     fn goes_on(&self) -> bool {
         !self.plan.inherits && Direction::BOTH.into_iter().all(|d| matches!(self.plan.start(d), Begin::Position(..)))
+    }
+
+    /// The names of both histories are known, so all that the control keys are to say is: nothing has to be waited for.
+    fn knows_histories(&self) -> bool {
+        let known = Side::BOTH.map(|side| self.ready.sites[side.index()].lineage.map(|l| l.replid));
+        let all = known.iter().all(Option::is_some);
+        if all {
+            for (name, known) in self.ready.replids.iter().zip(known) {
+                *name.write().unwrap_or_else(|p| p.into_inner()) = known;
+            }
+        }
+        all
+    }
+
+    /// Shuts out older engines from what a direction writes, before its stream is attached.
+    async fn shut_out(&self, direction: Direction) -> Result<(), JobError> {
+        let (start, begin) = (self.plan.start(direction), self.begins[direction.from().index()]);
+        raise_epoch(&self.ready, direction, start, begin, &self.begins, &self.plan).await
+    }
+}
+
+/// The connection for writing to a site, opened while its stream is attached.
+async fn open_writer(site: &Site, db: u32) -> Result<RawStream, JobError> {
+    if site.proxy.is_some() {
+        return Ok(site.dialer.raw(site.written_at()).await?);
+    }
+    let db = (!site.names.is_cluster()).then_some(db);
+    let opened = fence::open(&site.dialer, &site.address, db, site.lineage.map(|l| l.replid)).await?;
+    match opened.new_history {
+        false => Ok(opened.stream),
+        true => {
+            let what = format!("{} has begun another history while it was attached to", site.address);
+            Err(JobError::passing(what, "it is looked at again"))
+        }
     }
 }

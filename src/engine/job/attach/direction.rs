@@ -82,8 +82,9 @@ pub(super) async fn replica(
 ) -> Result<(ReplicaHandle, ReplId, Offset), JobError> {
     let (job, from) = (&context.job, direction.from());
     let site = &ready.sites[from.index()];
-    let dialer = Dialer::new(job.instance(from), &client_name(&context.id, "replica", ready.strand.as_deref()));
+    let dialer = site.dialer.named(&client_name(&context.id, "replica", ready.strand.as_deref()));
     let mut options = ReplicaOptions::new(context.events.clone(), direction, applied);
+    options.dialect = Some(site.dialect);
     let start = match begin {
         Begin::Snapshot => Start::Full { keep_snapshot: true },
         Begin::Nothing(start) => start,
@@ -193,7 +194,8 @@ pub(super) fn attached(
         control_db: ready.control_db,
         way_ms: site.way_ms,
     });
-    Ok((Attached { direction, link, gauge, replica, spool, with_snapshot, together, first }, position))
+    let attached = Attached { direction, link, gauge, replica, spool, with_snapshot, together, first, writer: None };
+    Ok((attached, position))
 }
 
 /// Waits for the stream's begin; what only a person can mend is told at once.

@@ -20,7 +20,7 @@ use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
@@ -135,6 +135,8 @@ pub struct Core {
     unknown: [HashSet<Box<[u8]>>; 2],
     /// Some episode waits for the time of its next round: whoever settled has to ring the bell of who sleeps till then.
     pub rounds_wait: bool,
+    /// By the site that is written to: slots of which something waits there until they have moved or stay.
+    pub parked: [BTreeSet<u16>; 2],
     states: HashMap<Token, State>,
     events: EventSink,
     now_ms: u64,
@@ -167,6 +169,7 @@ impl Core {
             lost: HashMap::new(),
             unknown: Default::default(),
             rounds_wait: false,
+            parked: Default::default(),
             states: HashMap::new(),
             events,
             now_ms: 1,

@@ -61,29 +61,29 @@ fn ids_of<'a>(list: &'a str, names: &[&str]) -> Vec<&'a str> {
 /// Commands sent at once where there is one for each slot.
 const AT_ONCE: usize = 2048;
 
-/// The control keys of a job in these slots of a cluster, where there are any. A slot that is just moving away is left
-/// out.
+/// The control keys of a job in these slots of a cluster, where there are any; and the slots that are just moving away, and
+/// perhaps have taken theirs along.
 pub async fn read_slots(
     control: &mut Control,
     names: &Names,
     slots: impl Iterator<Item = u16>,
-) -> Result<Vec<(u16, ControlKey)>, NetError> {
+) -> Result<(Vec<(u16, ControlKey)>, Vec<u16>), NetError> {
     let slots: Vec<u16> = slots.collect();
-    let mut found = Vec::new();
+    let (mut found, mut moving) = (Vec::new(), Vec::new());
     for some in slots.chunks(AT_ONCE) {
         let mut pipe = redis::pipe();
         for slot in some {
             pipe.cmd("GET").arg(&names.control(Some(*slot))[..]);
         }
         for (slot, value) in some.iter().zip(each(control, &pipe, "the control keys").await?) {
-            if let Value::BulkString(text) = value
-                && let Some(key) = ControlKey::parse(&text)
-            {
-                found.push((*slot, key));
+            match value {
+                Value::BulkString(text) => found.extend(ControlKey::parse(&text).map(|key| (*slot, key))),
+                Value::ServerError(_) => moving.push(*slot),
+                _ => {}
             }
         }
     }
-    Ok(found)
+    Ok((found, moving))
 }
 
 /// Writes a control key into each of these slots.
@@ -123,7 +123,7 @@ pub async fn read_position(control: &mut Control, db: u32, names: &Names) -> Res
     let Some(strand) = names.strand().filter(|_| names.is_cluster()) else {
         return read_control_key(control, db, &names.control(None)).await;
     };
-    let found = read_slots(control, names, strand.slots.iter()).await?;
+    let (found, _) = read_slots(control, names, strand.slots.iter()).await?;
     let newest = found.into_iter().map(|(_, key)| key).max_by_key(|key| (key.epoch, key.number));
     Ok(newest)
 }

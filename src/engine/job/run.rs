@@ -323,6 +323,10 @@ async fn write(writer: Writer, direction: Direction, tell: mpsc::UnboundedSender
             format!("the {to} has lost writes that it had acknowledged: it was restarted or failed over"),
             "the links start again from what it still has",
         )),
+        End::Redirected => RunEnd::Topology(JobError::passing(
+            format!("slots of the {to} have been moving for some time"),
+            "the links go on with what it is now",
+        )),
         End::Gone => RunEnd::Lost(JobError::needs_copy(
             direction,
             format!("the {to} holds no control key of this job any more: it was flushed or replaced"),

@@ -268,7 +268,14 @@ pub async fn find(places: &mut [Place; 2], id: &JobId, db: u32, pairs: &[Pair]) 
             let (control, names) = (&mut shard.control, &names);
             async move { fence::read_slots(control, names, slots.iter()).await }
         });
-        for (slot, key) in try_join_all(reads).await?.into_iter().flatten() {
+        let read = try_join_all(reads).await?;
+        if let Some(slot) = read.iter().find_map(|(_, moving)| moving.first()) {
+            return Err(JobError::passing(
+                format!("slot {slot} of the {side} is on its way to another shard just now"),
+                "nothing: it is waited for, since it takes along how far it is",
+            ));
+        }
+        for (slot, key) in read.into_iter().flat_map(|(found, _)| found) {
             let Some(id) = key.strand else { continue };
             found[side.index()].owners.insert(slot, id);
             found[side.index()].by_slot.insert(slot, key);

@@ -15,6 +15,7 @@
 pub mod class;
 pub mod classify;
 pub mod episode;
+mod held;
 pub mod leftovers;
 mod queue;
 pub mod table;
@@ -200,15 +201,15 @@ impl Arbiter {
         let (mut against, mut only_deletes, mut was_read) = (false, true, false);
         let (mut earliest, mut known) = (u32::MAX, true);
         for (_, e) in table.changes(touch.hash) {
-            if commute((touch.class, touch.part), (e.class(), e.part)) {
+            if commute((touch.class, touch.part), (e.class, e.part)) {
                 continue;
             }
-            if e.class() == Class::Read {
+            if e.class == Class::Read {
                 was_read = true;
                 continue;
             }
             against = true;
-            only_deletes &= e.class().is_delete();
+            only_deletes &= e.class.is_delete();
             known &= e.at != 0;
             earliest = earlier(earliest, e.at);
         }
@@ -384,7 +385,7 @@ impl Arbiter {
     /// How many deletions of this key the transactions up to `serial` make themselves. A DEL in an echo beyond these
     /// is the site's own: the key had expired when the change reached it.
     pub fn own_deletes(&self, here: Side, serial: u64, hash: u64) -> usize {
-        self.tables[here.index()].changes(hash).filter(|(s, e)| *s <= serial && e.class() == Class::Delete).count()
+        self.tables[here.index()].changes(hash).filter(|(s, e)| *s <= serial && e.class == Class::Delete).count()
     }
 
     /// Whether anything but deletions of this key was sent to `here` and has not been read as an echo, up to `serial`.
@@ -393,7 +394,7 @@ impl Arbiter {
     /// change. Without such a change the deletion was what the other site wanted, or is part of a state transfer.
     pub fn writes_up_to(&self, here: Side, serial: u64, hash: u64) -> bool {
         let mut changes = self.tables[here.index()].changes(hash);
-        changes.any(|(s, e)| s <= serial && !matches!(e.class(), Class::Delete | Class::Transfer))
+        changes.any(|(s, e)| s <= serial && !matches!(e.class, Class::Delete | Class::Transfer))
     }
 
     /// The serial, in `here`'s table, of what an earlier engine had applied there up to this position of the other
@@ -641,7 +642,7 @@ impl Arbiter {
     /// No change in flight to `here` stands against this one, and no episode of its key is open.
     fn is_free(&self, here: Side, t: &Touch<'_>) -> bool {
         let table = &self.tables[here.index()];
-        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class(), e.part)))
+        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class, e.part)))
             && (self.episodes.is_empty() || !self.episodes.contains(t.hash, t.db, t.key))
             && !table.flush_covers(t.db)
     }
@@ -662,7 +663,7 @@ impl Arbiter {
             for site in Side::BOTH {
                 let table = &self.tables[site.index()];
                 for (_, entry) in table.changes(hash) {
-                    for k in table.group_keys(entry.group()).iter().filter(|k| k.written) {
+                    for k in table.group_keys(entry.group).iter().filter(|k| k.written) {
                         if !(k.db == db && k.key == key) {
                             reached.push((k.db, k.key.clone(), self.hash(k.db, &k.key), site.other()));
                         }
@@ -690,7 +691,7 @@ impl Arbiter {
         let authority = self.loading.unwrap_or(authority);
         let mut e = Episode::new(db, key.into(), hash, authority, cause);
         e.seen_in_flight =
-            Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class(), e.at)));
+            Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class, e.at)));
         e.opened_by = by;
         e.opened_size = if by.is_some() { self.size } else { 0 };
         let number = self.episodes.open(e, self.now_ms);

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   heads   one for each bucket of hashes: the newest change in it, by its serial's low half
+//!   tags    one for each bucket too: a bit for each sixteenth of the hashes that have been in it of late
 //!   slots   a change each, in order; each names the one before it of the same bucket
 //!   runs    what many changes in a row have in common: class, group, time
 //! ```
 //!
 //! Invariants: a chain goes from newer to older and ends where what is in flight begins, so taking changes off the front
 //! costs nothing but counting: a head or a link that points before the front is the end of its chain. A slot takes 12
-//! bytes, its share of the heads 2 to 4; a run takes 12 more, and under a load of one kind there is one for some hundred
+//! bytes, its share of heads and tags 3 to 6; a run takes 12 more, and under a load of one kind there is one for some hundred
 //! changes. What a burst took is given back.
 //!
 //! A slot keeps 32 bits of its key's hash, and its bucket stands for at least 16 more: with a million changes in flight,
@@ -66,13 +67,22 @@ pub struct Held {
     /// The serial of the first slot. Serials begin at 1 and count changes, tokens and restores alike.
     first: u64,
     heads: Vec<u32>,
+    /// By far the most keys that are looked for are not in flight: most of them are known by their tag.
+    tags: Vec<u16>,
     swept: u64,
     runs: VecDeque<Run>,
 }
 
 impl Held {
     pub fn new(first: u64) -> Self {
-        Held { slots: Queue::default(), first, heads: Vec::new(), swept: first, runs: VecDeque::new() }
+        Held {
+            slots: Queue::default(),
+            first,
+            heads: Vec::new(),
+            tags: Vec::new(),
+            swept: first,
+            runs: VecDeque::new(),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -85,7 +95,10 @@ impl Held {
 
     /// Bytes it holds.
     pub fn memory(&self) -> usize {
-        self.slots.memory() + self.heads.capacity() * size_of::<u32>() + self.runs.capacity() * size_of::<Run>()
+        self.slots.memory()
+            + self.heads.capacity() * size_of::<u32>()
+            + self.tags.capacity() * size_of::<u16>()
+            + self.runs.capacity() * size_of::<Run>()
     }
 
     /// The serial of the oldest change, or of the next if there is none.
@@ -119,6 +132,7 @@ impl Held {
     pub fn push(&mut self, hash: u64, what: What) -> u64 {
         if self.heads.is_empty() {
             self.heads = vec![self.nowhere(); BUCKETS];
+            self.tags = vec![0; BUCKETS];
             self.swept = self.first;
         } else if self.slots.len() >= LOAD * self.heads.len() {
             self.grow();
@@ -128,13 +142,23 @@ impl Held {
             self.sweep();
         }
         let bucket = self.bucket(hash);
-        let back = self.place(self.heads[bucket]).map_or(0, |place| (self.slots.len() - place) as u32);
+        let slot_hash = (hash >> 16) as u32;
+        let back = match self.place(self.heads[bucket]) {
+            Some(place) => {
+                self.tags[bucket] |= tag(slot_hash);
+                (self.slots.len() - place) as u32
+            }
+            None => {
+                self.tags[bucket] = tag(slot_hash);
+                0
+            }
+        };
         self.heads[bucket] = serial as u32;
         let class_and_group = what.group << 8 | what.class as u32;
         if self.runs.back().is_none_or(|r| r.at != what.at || r.class_and_group != class_and_group) {
             self.runs.push_back(Run { from: serial as u32, at: what.at, class_and_group });
         }
-        self.slots.push_back(Slot { hash: (hash >> 16) as u32, part: what.part, back });
+        self.slots.push_back(Slot { hash: slot_hash, part: what.part, back });
         serial
     }
 
@@ -159,8 +183,9 @@ impl Held {
     /// The changes to a key in flight, newest first, each with its serial.
     #[inline]
     pub fn changes(&self, hash: u64) -> impl Iterator<Item = (u64, What)> + '_ {
-        let head = if self.heads.is_empty() { None } else { self.place(self.heads[self.bucket(hash)]) };
-        let (hash, mut next) = ((hash >> 16) as u32, head);
+        let (bucket, hash) = (if self.heads.is_empty() { 0 } else { self.bucket(hash) }, (hash >> 16) as u32);
+        let may_be = self.tags.get(bucket).is_some_and(|tags| tags & tag(hash) != 0);
+        let mut next = if may_be { self.place(self.heads[bucket]) } else { None };
         std::iter::from_fn(move || {
             loop {
                 let place = next?;
@@ -194,7 +219,7 @@ impl Held {
             self.runs.clear();
             self.runs.shrink_to(RUNS_KEPT);
             if self.heads.len() > BUCKETS {
-                self.heads = Vec::new();
+                (self.heads, self.tags) = (Vec::new(), Vec::new());
             }
             return;
         }
@@ -211,6 +236,7 @@ impl Held {
         let old = std::mem::take(&mut self.heads);
         let bit = old.len().trailing_zeros() - 16;
         let mut heads = vec![self.nowhere(); 2 * old.len()];
+        self.tags = vec![0; heads.len()];
         for (bucket, low) in old.iter().enumerate() {
             let mut next = self.place(*low);
             // The place of the last slot of each, so far.
@@ -222,6 +248,7 @@ impl Held {
                     back => place.checked_sub(back as usize),
                 };
                 let half = (slot.hash >> bit & 1) as usize;
+                self.tags[bucket + half * old.len()] |= tag(slot.hash);
                 match last[half].replace(place) {
                     None => heads[bucket + half * old.len()] = (self.first + place as u64) as u32,
                     Some(newer) => {
@@ -245,6 +272,11 @@ impl Held {
         }
         self.swept = self.next();
     }
+}
+
+#[inline]
+fn tag(slot_hash: u32) -> u16 {
+    1 << (slot_hash >> 28)
 }
 
 #[cfg(test)]

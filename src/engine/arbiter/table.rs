@@ -29,6 +29,12 @@ pub struct Table {
     flushes: VecDeque<(u64, Option<u32>)>,
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        Table::new()
+    }
+}
+
 impl Table {
     pub fn new() -> Self {
         Table::beginning_at(1)

@@ -11,7 +11,7 @@
 use crate::model::{Offset, Side};
 
 /// Changes in flight from which on a link is held, and down to half of which it stays so.
-const MANY: usize = 96 << 10;
+const MANY: usize = 64 << 10;
 /// Milliseconds without a decision of the other link that end a hold.
 const STALLED: u64 = 100;
 

@@ -5,7 +5,7 @@ use crate::model::Side;
 use std::time::Duration;
 
 /// Bytes and items that may wait in an outbox before its link stops deciding.
-const OUTBOX_BYTES: usize = 2 << 20;
+const OUTBOX_BYTES: usize = 1 << 20;
 const OUTBOX_ITEMS: usize = 4096;
 /// How often a link that is held looks whether it may go on: what it waits for rings no bell.
 const LOOK_EVERY: Duration = Duration::from_millis(2);

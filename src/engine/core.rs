@@ -21,7 +21,7 @@ use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
@@ -138,6 +138,8 @@ pub struct Core {
     pub rounds_wait: bool,
     /// Which of the two links has to let the other read first.
     pub turns: turns::Turns,
+    /// By the site that is written to: slots of which something waits there until they have moved or stay.
+    pub parked: [BTreeSet<u16>; 2],
     states: HashMap<Token, State>,
     events: EventSink,
     now_ms: u64,
@@ -171,6 +173,7 @@ impl Core {
             unknown: Default::default(),
             rounds_wait: false,
             turns: turns::Turns::default(),
+            parked: Default::default(),
             states: HashMap::new(),
             events,
             now_ms: 1,

@@ -78,6 +78,10 @@ impl Transaction {
         control.write(&mut value);
         encode(&mut out, &[&b"SET"[..], &key, &value]);
         queued += 1;
+        if let Some(never) = envelope.names.never(slot) {
+            encode(&mut out, &[&b"GET"[..], &never]);
+            queued += 1;
+        }
         let mut first_reply = Vec::with_capacity(items.len());
         for item in &items {
             if let Some(db) = item.db {

@@ -59,6 +59,8 @@ pub enum End {
     WentBack,
     /// The site has no control key any more.
     Gone,
+    /// A slot has been moving for long: look again whose it is.
+    Redirected,
 }
 
 /// How a writer is told to end.
@@ -85,6 +87,8 @@ pub struct WriterSetup {
     pub replids: Arc<[std::sync::RwLock<Option<ReplId>>; 2]>,
     /// Rung when the site is perhaps not what it was: a connection was lost, a transaction redirected.
     pub trouble: Arc<tokio::sync::Notify>,
+    /// The first connection, where it is open already.
+    pub opened: Option<RawStream>,
 }
 
 pub struct Writer {
@@ -143,6 +147,7 @@ struct Hold {
 enum Lost {
     Connection(String),
     Stopped,
+    Redirected,
 }
 
 impl Writer {
@@ -198,6 +203,7 @@ impl Writer {
                     self.s.gauge.set_condition(Condition::Fine);
                     match self.session(stream).await {
                         Lost::Stopped => return End::Stopped,
+                        Lost::Redirected => return End::Redirected,
                         Lost::Connection(why) => self.lost(why),
                     }
                 }
@@ -272,7 +278,9 @@ impl Writer {
                     }
                 }
                 _ = tick.tick() => {
-                    self.look_at_parked();
+                    if self.parked_too_long() {
+                        return Lost::Redirected;
+                    }
                     if !self.window.is_empty() && self.holding.is_none() && last_reply.elapsed() > REPLY_DEADLINE {
                         return Lost::Connection(format!(
                             "{} has not answered for {} s", self.s.address, REPLY_DEADLINE.as_secs()));
@@ -304,7 +312,7 @@ impl Writer {
                 } else {
                     let items = core.out[i].take(COMMANDS, BYTES);
                     if self.parked.wants(&items) {
-                        self.parked.add(&mut core, items);
+                        self.parked.add(&mut core, self.site, self.number, items);
                         continue;
                     }
                     items.last().map(At::of).map(|at| (items, self.control_key(at)))

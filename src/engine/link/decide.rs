@@ -56,7 +56,8 @@ impl Read {
 pub enum Turn {
     /// All entries have been decided.
     Done,
-    /// The entry with this index is an echo whose reply has not been seen: it may tell more than the echo does.
+    /// The entry with this index is an echo whose reply has not been seen: it may tell more than the echo does. Or it is of a
+    /// slot that is moving away, and something waits to be written to it.
     Waits { entry: usize },
 }
 
@@ -177,6 +178,10 @@ impl Decider {
                     Some(Marker::Ours(marker)) => real = self.echo(core, batch, entry, marker),
                     // Of another strand of this job: none of our keys are in it.
                     Some(Marker::Sibling) => real = false,
+                    None if !core.parked[here].is_empty() && self.is_parked(core, batch, entry) => {
+                        self.flush(core);
+                        return Turn::Waits { entry: i };
+                    }
                     None => {
                         self.local(core, batch, entry, at, unix_ms);
                         if self.entry_end.offset <= self.doubtful_until {

@@ -57,6 +57,7 @@ impl Writer {
         if self.parked.held().is_none() {
             self.replied = t.position;
         }
+        self.overtakes_parked(t);
         self.restores_answered(t);
         if self.refused_once {
             self.refused_once = false;

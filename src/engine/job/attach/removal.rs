@@ -31,7 +31,7 @@ pub async fn remove_control_keys(job: &Job, id: &JobId) -> Result<(), JobError> 
             if !master.slots.is_empty() {
                 let slots = SlotSet::of(&master.slots);
                 let names = Names::of(base.clone(), any.clone(), true);
-                let found = fence::read_slots(&mut control, &names, slots.iter()).await?;
+                let (found, _) = fence::read_slots(&mut control, &names, slots.iter()).await?;
                 strands.extend(found.into_iter().filter_map(|(_, key)| key.strand));
                 fence::delete_slots(&mut control, &names, slots.iter()).await?;
                 continue;

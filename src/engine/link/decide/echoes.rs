@@ -9,6 +9,7 @@ use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::Core;
 use crate::engine::strand::Whose;
 use crate::wire::command::Argv;
+use crate::wire::slot::slot;
 use crate::wire::stream::{Args, Batch, Entry};
 use smallvec::SmallVec;
 
@@ -45,6 +46,16 @@ impl Decider {
                 || core.arbiter.awaited(self.here, marker.serial).any(|t| !core.has_state(t)))
     }
 
+    /// It touches a slot of which something waits to be written here.
+    #[cold]
+    pub(super) fn is_parked(&self, core: &Core, batch: &Batch, entry: &Entry) -> bool {
+        let parked = &core.parked[self.here.index()];
+        batch.commands(entry).iter().any(|c| match classify(&core.arbiter, c.db, &batch.args(c)) {
+            Effect::Keys(touches) | Effect::Apart(touches) => touches.iter().any(|t| parked.contains(&slot(t.key))),
+            _ => false,
+        })
+    }
+
     /// Our own transaction, come back. Tells whether it carried anything but the control key.
     pub(super) fn echo(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, marker: Option<ControlKey>) -> bool {
         let here = self.here.index();
@@ -56,6 +67,9 @@ impl Decider {
             .sum();
         self.read.echoes += carried;
         let Some(marker) = marker else { return carried > 0 };
+        if self.is_of_another_shard(&marker) {
+            return carried > 0;
+        }
         if self.is_lost(&marker) {
             self.carry_back(core, batch, entry, &marker);
             return carried > 0;
@@ -95,10 +109,19 @@ impl Decider {
         carried > 0
     }
 
+    /// An earlier engine brought this from the shard of the other site that had the slot then: it says nothing of the one
+    /// that has it now, neither where its stream is nor that anything was lost.
+    fn is_of_another_shard(&self, marker: &ControlKey) -> bool {
+        self.names.strand().is_some_and(|strand| marker.strand != Some(strand.id))
+            && marker.epoch != self.epoch
+            && marker.replid.zip(self.peer_lineage).is_some_and(|(id, l)| l.shares(id).is_none())
+    }
+
     /// An earlier engine brought this from a master of the other site that is no more, and its heir never had it.
     pub fn is_lost(&self, marker: &ControlKey) -> bool {
         self.two_way
             && marker.epoch != self.epoch
+            && !self.is_of_another_shard(marker)
             && marker.phase == LoadPhase::Streaming
             && marker.replid.zip(self.peer_lineage).is_some_and(|(id, l)| !l.holds(id, marker.applied.offset))
     }

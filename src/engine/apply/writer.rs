@@ -87,6 +87,8 @@ pub struct WriterSetup {
     pub replids: Arc<[std::sync::RwLock<Option<ReplId>>; 2]>,
     /// Rung when the site is perhaps not what it was: a connection was lost, a transaction redirected.
     pub trouble: Arc<tokio::sync::Notify>,
+    /// The first connection, where it is open already.
+    pub opened: Option<RawStream>,
 }
 
 pub struct Writer {

@@ -23,7 +23,7 @@ use crate::engine::core::{self, Core, Shared, SiteFacts};
 use crate::engine::fence;
 use crate::engine::gauge::Gauge;
 use crate::engine::link::{Link, unix_ms};
-use crate::engine::net::{Control, Dialer, Lineage, ShardAddress};
+use crate::engine::net::{Control, Dialer, Lineage, RawStream, ShardAddress};
 use crate::engine::replica::ReplicaHandle;
 use crate::engine::spool::SpoolReleaser;
 use crate::engine::strand::{Names, SlotSet, Strand};
@@ -80,6 +80,8 @@ pub struct Site {
     pub names: Names,
     /// The control key written there, as an engine before us left it.
     found: Option<ControlKey>,
+    /// The open episodes that it had noted there, where they have been read already.
+    notes: Option<Vec<fence::Note>>,
     /// Where its stream ended when the engine before us was shut out, if that had not finished a copy.
     unfinished_at: Offset,
     way_ms: u64,
@@ -93,6 +95,8 @@ pub struct Attached {
     pub replica: Arc<ReplicaHandle>,
     pub spool: SpoolReleaser,
     pub with_snapshot: bool,
+    /// A connection for writing, where it was opened already.
+    pub writer: Option<RawStream>,
 }
 
 /// A strand, ready to go.
@@ -142,18 +146,9 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     }
     let context = JobContext { job, ..context.clone() };
     let control_db = context.job.policy.databases.first();
-    // The connections of an engine before us, at all shards at once.
-    let (apply, replica) = (client_name(&context.id, "apply", None), client_name(&context.id, "replica", None));
-    let before = [apply.as_str(), replica.as_str()];
-    let shards = places.iter_mut().flat_map(|p| &mut p.shards);
-    try_join_all(shards.map(|shard| fence::kill_clients(&mut shard.control, &before))).await?;
+    place::shut_out(&mut places, &context.id, control_db).await?;
     let pairs = place::pairs(&places);
     let found = place::find(&mut places, &context.id, control_db, &pairs).await?;
-    if found.iter().any(Found::unfinished) {
-        for shard in places.iter_mut().flat_map(|p| &mut p.shards) {
-            shard.stream_end = shard.control.info().await?.master_repl_offset.unwrap_or_default();
-        }
-    }
     let epoch = found.iter().map(Found::epoch).max().unwrap_or(0) + 1;
     let mut begun = Vec::new();
     let n = pairs.len();
@@ -224,12 +219,13 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
     let name = client_name(&context.id, "apply", pair.strand.as_deref());
     Site {
         control: shard.control.clone(),
-        dialer: Dialer::new(context.job.instance(side), &name),
+        dialer: place.dialer.named(&name),
         address: shard.address.clone(),
         dialect: shard.dialect,
         keys,
         names,
         found: None,
+        notes: shard.left.as_ref().filter(|_| pair.strand.is_none()).map(|left| left.notes.clone()),
         unfinished_at: shard.stream_end,
         way_ms: shard.way_ms,
         lineage: shard.lineage,
@@ -361,7 +357,7 @@ impl Begun {
             one(context, &self.ready, &self.facts, direction, start, limits, strands, &self.plan).await?;
         self.begins[direction.from().index()] = begin;
         self.ready.links.push(attached);
-        raise_epoch(&mut self.ready, direction, start, begin, &self.begins, &self.plan).await
+        raise_epoch(&self.ready, direction, start, begin, &self.begins, &self.plan).await
     }
 
     /// Both links go on from where they were.
@@ -372,18 +368,45 @@ impl Begun {
     /// Both directions at once; only where both go on from where they were.
     async fn attach_both(&mut self, context: &JobContext, limits: (u64, u64), strands: usize) -> Result<(), JobError> {
         let starts = Direction::BOTH.map(|d| (d, self.plan.start(d)));
-        let [a, b] =
-            starts.map(|(d, start)| one(context, &self.ready, &self.facts, d, start, limits, strands, &self.plan));
-        let (a, b) = tokio::try_join!(a, b)?;
-        for (attached, begin) in [a, b] {
+        let known = Side::BOTH.map(|side| self.ready.sites[side.index()].lineage.map(|l| l.replid));
+        // The names of both histories are known, so all that the control keys are to say is: nothing has to be waited for.
+        let at_once = known.iter().all(Option::is_some);
+        if at_once {
+            for (name, known) in self.ready.replids.iter().zip(known) {
+                *name.write().unwrap_or_else(|p| p.into_inner()) = known;
+            }
+        }
+        let (ready, plan) = (&self.ready, &self.plan);
+        let links = starts.map(|(d, start)| one(context, ready, &self.facts, d, start, limits, strands, plan));
+        let writers = Direction::BOTH.map(|d| open_writer(&ready.sites[d.to().index()], ready.control_db));
+        let epochs = try_join_all(self.order(context).into_iter().flatten().filter(|_| at_once).map(|d| {
+            let (start, begins) = (self.plan.start(d), &self.begins);
+            raise_epoch(ready, d, start, begins[d.from().index()], begins, plan)
+        }));
+        let (links, writers, _) = tokio::try_join!(try_join_all(links), async { try_join_all(writers).await }, epochs)?;
+        for ((mut attached, begin), writer) in links.into_iter().zip(writers) {
+            attached.writer = Some(writer);
             self.begins[attached.direction.from().index()] = begin;
             self.ready.links.push(attached);
         }
-        for direction in self.order(context).into_iter().flatten() {
+        for direction in self.order(context).into_iter().flatten().filter(|_| !at_once) {
             let start = self.plan.start(direction);
             let begin = self.begins[direction.from().index()];
-            raise_epoch(&mut self.ready, direction, start, begin, &self.begins, &self.plan).await?;
+            raise_epoch(&self.ready, direction, start, begin, &self.begins, &self.plan).await?;
         }
         Ok(())
+    }
+}
+
+/// The connection for writing to a site, opened while its stream is attached.
+async fn open_writer(site: &Site, db: u32) -> Result<RawStream, JobError> {
+    let db = (!site.names.is_cluster()).then_some(db);
+    let opened = fence::open(&site.dialer, &site.address, db, site.lineage.map(|l| l.replid)).await?;
+    match opened.new_history {
+        false => Ok(opened.stream),
+        true => {
+            let what = format!("{} has begun another history while it was attached to", site.address);
+            Err(JobError::passing(what, "it is looked at again"))
+        }
     }
 }

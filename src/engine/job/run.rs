@@ -204,6 +204,7 @@ impl StrandRun {
                 order: orders,
                 replids: replids.clone(),
                 trouble: trouble[a.direction.to().index()].clone(),
+                opened: a.writer,
             });
             readers.push(tokio::spawn(super::expiries::see_to(super::expiries::Setup {
                 shared: shared.clone(),

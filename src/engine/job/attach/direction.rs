@@ -48,15 +48,15 @@ pub(super) async fn one(
         _ => Offset(0),
     };
     let gauge = Arc::new(Gauge::new(applied, limits.0, limits.1));
-    let dialer = Dialer::new(job.instance(from), &client_name(&context.id, "replica", ready.strand.as_deref()));
-    let options = ReplicaOptions::new(context.events.clone(), direction, gauge.watch_applied());
+    let dialer = site.dialer.named(&client_name(&context.id, "replica", ready.strand.as_deref()));
+    let mut options = ReplicaOptions::new(context.events.clone(), direction, gauge.watch_applied());
+    options.dialect = Some(site.dialect);
     let start = match begin {
         Begin::Snapshot => Start::Full { keep_snapshot: true },
         Begin::Nothing(start) => start,
         Begin::Position(replid, at) => Start::Resume { replid, offset: at.offset },
     };
     let spool = reader.releaser();
-    let mut options = options;
     let mut address = site.address.clone();
     if site.is_master {
         let at = match begin {
@@ -144,7 +144,7 @@ pub(super) async fn one(
         control_db: ready.control_db,
         way_ms: site.way_ms,
     });
-    Ok((Attached { direction, link, gauge, replica, spool, with_snapshot }, position))
+    Ok((Attached { direction, link, gauge, replica, spool, with_snapshot, writer: None }, position))
 }
 
 /// Waits for the stream's begin; what only a person can mend is told at once.

@@ -10,7 +10,7 @@ use crate::model::{Direction, Side};
 /// Writes our epoch into the control key that this direction writes, so that an older engine is shut out, a crash from
 /// now on is recovered from here, and the stream of that site shows a marker of ours.
 pub(super) async fn raise_epoch(
-    ready: &mut Ready,
+    ready: &Ready,
     direction: Direction,
     begin: Begin,
     at: Position,
@@ -51,11 +51,12 @@ pub(super) async fn raise_epoch(
         // A one-way job may write nothing at its source.
         let both = plan.two_way && direction == Direction::Forward;
         for side in Side::BOTH.into_iter().filter(|s| *s == to || both) {
-            let Site { control, names, .. } = &mut ready.sites[side.index()];
-            fence::delete_keys(control, db, &[&names.notes()]).await?;
+            let Site { control, names, .. } = &ready.sites[side.index()];
+            fence::delete_keys(&mut control.clone(), db, &[&names.notes()]).await?;
         }
     }
-    let Site { control, names, .. } = &mut ready.sites[to.index()];
+    let Site { control, names, .. } = &ready.sites[to.index()];
+    let control = &mut control.clone();
     match names.strand().filter(|_| names.is_cluster() && (fresh || plan.others)) {
         // In every slot, so that each tells for ever whose it is: a slot may come to another strand.
         Some(strand) => fence::write_slots(control, names, strand.slots.iter(), &key).await?,

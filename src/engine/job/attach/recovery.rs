@@ -56,8 +56,11 @@ pub(super) async fn recover(
     let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
     for side in Side::BOTH {
         let db = ready.control_db;
-        let Site { control, names, .. } = &mut ready.sites[side.index()];
-        let mut notes = fence::read_notes(control, db, &names.notes()).await?;
+        let Site { control, names, notes, .. } = &mut ready.sites[side.index()];
+        let mut notes = match notes.take() {
+            Some(notes) => notes,
+            None => fence::read_notes(control, db, &names.notes()).await?,
+        };
         // Those of the strands that had these slots before.
         for id in plan.parents.iter().filter(|id| Some(**id) != names.id()) {
             let before = names.of_sibling(*id);

@@ -16,6 +16,7 @@ mod leftovers;
 pub mod loader;
 pub mod peer;
 pub mod rebuild;
+mod room;
 mod run;
 
 use super::apply::control_key::{LoadPhase, Position};
@@ -31,12 +32,9 @@ use crate::wire::stream::{Batch, Decoder, StreamError, append};
 use bytes::{Buf, Bytes};
 use decide::{Decider, Turn};
 use loader::{LoadError, Loader};
+use room::wait_for_room;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-
-/// Bytes and items that may wait in an outbox before its link stops deciding.
-const OUTBOX_BYTES: usize = 2 << 20;
-const OUTBOX_ITEMS: usize = 4096;
 
 /// The database is not known: a stream that was taken up in its middle has not named one yet.
 pub const UNKNOWN_DB: u32 = u32::MAX;
@@ -277,6 +275,10 @@ impl Link {
     /// So many bytes of the rest were dealt with.
     fn dealt_with(&mut self, used: usize) {
         self.rest.advance(used);
+        if self.rest.is_empty() {
+            // Or what has been decided would be held until something comes: a command may be of any size.
+            self.rest = Bytes::new();
+        }
         match &mut self.part {
             None => {
                 self.offset += used as u64;
@@ -315,10 +317,12 @@ impl Link {
             }
             let used = self.decode()?;
             if used == 0 {
+                self.batch.release();
                 return Ok(());
             }
             self.slots_stay().await;
             self.decide().await;
+            self.batch.release();
             self.dealt_with(used);
         }
     }
@@ -459,21 +463,6 @@ impl Link {
 
 fn snapshot_error(address: String, e: &LoadError) -> LinkError {
     LinkError::Snapshot { address, why: e.to_string() }
-}
-
-/// Waits until a site's outbox may take more.
-async fn wait_for_room(shared: &Shared, site: Side) {
-    loop {
-        let room = shared.room[site.index()].notified();
-        {
-            let core = shared.lock();
-            let out = &core.out[site.index()];
-            if out.bytes() < OUTBOX_BYTES && out.len() < OUTBOX_ITEMS {
-                return;
-            }
-        }
-        room.await;
-    }
 }
 
 /// A time of the job's clock as the arbiter keeps it: its low half, which wraps after 49 days. 0 is its word for unknown.

@@ -113,6 +113,7 @@ pub struct Writer {
     holding: Option<Hold>,
     backoff: Duration,
     limiter: super::limiter::Limiter,
+    pace: super::pace::Pace,
     /// What a cluster has redirected.
     parked: Parked,
 }
@@ -168,6 +169,7 @@ impl Writer {
             holding: None,
             backoff: BACKOFF_FIRST,
             limiter: super::limiter::Limiter::new(s.gauge.clone()),
+            pace: super::pace::Pace::new(WINDOW),
             parked: Parked::default(),
             s,
         }
@@ -230,6 +232,7 @@ impl Writer {
         let mut replies = Replies::default();
         let mut pending: VecDeque<Bytes> = self.window.iter().flat_map(|t| t.segments.iter().cloned()).collect();
         self.holding = None;
+        self.pace.begin();
         let shared = self.s.shared.clone();
         let mut order = self.s.order.clone();
         let mut last_reply = Instant::now();
@@ -297,7 +300,7 @@ impl Writer {
     fn fill(&mut self, pending: &mut VecDeque<Bytes>) -> Option<Duration> {
         let mut made = false;
         let mut wait = None;
-        let window = if self.s.one_at_a_time { 1 } else { WINDOW };
+        let window = if self.s.one_at_a_time { 1 } else { self.pace.allowed() };
         while self.window.len() < window && self.window_bytes < WINDOW_BYTES && !self.parked.is_full() {
             if let Some(delay) = self.limiter.delay() {
                 wait = Some(delay);

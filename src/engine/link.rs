@@ -247,7 +247,7 @@ impl Link {
             return self.entries().await;
         };
         part.feed(offset, bytes);
-        while let Some(body) = self.part.as_mut().and_then(Unframer::next) {
+        while let Some(body) = self.part.as_mut().and_then(Unframer::next_body) {
             self.take(body);
             self.entries().await?;
             self.pass_over();
@@ -259,7 +259,7 @@ impl Link {
     fn take_stream(&mut self, offset: Offset, bytes: Bytes) {
         let Some(part) = &mut self.part else { return self.take(bytes) };
         part.feed(offset, bytes);
-        while let Some(body) = self.part.as_mut().and_then(Unframer::next) {
+        while let Some(body) = self.part.as_mut().and_then(Unframer::next_body) {
             self.take(body);
         }
     }

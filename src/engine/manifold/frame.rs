@@ -116,7 +116,7 @@ impl Unframer {
     }
 
     /// The entries of the next frame, if all of it is there; perhaps none.
-    pub fn next(&mut self) -> Option<Bytes> {
+    pub fn next_body(&mut self) -> Option<Bytes> {
         if self.head.is_none() {
             let mut head = self.raw.get(..HEAD)?;
             let (body, end, n) = (head.get_u64_le(), head.get_u64_le(), head.get_u64_le());
@@ -204,7 +204,7 @@ mod tests {
             let (mut bodies, mut reached) = (Vec::new(), Vec::new());
             for (n, part) in whole.chunks(step).enumerate() {
                 reader.feed(Offset(1000 + (n * step) as u64), Bytes::copy_from_slice(part));
-                while let Some(body) = reader.next() {
+                while let Some(body) = reader.next_body() {
                     reached.push(reader.reaches());
                     bodies.push(body);
                 }

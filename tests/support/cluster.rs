@@ -572,7 +572,7 @@ pub fn assert_shared(site: &Site, a: &BTreeMap<u64, u64>, b: &BTreeMap<u64, u64>
 
 /// Ends loads at both sides and waits until each of their steps stands exactly once at both.
 #[track_caller]
-pub fn assert_all_there(a: &Site, b: &Site, duplex: &super::Duplex, loads: &mut [Spread; 2]) {
+pub fn assert_all_there(a: &Site, b: &Site, duplex: &super::duplex::Duplex, loads: &mut [Spread; 2]) {
     let steps = loads.each_mut().map(Spread::stop);
     duplex.wait_state("synchronizing", secs(60));
     assert_sites_equal(a, b, secs(90));

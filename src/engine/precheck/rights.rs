@@ -134,9 +134,9 @@ fn wanted(cx: &Context, side: Side) -> Vec<&'static Need> {
     needs
 }
 
-/// What brings a right along, at a server of this version: before 7.0 the time is something to read.
+/// What brings a right along, at a server of this version: before 6.2 the time is something to read.
 fn brought_by(need: &Need, version: Option<(u32, u32)>) -> &'static str {
-    if need.command == "TIME" && version.is_none_or(|v| v < (7, 0)) { "+@read" } else { need.within }
+    if need.command == "TIME" && version.is_none() { "+@read" } else { need.within }
 }
 
 /// The words for `ACL SETUSER` that grant all that the job needs at a side. Before 6.2 (`None`) there are no rights to

@@ -140,6 +140,8 @@ pub struct Core {
     pub turns: turns::Turns,
     /// By the site that is written to: slots of which something waits there until they have moved or stay.
     pub parked: [BTreeSet<u16>; 2],
+    /// By site: fields of its notes beside the open episodes, as they were written where the run began.
+    pub kept_notes: [Vec<(&'static str, String)>; 2],
     states: HashMap<Token, State>,
     events: EventSink,
     now_ms: u64,
@@ -174,6 +176,7 @@ impl Core {
             rounds_wait: false,
             turns: turns::Turns::default(),
             parked: Default::default(),
+            kept_notes: Default::default(),
             states: HashMap::new(),
             events,
             now_ms: 1,
@@ -414,6 +417,9 @@ impl Core {
         encode(&mut data, &[&b"DEL"[..], &key]);
         let (db, serial) = (Some(self.facts[site.index()].control_db), self.arbiter.last_serial(site));
         self.push(site, NewItem { db, slot, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
+        for (field, value) in self.kept_notes[site.index()].clone() {
+            self.note(site, &[b"HSET", field.as_bytes(), value.as_bytes()]);
+        }
         for (db, key, number, authority) in open {
             self.persist(site, db, &key, number, authority);
         }
@@ -442,6 +448,8 @@ impl Core {
 
     /// The keys of the slots that came from another shard of `side` have all been settled.
     pub fn moved_is_settled(&mut self, side: Side) {
+        self.arbiter.moved_is_settled(side);
+        self.kept_notes[Side::Target.index()].retain(|(field, _)| *field != moved_field(side));
         self.note(Side::Target, &[b"HDEL", moved_field(side).as_bytes()]);
     }
 

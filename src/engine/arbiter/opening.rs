@@ -59,7 +59,7 @@ impl Arbiter {
         cause: Cause,
         by: Option<(Side, Class, u32)>,
     ) {
-        let authority = self.loading.unwrap_or(authority);
+        let authority = self.standing(key).unwrap_or(authority);
         let mut e = Episode::new(db, key.into(), hash, authority, cause);
         e.seen_in_flight =
             Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class, e.at)));

@@ -265,6 +265,16 @@ impl Decider {
         self.is_ours(db, key) && (self.entry_end.offset > self.ahead.until || !self.has_had(key))
     }
 
+    /// Up to where some slots have had more than their strand.
+    pub fn ahead_until(&self) -> Offset {
+        self.ahead.until
+    }
+
+    /// The other site has what was done to this key up to here, beyond what its strand has had.
+    pub fn has_had_by(&self, db: u32, key: &[u8], end: Offset) -> bool {
+        self.is_ours(db, key) && self.ahead.slots.get(&slot(key)).is_some_and(|until| end <= *until)
+    }
+
     /// The other site has this entry's changes to the key already.
     #[cold]
     fn has_had(&self, key: &[u8]) -> bool {

@@ -16,6 +16,7 @@ pub mod class;
 pub mod classify;
 mod echoes;
 pub mod episode;
+mod held;
 pub mod leftovers;
 mod opening;
 mod queue;
@@ -207,15 +208,15 @@ impl Arbiter {
         let (mut against, mut only_deletes, mut was_read) = (false, true, false);
         let (mut earliest, mut known) = (u32::MAX, true);
         for (_, e) in table.changes(touch.hash) {
-            if commute((touch.class, touch.part), (e.class(), e.part)) {
+            if commute((touch.class, touch.part), (e.class, e.part)) {
                 continue;
             }
-            if e.class() == Class::Read {
+            if e.class == Class::Read {
                 was_read = true;
                 continue;
             }
             against = true;
-            only_deletes &= e.class().is_delete();
+            only_deletes &= e.class.is_delete();
             known &= e.at != 0;
             earliest = earlier(earliest, e.at);
         }
@@ -440,7 +441,7 @@ impl Arbiter {
     /// No change in flight to `here` stands against this one, and no episode of its key is open.
     fn is_free(&self, here: Side, t: &Touch<'_>) -> bool {
         let table = &self.tables[here.index()];
-        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class(), e.part)))
+        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class, e.part)))
             && (self.episodes.is_empty() || !self.episodes.contains(t.hash, t.db, t.key))
             && !table.flush_covers(t.db)
     }

@@ -7,6 +7,7 @@ pub mod carry;
 pub mod expiries;
 pub mod given_up;
 mod settling;
+pub mod turns;
 
 use super::apply::control_key::{LoadPhase, Position};
 use super::apply::outbox::{Item, ItemKind, Outbox};
@@ -135,6 +136,8 @@ pub struct Core {
     unknown: [HashSet<Box<[u8]>>; 2],
     /// Some episode waits for the time of its next round: whoever settled has to ring the bell of who sleeps till then.
     pub rounds_wait: bool,
+    /// Which of the two links has to let the other read first.
+    pub turns: turns::Turns,
     /// By the site that is written to: slots of which something waits there until they have moved or stay.
     pub parked: [BTreeSet<u16>; 2],
     /// By site: fields of its notes beside the open episodes, as they were written where the run began.
@@ -171,6 +174,7 @@ impl Core {
             lost: HashMap::new(),
             unknown: Default::default(),
             rounds_wait: false,
+            turns: turns::Turns::default(),
             parked: Default::default(),
             kept_notes: Default::default(),
             states: HashMap::new(),

@@ -126,7 +126,7 @@ impl Decider {
             peer_lineage: s.peer_lineage,
             doubtful_until: s.doubtful_until,
             ahead: s.ahead,
-            run: Run::default(),
+            run: Run::in_order(),
             entry_end: Position::default(),
             inside: false,
             read: Read::default(),

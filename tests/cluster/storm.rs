@@ -1,4 +1,4 @@
-//! Everything that can happen to clusters, at random and at once.
+//! Slots that move, engines that are killed, shards that stand still: at random and at once.
 
 use crate::support::{
     cluster::{Cluster, Site, slot},

@@ -220,6 +220,7 @@ impl Managed {
         repair: bool,
         progress: mpsc::Sender<verify::Progress>,
     ) -> Result<(verify::Outcome, u64), EngineError> {
+        self.has_accounts()?;
         let (job, ended) = {
             let mut state = self.state();
             if state.verifying.is_cancelled() {

@@ -113,7 +113,7 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
             page.lines.push(Row::new().gap(6 + label).text(row, theme.dim).line());
         }
     }
-    if w.precheck.left_behind() {
+    if w.asks_to_discard() {
         focus(&mut page, w, Slot::Discard);
         let here = w.slot == Slot::Discard;
         page.lines.push(

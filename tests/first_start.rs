@@ -3,7 +3,8 @@
 mod support;
 
 use nix::sys::signal::Signal;
-use support::{server::signal, *};
+use std::time::{Duration, Instant};
+use support::{server::signal, wait::until, *};
 
 /// A source whose snapshot is some seconds in coming, so that the start can be cut in the middle, and a target behind a
 /// line that can be cut.
@@ -109,4 +110,29 @@ fn a_first_start_that_was_cut_short_is_gone_on_with() {
     stage.duplex.crash();
     stage.duplex.revive();
     stage.is_in_step();
+}
+
+/// A target that has lost everything: what is said names the way out, and the alert stays until it is taken.
+#[test]
+fn a_target_that_came_back_empty_is_started_anew() {
+    let a = Server::start("redis-7.0", &[]);
+    let mut b = Server::start("redis-7.0", &[]);
+    a.client().run("SET before 1");
+    let duplex = Duplex::synced(&JobSpec::between(a.addr(), b.addr()));
+    b.kill();
+    b.restart();
+    duplex.wait_state("failed", secs(60));
+    let alert = |kind: &str| {
+        let events = duplex.run(&["events", "orders", "--json"]).code(0).stdout;
+        events.lines().filter(|l| l.contains(kind) && l.contains("link has failed")).count()
+    };
+    wait_for("the alert", secs(20), || if alert("alert_raised") > 0 { Ok(()) } else { Err("none".into()) });
+    duplex.run(&["resume", "orders"]).code(1).says(&["holds no control key", "--discard-previous"]);
+    // some looks at the alerts go by: what was tried in vain has not ceased
+    until(Instant::now() + Duration::from_millis(2_500));
+    assert_eq!((duplex.status().state(), alert("alert_cleared")), ("failed", 0));
+    duplex.run(&["start", duplex.job_file.to_str().expect("a path"), "--discard-previous"]).code(0);
+    duplex.wait_state("synchronizing", secs(60));
+    assert_equal_within(&a, &b, secs(30));
+    wait_for("the end of the alert", secs(20), || if alert("alert_cleared") > 0 { Ok(()) } else { Err("none".into()) });
 }

@@ -8,8 +8,8 @@ use redis_duplex::{
     control::protocol::{Failure, FailureKind, Reply, Request},
     engine::net::NetError,
     model::{
-        AccountSource, CheckState, Databases, Direction, ExistingKeys, LinkState, Side, Topology, job::ReadFrom,
-        job::file, secret::Inline,
+        AccountSource, CheckState, Databases, Direction, EventKind, ExistingKeys, LinkState, Severity, Side, Topology,
+        job::ReadFrom, job::file, secret::Inline,
     },
     tui::{
         app::{App, Screen},
@@ -584,6 +584,37 @@ fn what_keeps_us_from_a_server_is_said_in_chinese_with_what_to_do() {
             assert!(words.chars().any(|c| c > '\u{3fff}'), "{part}: {words}");
         }
         assert_eq!(spoken::sentence(&error.to_string(), Lang::En), error.to_string());
+    }
+}
+
+/// The time beside a state is that of the state, not that of the job.
+#[test]
+fn the_dashboard_says_since_when_it_is_so() {
+    let mut app = dashboard(EN.0, EN.1);
+    assert!(rows(&draw(&app, 80, 24))[0].contains("synchronizing both ways   2d 04:11"));
+    let told = event(7, 12, None, Severity::Warning, EventKind::StateChanged, "reconnecting: it is away");
+    reply(&mut app, Tag::Events, Reply::Event { event: told });
+    let mut away = orders();
+    away.state = LinkState::Reconnecting;
+    for link in &mut away.links {
+        link.state = LinkState::Reconnecting;
+    }
+    status(&mut app, vec![away.clone()]);
+    assert!(rows(&draw(&app, 80, 24))[0].contains("reconnecting   12 s"), "{}", rows(&draw(&app, 80, 24))[0]);
+    // an event of another state says nothing, and neither does the uptime
+    away.state = LinkState::Lagging;
+    status(&mut app, vec![away]);
+    let head = rows(&draw(&app, 80, 24))[0].clone();
+    assert!(head.contains("lagging") && !head.contains("12 s") && !head.contains("2d"), "{head}");
+}
+
+#[test]
+fn what_is_wrong_with_a_name_is_said_in_full() {
+    for lang in Lang::ALL {
+        let mut app = empty(lang, EN.1);
+        press(&mut app, "n<up><ctrl-u>not a name<pgdn>");
+        let row = rows(&draw(&app, 80, 24))[4].clone();
+        assert!(row.contains(lang.t("fault.name")), "{row}");
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     i18n::Lang,
     jobs, keymap,
     mouse::{Click, Zone, Zones},
-    overlay,
+    overlay, spoken,
     text::{self, Row},
     theme::{self, Theme, Tone},
     widget::list,
@@ -349,7 +349,7 @@ fn notices(app: &App, cx: &Cx, columns: usize) -> Vec<Line<'static>> {
         EngineState::Down { since_ms, why } => {
             let since = text::seconds(app.now_ms.saturating_sub(*since_ms) / 1000);
             let key = if app.readonly { "engine.gone_readonly" } else { "engine.gone" };
-            say(Tone::Bad, "✖", &lang.f(key, &[("since", &since), ("why", why)]), 3);
+            say(Tone::Bad, "✖", &lang.f(key, &[("since", &since), ("why", &spoken::sentence(why, lang))]), 3);
         }
         EngineState::Refused(failure) => {
             say(Tone::Bad, "✖", &failure.message, 2);
@@ -366,7 +366,8 @@ fn notices(app: &App, cx: &Cx, columns: usize) -> Vec<Line<'static>> {
             Tone::Good => "✔",
             _ => "·",
         };
-        say(toast.tone, glyph, &toast.text, 2);
+        // why something failed, and what to do, is seldom said in two rows
+        say(toast.tone, glyph, &toast.text, if toast.tone == Tone::Bad { 3 } else { 2 });
     }
     out
 }

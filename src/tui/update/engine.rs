@@ -31,7 +31,7 @@ fn words(error: &Failure, lang: Lang) -> String {
     if error.remedy.is_empty() {
         message
     } else {
-        let stop = if lang == Lang::En { ". " } else { "。" };
+        let stop = if lang == Lang::En { "; " } else { "；" };
         format!("{}{stop}{}", message.trim_end_matches('.'), spoken::sentence(&error.remedy, lang))
     }
 }

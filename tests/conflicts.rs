@@ -10,6 +10,8 @@ mod support;
 
 #[path = "conflicts/hot.rs"]
 mod hot;
+#[path = "conflicts/recovery.rs"]
+mod recovery;
 #[path = "conflicts/run.rs"]
 mod run;
 #[path = "conflicts/storm.rs"]
@@ -40,12 +42,12 @@ macro_rules! each_slot {
     )* };
 }
 
-// Five seeds of a storm in CI, chosen so that each delay and each number of breaks comes up; 200 in a soak.
+// Five seeds on each in CI: every delay, one of them twice, and every number of breaks; 200 in a soak.
 each_slot!(
-    sites_converge_on_the_oldest Oldest 1003 1,
-    sites_converge_on_the_usual Usual 2001 2,
-    sites_converge_on_the_newest_redis NewestRedis 3000 1,
-    sites_converge_on_the_newest_valkey NewestValkey 4002 1
+    sites_converge_on_the_oldest Oldest 1003 5,
+    sites_converge_on_the_usual Usual 2001 5,
+    sites_converge_on_the_newest_redis NewestRedis 3000 5,
+    sites_converge_on_the_newest_valkey NewestValkey 4002 5
 );
 
 #[test]

@@ -14,12 +14,19 @@
 
 pub mod class;
 pub mod classify;
+mod echoes;
 pub mod episode;
+mod held;
 pub mod leftovers;
+mod opening;
 mod queue;
+mod recovery;
+mod settling;
 pub mod table;
 
+use crate::engine::strand::SlotSet;
 use crate::model::Side;
+use crate::wire::slot::slot;
 use class::{Class, Part, commute};
 use episode::{Cause, Episode, Episodes, Phase};
 use leftovers::Leftovers;
@@ -73,9 +80,6 @@ pub enum Effect {
     Settled(Box<Episode>),
 }
 
-/// Tokens under way at once; more wait, so that an avalanche of conflicts does not fill a link with transfers.
-const ROUNDS_AT_ONCE: usize = 256;
-
 /// What has been counted since the start; the same names as in the status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -101,6 +105,9 @@ pub struct Arbiter {
     counters: Counters,
     /// The site whose snapshot is being copied: what it holds is not at the other site yet.
     loading: Option<Side>,
+    /// By side: cluster slots that came from another of its shards and are being settled by its state; `None`: there are
+    /// none.
+    moved: Option<Box<[SlotSet; 2]>>,
     /// What a copy before this one may have left at the other site.
     leftovers: Leftovers,
     /// The newest serial in flight to a site when a whole-database deletion was read from it.
@@ -127,6 +134,7 @@ impl Arbiter {
             token_serial: epoch << 32,
             counters: Counters::default(),
             loading: None,
+            moved: None,
             leftovers: Leftovers::default(),
             flushed: [0; 2],
             now_ms: 0,
@@ -200,15 +208,15 @@ impl Arbiter {
         let (mut against, mut only_deletes, mut was_read) = (false, true, false);
         let (mut earliest, mut known) = (u32::MAX, true);
         for (_, e) in table.changes(touch.hash) {
-            if commute((touch.class, touch.part), (e.class(), e.part)) {
+            if commute((touch.class, touch.part), (e.class, e.part)) {
                 continue;
             }
-            if e.class() == Class::Read {
+            if e.class == Class::Read {
                 was_read = true;
                 continue;
             }
             against = true;
-            only_deletes &= e.class().is_delete();
+            only_deletes &= e.class.is_delete();
             known &= e.at != 0;
             earliest = earlier(earliest, e.at);
         }
@@ -265,7 +273,8 @@ impl Arbiter {
         if self.may_go_whole(here, touches) {
             return self.enter_many(peer, touches, at);
         }
-        if self.loading == Some(peer) {
+        let stands = |t: &Touch<'_>| self.standing(t.key) == Some(peer);
+        if self.loading == Some(peer) || (self.moved.is_some() && touches.iter().any(stands)) {
             // It runs there on what is there, and that stands.
             for t in touches.iter().filter(|t| t.writes()) {
                 match self.episodes.get_mut(t.hash, t.db, t.key) {
@@ -337,6 +346,26 @@ impl Arbiter {
         self.loading = side;
     }
 
+    /// These slots came from another shard of their side: until they are settled by its state it is the authority of all
+    /// that they hold, since no stream that is read tells all that happened to them there.
+    pub fn moved(&mut self, slots: &[SlotSet; 2]) {
+        self.moved = slots.iter().any(|s| !s.is_empty()).then(|| Box::new(slots.clone()));
+    }
+
+    pub fn moved_is_settled(&mut self, side: Side) {
+        if let Some(mut slots) = self.moved.take() {
+            slots[side.index()] = SlotSet::none();
+            self.moved(&slots);
+        }
+    }
+
+    /// Whose order stands in every episode of this key, whatever opens it.
+    fn standing(&self, key: &[u8]) -> Option<Side> {
+        let Some(moved) = &self.moved else { return self.loading };
+        let slot = slot(key);
+        self.loading.or(Side::BOTH.into_iter().find(|side| moved[side.index()].contains(slot)))
+    }
+
     pub fn is_loading(&self, side: Side) -> bool {
         self.loading == Some(side)
     }
@@ -381,236 +410,7 @@ impl Arbiter {
         Verdict::Withhold
     }
 
-    /// How many deletions of this key the transactions up to `serial` make themselves. A DEL in an echo beyond these
-    /// is the site's own: the key had expired when the change reached it.
-    pub fn own_deletes(&self, here: Side, serial: u64, hash: u64) -> usize {
-        self.tables[here.index()].changes(hash).filter(|(s, e)| *s <= serial && e.class() == Class::Delete).count()
-    }
-
-    /// Whether anything but deletions of this key was sent to `here` and has not been read as an echo, up to `serial`.
-    /// A DEL in an echo that the batch's own DELs (those whose reply was not 0) do not account for then means that the
-    /// key had expired when that change reached it: the site [`differs`](Arbiter::differs) from the source of the
-    /// change. Without such a change the deletion was what the other site wanted, or is part of a state transfer.
-    pub fn writes_up_to(&self, here: Side, serial: u64, hash: u64) -> bool {
-        let mut changes = self.tables[here.index()].changes(hash);
-        changes.any(|(s, e)| s <= serial && !matches!(e.class(), Class::Delete | Class::Transfer))
-    }
-
-    /// The serial, in `here`'s table, of what an earlier engine had applied there up to this position of the other
-    /// site's stream; 0 if none of it is in flight.
-    pub fn serial_of_before(&self, here: Side, offset: u64) -> u64 {
-        self.tables[here.index()].recovered_serial(offset)
-    }
-
-    /// Tokens that the echo with this serial answers: their states have to be at hand before [`Arbiter::echo`].
-    pub fn awaited(&self, here: Side, serial: u64) -> impl Iterator<Item = Token> + '_ {
-        let asked = &self.asked[here.index()];
-        asked.iter().take_while(move |(s, _)| *s <= serial).map(|(_, t)| *t).filter(|t| self.wants(*t))
-    }
-
-    /// Whether the state that this token brings is still wanted.
-    pub fn wants(&self, token: Token) -> bool {
-        self.episodes.by_token(token).is_some_and(|e| e.phase == Phase::TokenSent)
-    }
-
-    /// An echo of this engine was read from `here`'s stream: all that was sent there up to `serial` has happened.
-    pub fn echo(&mut self, here: Side, serial: u64, now_ms: u64) {
-        let (i, peer) = (here.index(), here.other());
-        self.now_ms = self.now_ms.max(now_ms);
-        self.tables[i].clear(serial);
-        while let Some(&(s, token)) = self.asked[i].front()
-            && s <= serial
-        {
-            self.asked[i].pop_front();
-            let Some(e) = self.episodes.by_token_mut(token) else { continue };
-            if e.phase != Phase::TokenSent {
-                continue;
-            }
-            // The state takes its exact place among the changes: older ones are in it, newer ones follow it.
-            e.phase = Phase::RestoreSent;
-            let (db, key, hash) = (e.db, e.key.clone(), e.hash);
-            let serial = self.tables[peer.index()].push(hash, Class::Transfer, Part::WHOLE, 0, 0);
-            self.restored[peer.index()].push_back((serial, token));
-            self.effects.push(Effect::Restore { site: peer, token, db, key, serial });
-        }
-        while let Some(&(s, token)) = self.restored[i].front()
-            && s <= serial
-        {
-            self.restored[i].pop_front();
-            let Some(e) = self.episodes.by_token_mut(token) else { continue };
-            if e.phase != Phase::RestoreSent {
-                continue;
-            }
-            if e.dirty {
-                e.again(now_ms);
-                self.episodes.queue(token);
-            } else if let Some(mut e) = self.episodes.remove(token) {
-                e.settled = Some(now_ms);
-                self.counters.settled[e.authority.index()] += 1;
-                for site in Side::BOTH {
-                    self.effects.push(Effect::Forget { site, db: e.db, key: e.key.clone() });
-                }
-                self.effects.push(Effect::Settled(Box::new(e)));
-            }
-        }
-    }
-
-    /// An echo that an earlier engine of this job caused: it had applied `here`'s peer up to `offset` by then.
-    pub fn echo_of_before(&mut self, here: Side, offset: u64) {
-        self.tables[here.index()].clear_recovered(offset);
-    }
-
-    // ---- replies -----------------------------------------------------------------------------------------------
-
-    /// A change that was sent to a site failed there, or its reply shows that the site held something else: the sites
-    /// differ in this key. `authority`: whose value stands where no episode is open yet.
-    pub fn differs(&mut self, touch: &Touch<'_>, authority: Side, cause: Cause) {
-        if self.one_way {
-            return;
-        }
-        match self.episodes.get_mut(touch.hash, touch.db, touch.key) {
-            Some(e) => e.dirty |= e.phase != Phase::NeedToken,
-            None => self.open(touch, authority, cause, None),
-        }
-    }
-
-    /// A change to one key that was sent to `target` was certainly not applied there (its transaction was rejected),
-    /// though later ones were. [`Verdict::Forward`]: send it again; the target is the authority of an open episode, so
-    /// it needs the change and its place among the others does not matter.
-    pub fn overtaken(&mut self, target: Side, touch: &Touch<'_>) -> Verdict {
-        if self.one_way || touch.class == Class::Transfer {
-            // With one link there is nobody who could settle it: the next write to the key does.
-            self.differs(touch, target.other(), Cause::ApplyError);
-            return Verdict::Withhold;
-        }
-        // Also one that this opens: while a copy loads, its source is the authority whatever was wanted.
-        self.differs(touch, target.other(), Cause::ApplyError);
-        let again = self.episodes.get_mut(touch.hash, touch.db, touch.key).is_some_and(|e| e.authority == target);
-        if again { self.enter(target, touch, 0) } else { Verdict::Withhold }
-    }
-
-    /// The state of this key can't be written where it is wanted, however often it is tried: its episode ends as it is.
-    pub fn give_up(&mut self, touch: &Touch<'_>) {
-        if let Some(e) = self.episodes.remove_key(touch.hash, touch.db, touch.key) {
-            for site in Side::BOTH {
-                self.effects.push(Effect::Forget { site, db: e.db, key: e.key.clone() });
-            }
-        }
-    }
-
-    /// The transaction with this token was applied, but its reply is lost: ask again.
-    pub fn token_lost(&mut self, token: Token, now_ms: u64) {
-        if let Some(e) = self.episodes.by_token_mut(token)
-            && e.phase == Phase::TokenSent
-        {
-            e.again(now_ms);
-            self.episodes.queue(token);
-        }
-    }
-
-    // ---- settling ----------------------------------------------------------------------------------------------
-
-    /// Sends tokens for the episodes that are due; to be called after whatever may have opened one and after each echo.
-    /// Returns when to call again at the latest; `None` if only an echo or a conflict can give it something to do.
-    pub fn settle(&mut self, now_ms: u64) -> Option<u64> {
-        self.now_ms = self.now_ms.max(now_ms);
-        while self.asked.iter().map(VecDeque::len).sum::<usize>() < ROUNDS_AT_ONCE {
-            let Some(e) = self.episodes.next_due(now_ms) else { return self.episodes.next_at() };
-            self.token_serial += 1;
-            let token = Token(self.token_serial);
-            e.phase = Phase::TokenSent;
-            e.dirty = false;
-            e.rounds += 1;
-            let (site, db, key, old) = (e.authority, e.db, e.key.clone(), e.number);
-            self.episodes.set_token(old, token);
-            self.counters.rounds[site.index()] += 1;
-            let serial = self.tables[site.index()].mark();
-            self.asked[site.index()].push_back((serial, token));
-            self.effects.push(Effect::Ask { site, token, db, key, serial });
-        }
-        None
-    }
-
-    // ---- recovery ----------------------------------------------------------------------------------------------
-
-    /// Step 1: a change that an earlier engine applied at `here`'s peer, up to `offset` of `here`'s stream, and whose
-    /// echo it had not read. Entered with all its keys, in its own words.
-    pub fn recover_change(&mut self, here: Side, touches: &[Touch<'_>], offset: u64) {
-        if self.one_way {
-            return;
-        }
-        let table = &mut self.tables[here.other().index()];
-        let group = if touches.len() > 1 {
-            table.group(
-                touches
-                    .iter()
-                    .map(|t| GroupKey { db: t.db, key: t.key.into(), written: t.class != Class::Read })
-                    .collect(),
-            )
-        } else {
-            0
-        };
-        for t in touches {
-            table.push(t.hash, t.class, t.part, 0, group);
-            table.recovered(offset);
-        }
-        table.seal(group);
-    }
-
-    /// Step 1: a whole-database deletion that an earlier engine applied at `here`'s peer.
-    pub fn recover_flush(&mut self, here: Side, db: Option<u32>, offset: u64) {
-        if self.one_way {
-            return;
-        }
-        let table = &mut self.tables[here.other().index()];
-        table.push_flush(db);
-        table.recovered(offset);
-    }
-
-    /// To be called after all of step 1: what was in flight to a site when such a deletion was read from there is not
-    /// known, so all that is in flight to it counts.
-    pub fn recover_flushed(&mut self) {
-        for here in Side::BOTH {
-            let peer = here.other();
-            for db in self.tables[peer.index()].flushed() {
-                self.flushed[here.index()] = self.tables[here.index()].last_serial();
-                for (db, key) in self.tables[here.index()].grouped_with(db) {
-                    let hash = self.hash(db, &key);
-                    self.differs(
-                        &Touch { db, key: &key, hash, class: Class::Write, part: Part::WHOLE },
-                        peer,
-                        Cause::Spread,
-                    );
-                }
-            }
-        }
-    }
-
-    /// Step 2: an episode that was open, as a site had it written down. To be called with the highest number of each
-    /// key, after all of step 1.
-    pub fn recover_episode(&mut self, db: u32, key: &[u8], authority: Side) {
-        let touch = Touch { db, key, hash: self.hash(db, key), class: Class::Write, part: Part::WHOLE };
-        // One that has spread here from another key gives way: the authority that was written down has changes which
-        // were not forwarded because of it.
-        let known = self.episodes.get_mut(touch.hash, db, key).is_some_and(|e| e.cause != Cause::Spread);
-        if !self.one_way && !known {
-            self.open(&touch, authority, Cause::Recovery, None);
-        }
-    }
-
     // ---- inside ------------------------------------------------------------------------------------------------
-
-    /// Each key that is written here is settled by this site's state. A state that is asked for and not read yet is
-    /// from after this change; one that is on its way to the other site is from before it.
-    fn carry_as_state(&mut self, here: Side, touches: &[Touch<'_>], at: u32, cause: Cause) {
-        for t in touches.iter().filter(|t| t.writes()) {
-            match self.episodes.get_mut(t.hash, t.db, t.key) {
-                Some(e) if e.authority == here => e.dirty |= e.phase == Phase::RestoreSent,
-                // Also flips one: this write is the latest.
-                _ => self.open(t, here, cause, Some((here, at))),
-            }
-        }
-    }
 
     fn enter(&mut self, site: Side, t: &Touch<'_>, at: u32) -> Verdict {
         Verdict::Forward(self.tables[site.index()].push(t.hash, t.class, t.part, at, 0))
@@ -641,64 +441,9 @@ impl Arbiter {
     /// No change in flight to `here` stands against this one, and no episode of its key is open.
     fn is_free(&self, here: Side, t: &Touch<'_>) -> bool {
         let table = &self.tables[here.index()];
-        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class(), e.part)))
+        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class, e.part)))
             && (self.episodes.is_empty() || !self.episodes.contains(t.hash, t.db, t.key))
             && !table.flush_covers(t.db)
-    }
-
-    /// Opens an episode (or gives an open one another authority), and one for every key that it spreads to: a change
-    /// to several keys that is in flight and touches this key runs on other data than it did at its source, so its
-    /// source is the authority for all that it writes.
-    fn open(&mut self, touch: &Touch<'_>, authority: Side, cause: Cause, by: Option<(Side, u32)>) {
-        self.open_one(touch.db, touch.key, touch.hash, authority, cause, by.map(|(s, at)| (s, touch.class, at)));
-        self.spread(touch.db, touch.key, touch.hash);
-    }
-
-    /// Opens episodes for all that the changes in flight which touch this key write, and so on.
-    fn spread(&mut self, db: u32, key: &[u8], hash: u64) {
-        let mut todo: Vec<(u32, Box<[u8]>, u64)> = vec![(db, key.into(), hash)];
-        while let Some((db, key, hash)) = todo.pop() {
-            let mut reached: Vec<(u32, Box<[u8]>, u64, Side)> = Vec::new();
-            for site in Side::BOTH {
-                let table = &self.tables[site.index()];
-                for (_, entry) in table.changes(hash) {
-                    for k in table.group_keys(entry.group()).iter().filter(|k| k.written) {
-                        if !(k.db == db && k.key == key) {
-                            reached.push((k.db, k.key.clone(), self.hash(k.db, &k.key), site.other()));
-                        }
-                    }
-                }
-            }
-            for (db, key, hash, source) in reached {
-                if !self.episodes.contains(hash, db, &key) {
-                    self.open_one(db, &key, hash, source, Cause::Spread, None);
-                    todo.push((db, key, hash));
-                }
-            }
-        }
-    }
-
-    fn open_one(
-        &mut self,
-        db: u32,
-        key: &[u8],
-        hash: u64,
-        authority: Side,
-        cause: Cause,
-        by: Option<(Side, Class, u32)>,
-    ) {
-        let authority = self.loading.unwrap_or(authority);
-        let mut e = Episode::new(db, key.into(), hash, authority, cause);
-        e.seen_in_flight =
-            Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class(), e.at)));
-        e.opened_by = by;
-        e.opened_size = if by.is_some() { self.size } else { 0 };
-        let number = self.episodes.open(e, self.now_ms);
-        self.counters.opened += 1;
-        for site in Side::BOTH {
-            self.effects.push(Effect::Persist { site, db, key: key.into(), number, authority });
-        }
-        self.effects.push(Effect::Opened { number });
     }
 }
 

@@ -1,36 +1,47 @@
 //! One engine at a time: old connections are killed by their name before a control key is read, and the key's epoch
 //! shuts out whoever comes back later.
 
+mod look;
+
+pub use look::{Asked, Left, Look, Note, Opened, look, open, open_again, shut_out};
+
 use super::apply::control_key::ControlKey;
 use super::core::parse_note;
 use super::net::{Control, NetError};
 use super::strand::Names;
-use crate::model::Side;
 use redis::Value;
 use redis::aio::ConnectionLike;
-use std::time::Duration;
 
 /// Kills the clients whose name begins with one of these, and waits until the server no longer lists them. The asking
 /// connection itself has to bear another name: nobody kills itself, and it would be waited for in vain.
 pub async fn kill_clients(control: &mut Control, names: &[&str]) -> Result<(), NetError> {
-    for _ in 0..50 {
-        let list: String = match control.ask(redis::cmd("CLIENT").arg("LIST")).await {
-            Ok(list) => list,
-            // A proxy that has no CLIENT has no list to search; the epoch alone has to do there.
-            Err(NetError::Server { .. }) => return Ok(()),
-            Err(e) => return Err(e),
+    let mut found: Vec<String> = Vec::new();
+    for pass in 0..look::PASSES {
+        // All at once: over a slow line each question costs its round trip. A kill of one that is gone already is an error.
+        let mut pipe = redis::pipe();
+        for id in &found {
+            pipe.cmd("CLIENT").arg("KILL").arg("ID").arg(id);
+        }
+        pipe.cmd("CLIENT").arg("LIST");
+        let list = match each(control, &pipe, "CLIENT LIST").await?.pop() {
+            Some(Value::BulkString(list)) => list,
+            Some(Value::ServerError(e)) => {
+                let seen = crate::engine::probe::server::error_line(&e);
+                return match NetError::from_reply(control.address(), "CLIENT LIST", &seen) {
+                    // A proxy that has no CLIENT has no list to search; the epoch alone has to do there.
+                    NetError::Server { .. } => Ok(()),
+                    e => Err(e),
+                };
+            }
+            _ => return Ok(()),
         };
-        let found = ids_of(&list, names);
+        found = ids_of(&String::from_utf8_lossy(&list), names).into_iter().map(str::to_owned).collect();
         if found.is_empty() {
             return Ok(());
         }
-        // All at once: over a slow line each question costs its round trip. One that is gone already is an error.
-        let mut kills = redis::pipe();
-        for id in found {
-            kills.cmd("CLIENT").arg("KILL").arg("ID").arg(id);
+        if pass > 0 {
+            tokio::time::sleep(look::BETWEEN).await;
         }
-        let _: redis::RedisResult<redis::Value> = kills.query_async(control).await;
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     Ok(())
 }
@@ -50,29 +61,29 @@ fn ids_of<'a>(list: &'a str, names: &[&str]) -> Vec<&'a str> {
 /// Commands sent at once where there is one for each slot.
 const AT_ONCE: usize = 2048;
 
-/// The control keys of a job in these slots of a cluster, where there are any. A slot that is just moving away is left
-/// out.
+/// The control keys of a job in these slots of a cluster, where there are any; and the slots that are just moving away, and
+/// perhaps have taken theirs along.
 pub async fn read_slots(
     control: &mut Control,
     names: &Names,
     slots: impl Iterator<Item = u16>,
-) -> Result<Vec<(u16, ControlKey)>, NetError> {
+) -> Result<(Vec<(u16, ControlKey)>, Vec<u16>), NetError> {
     let slots: Vec<u16> = slots.collect();
-    let mut found = Vec::new();
+    let (mut found, mut moving) = (Vec::new(), Vec::new());
     for some in slots.chunks(AT_ONCE) {
         let mut pipe = redis::pipe();
         for slot in some {
             pipe.cmd("GET").arg(&names.control(Some(*slot))[..]);
         }
         for (slot, value) in some.iter().zip(each(control, &pipe, "the control keys").await?) {
-            if let Value::BulkString(text) = value
-                && let Some(key) = ControlKey::parse(&text)
-            {
-                found.push((*slot, key));
+            match value {
+                Value::BulkString(text) => found.extend(ControlKey::parse(&text).map(|key| (*slot, key))),
+                Value::ServerError(_) => moving.push(*slot),
+                _ => {}
             }
         }
     }
-    Ok(found)
+    Ok((found, moving))
 }
 
 /// Writes a control key into each of these slots.
@@ -112,7 +123,7 @@ pub async fn read_position(control: &mut Control, db: u32, names: &Names) -> Res
     let Some(strand) = names.strand().filter(|_| names.is_cluster()) else {
         return read_control_key(control, db, &names.control(None)).await;
     };
-    let found = read_slots(control, names, strand.slots.iter()).await?;
+    let (found, _) = read_slots(control, names, strand.slots.iter()).await?;
     let newest = found.into_iter().map(|(_, key)| key).max_by_key(|key| (key.epoch, key.number));
     Ok(newest)
 }
@@ -161,11 +172,7 @@ pub async fn write_note(control: &mut Control, db: u32, key: &[u8], field: &str,
 }
 
 /// The open episodes that are noted at a site: (db, key, number, authority).
-pub async fn read_notes(
-    control: &mut Control,
-    db: u32,
-    key: &[u8],
-) -> Result<Vec<(u32, Vec<u8>, u64, Side)>, NetError> {
+pub async fn read_notes(control: &mut Control, db: u32, key: &[u8]) -> Result<Vec<Note>, NetError> {
     let notes: (Vec<(Vec<u8>, Vec<u8>)>,) = in_db(control, db, |p| {
         p.cmd("HGETALL").arg(key);
     })

@@ -30,6 +30,7 @@ pub use stream::{RawReader, RawStream, RawWriter};
 use crate::model::{Account, Instance};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -54,13 +55,20 @@ pub struct Dialer {
     instance: Arc<Instance>,
     client_name: Arc<str>,
     deadlines: Deadlines,
+    /// A user and a password were accepted there: it is no server of before 6.0.
+    has_users: Arc<AtomicBool>,
 }
 
 impl Dialer {
     /// `client_name` is what `CLIENT LIST` shows; characters that a server refuses there become `-`.
     pub fn new(instance: &Instance, client_name: &str) -> Dialer {
         let name: String = client_name.chars().map(|c| if c.is_ascii_graphic() { c } else { '-' }).collect();
-        Dialer { instance: Arc::new(instance.clone()), client_name: name.into(), deadlines: Deadlines::default() }
+        Dialer {
+            instance: Arc::new(instance.clone()),
+            client_name: name.into(),
+            deadlines: Deadlines::default(),
+            has_users: Arc::default(),
+        }
     }
 
     /// The same, with other deadlines.
@@ -93,7 +101,12 @@ impl Dialer {
 
     /// A connection for questions (INFO, CONFIG, SCAN …): RESP2, many at a time, answers in order.
     pub async fn control(&self, address: &str) -> Result<Control, NetError> {
-        Control::over(self.conversation(address).await?, self.deadlines).await
+        self.over(self.conversation(address).await?).await
+    }
+
+    /// The same, over a connection on which all that was asked has been answered.
+    pub async fn over(&self, talk: Conversation) -> Result<Control, NetError> {
+        Control::over(talk, self.deadlines).await
     }
 
     /// A connection for the hot path: bytes.
@@ -103,6 +116,14 @@ impl Dialer {
 
     /// An authenticated and named connection on which a few more words are to be spoken, such as PSYNC's.
     pub async fn conversation(&self, address: &str) -> Result<Conversation, NetError> {
+        let mut talk = self.begin(address).await?;
+        talk.greeted(self.deadlines.response).await?;
+        Ok(talk)
+    }
+
+    /// The same where words are spoken at once: over a slow line that saves a round trip, since the account and the name go
+    /// out with them and their answers are looked at before those to the words.
+    pub async fn begin(&self, address: &str) -> Result<Conversation, NetError> {
         let stream = self.connect(address).await?;
         let mut talk = Conversation::new(address, stream);
         let account = self.account().await?;
@@ -164,27 +185,25 @@ impl Dialer {
 
     /// AUTH and CLIENT SETNAME.
     async fn introduce(&self, talk: &mut Conversation, account: &Account) -> Result<(), NetError> {
-        let wait = self.deadlines.response;
-        let address = talk.address().to_owned();
-        if let Some(password) = account.expose().map(str::as_bytes) {
-            let mut answer = match &account.user {
-                Some(user) => talk.ask(&[b"AUTH", user.as_bytes(), password], wait).await?,
-                None => talk.ask(&[b"AUTH", password], wait).await?,
-            };
-            // Before 6.0 there are no users: AUTH takes the password alone.
-            if let Token::Error(text) = &answer
-                && account.user.is_some()
-                && text.contains("wrong number of arguments")
-            {
-                answer = talk.ask(&[b"AUTH", password], wait).await?;
+        match (account.expose().map(str::as_bytes), &account.user) {
+            (Some(password), Some(user)) if !self.has_users.load(Relaxed) => {
+                let wait = self.deadlines.response;
+                let mut answer = talk.ask(&[b"AUTH", user.as_bytes(), password], wait).await?;
+                // Before 6.0 there are no users: AUTH takes the password alone.
+                let without = matches!(&answer, Token::Error(text) if text.contains("wrong number of arguments"));
+                if without {
+                    answer = talk.ask(&[b"AUTH", password], wait).await?;
+                }
+                expect_ok(talk.address(), "AUTH", answer)?;
+                self.has_users.store(!without, Relaxed);
             }
-            expect_ok(&address, "AUTH", answer)?;
+            (Some(password), Some(user)) => talk.ahead(&[b"AUTH", user.as_bytes(), password], "AUTH", false),
+            (Some(password), None) => talk.ahead(&[b"AUTH", password], "AUTH", false),
+            (None, _) => {}
         }
-        match talk.ask(&[b"CLIENT", b"SETNAME", self.client_name.as_bytes()], wait).await? {
-            // A proxy may not know CLIENT: it can be lived with, an old engine is then not found by its name.
-            Token::Error(text) if text.starts_with("ERR unknown") => Ok(()),
-            answer => expect_ok(&address, "CLIENT SETNAME", answer),
-        }
+        // A proxy may not know CLIENT: it can be lived with, an old engine is then not found by its name.
+        talk.ahead(&[b"CLIENT", b"SETNAME", self.client_name.as_bytes()], "CLIENT SETNAME", true);
+        Ok(())
     }
 }
 

@@ -29,6 +29,7 @@ use super::events::EventSink;
 use super::net::Dialer;
 use super::spool::SpoolWriter;
 use crate::model::{Direction, Offset, ReplId};
+use crate::wire::dialect::Dialect;
 use tokio::sync::watch;
 
 /// Where the stream is to begin.
@@ -58,11 +59,21 @@ pub struct ReplicaOptions {
     /// Read from a replica of this master: before each reconnect the best one is looked for, and where there is none the
     /// master itself is read from.
     pub replicas_of: Option<String>,
+    /// What the instance is, where that is known: one question less.
+    pub dialect: Option<Dialect>,
 }
 
 impl ReplicaOptions {
     pub fn new(events: EventSink, direction: Direction, applied: watch::Receiver<Offset>) -> Self {
-        ReplicaOptions { events, direction, applied, allow_full: false, follow_master: false, replicas_of: None }
+        ReplicaOptions {
+            events,
+            direction,
+            applied,
+            allow_full: false,
+            follow_master: false,
+            replicas_of: None,
+            dialect: None,
+        }
     }
 }
 

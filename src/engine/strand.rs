@@ -261,6 +261,16 @@ impl Names {
         }
     }
 
+    /// A key that never is, in this slot of a cluster.
+    ///
+    /// A slot that moves away answers ASK to whoever names a key that is not, or no longer, there. A transaction that
+    /// names this one is refused from the moment on in which its slot begins to move, whichever keys have gone by then:
+    /// so of our transactions in a slot, those before that moment were applied and those behind it were not.
+    pub fn never(&self, slot: Option<u16>) -> Option<Bytes> {
+        let strand = self.strand.as_ref().filter(|_| self.cluster)?;
+        Some(with_tag(&self.base, b":none", slot.unwrap_or(strand.id.home)))
+    }
+
     /// All that a job may have left in a slot of a cluster: control key, notes, parts.
     pub fn slot_keys(&self, slot: u16) -> [Bytes; 3] {
         [&b""[..], b":open", b":part"].map(|middle| with_tag(&self.base, middle, slot))

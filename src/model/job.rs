@@ -71,6 +71,19 @@ impl Instance {
         self.may_be_sentinels() || self.addresses.len() > 1
     }
 
+    /// The one address at which it can be, where that is known before anybody is asked: unless a cluster answers there.
+    pub fn only_address(&self) -> Option<&str> {
+        let known = match self.topology {
+            Topology::Standalone => true,
+            Topology::Auto => self.master_name.is_none(),
+            Topology::Cluster | Topology::Sentinel | Topology::Proxy => false,
+        };
+        match self.addresses.as_slice() {
+            [only] if known => Some(only),
+            _ => None,
+        }
+    }
+
     /// How the screens call this instance: its id where it has one, else its first address.
     pub fn label(&self) -> &str {
         self.id.as_deref().or(self.addresses.first().map(String::as_str)).unwrap_or("?")
@@ -222,7 +235,7 @@ impl Default for Limits {
         Limits {
             max_ops_per_second: 0,
             max_bytes_per_second: 0,
-            spool_memory: 16 << 20,
+            spool_memory: 8 << 20,
             spool_disk: 10 << 30,
             lag_alert_ms: 10_000,
         }

@@ -15,6 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// After the last write, at every delay.
+const EQUAL_WITHIN: Duration = Duration::from_secs(5);
+
 /// The seeds of a run: `DUPLEX_SEED` alone, `DUPLEX_SEEDS` of them, or as many as the form of the run asks for.
 pub fn seeds(first: u64, ci: u64, soak: u64) -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().map(|v| v.parse().unwrap_or_else(|_| panic!("{name}={v}?")));
@@ -25,29 +28,38 @@ pub fn seeds(first: u64, ci: u64, soak: u64) -> Vec<u64> {
 }
 
 /// Storms between two servers of a kind, all of them even if some fail; what each came to goes to
-/// `DUPLEX_STORM_RESULTS`.
+/// `DUPLEX_STORM_RESULTS`. Several blow at once: each of them mostly waits for its slow line.
 #[track_caller]
 pub fn storms(server: &str, seeds: &[u64]) {
+    let at_once = sized(5, 2);
     let mut failed = Vec::new();
-    for &seed in seeds {
-        let storm = Storm::of(seed);
-        let outcome = std::panic::catch_unwind(|| storm.blow(seed, server, server));
-        let told = match &outcome {
-            Ok(told) => told.clone(),
-            Err(why) => {
-                failed.push(seed);
-                let why = why.downcast_ref::<String>().map_or("it panicked", |s| s.lines().next().unwrap_or_default());
-                format!("FAILED: {why}")
-            }
-        };
-        let line = format!("{server} seed {seed} delay {:?} breaks {}: {told}\n", storm.delay, storm.breaks);
-        eprint!("{line}");
-        if let Some(file) = std::env::var_os("DUPLEX_STORM_RESULTS") {
-            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("the results' file");
-            std::io::Write::write_all(&mut file, line.as_bytes()).expect("write the results");
-        }
+    for some in seeds.chunks(at_once) {
+        failed.extend(thread::scope(|s| {
+            let threads: Vec<_> = some.iter().map(|seed| s.spawn(move || one_storm(server, *seed))).collect();
+            threads.into_iter().flat_map(|t| t.join().expect("a storm tells how it ended")).collect::<Vec<u64>>()
+        }));
     }
     assert!(failed.is_empty(), "{} of {} storms failed on {server}: seeds {failed:?}", failed.len(), seeds.len());
+}
+
+/// The seed, if it failed.
+fn one_storm(server: &str, seed: u64) -> Option<u64> {
+    let storm = Storm::of(seed);
+    let outcome = std::panic::catch_unwind(|| storm.blow(seed, server, server));
+    let told = match &outcome {
+        Ok(told) => told.clone(),
+        Err(why) => {
+            let why = why.downcast_ref::<String>().map_or("it panicked", |s| s.lines().next().unwrap_or_default());
+            format!("FAILED: {why}")
+        }
+    };
+    let line = format!("{server} seed {seed} delay {:?} breaks {}: {told}\n", storm.delay, storm.breaks);
+    eprint!("{line}");
+    if let Some(file) = std::env::var_os("DUPLEX_STORM_RESULTS") {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("the results' file");
+        std::io::Write::write_all(&mut file, line.as_bytes()).expect("write the results");
+    }
+    outcome.is_err().then_some(seed)
 }
 
 /// A storm at both sides, with what the seed says goes wrong meanwhile.
@@ -131,15 +143,18 @@ impl Storm {
         });
         let quiet = Instant::now();
         let loading = duplex.status().link("forward").is_some_and(|l| l["state"] == "initializing");
-        let status = duplex.wait_state("synchronizing", secs(if self.copied > 0 { 300 } else { 60 }));
+        if self.copied > 0 {
+            // The copy goes on at its own pace, and what was put off for it is seen to.
+            duplex.wait_state("synchronizing", secs(300));
+        }
         let settling = Instant::now();
-        let patience = if self.copied > 0 { secs(60) } else { secs(5) + 10 * self.delay };
-        let equal = assert_equal_within(&a, &b, patience);
+        // Counted from the last write, also where the engine was killed just before it.
+        let equal = assert_equal_within(&a, &b, if self.copied > 0 { secs(60) } else { EQUAL_WITHIN });
         let told = format!(
-            "{} writes{}, {} conflicts, {} keys equal {:.1} s after the last write ({:.1} s after the links were well)",
+            "{} writes{}, {} conflicts, {} keys equal {:.1} s after the last write ({:.1} s after the copy)",
             certain.iter().map(|c| c.writes).sum::<u64>(),
             if loading { ", the last while the snapshot was loading" } else { "" },
-            status.total("conflicts_settled"),
+            duplex.status().total("conflicts_settled"),
             equal.len(),
             quiet.elapsed().as_secs_f64(),
             settling.elapsed().as_secs_f64()

@@ -5,6 +5,7 @@ use super::outbox::{Item, ItemKind};
 use crate::engine::strand::Names;
 use crate::wire::resp::{encode, encode_header, encode_part, encode_part_int};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::time::Instant;
 
 /// Above this size an item's bytes are not copied into the transaction's buffer but written from where they are.
 const COPY_BELOW: usize = 32 << 10;
@@ -26,6 +27,8 @@ pub struct Transaction {
     /// Changes of the source in it.
     pub changes: u32,
     pub decided_ms: u64,
+    /// When it was made, to be written at once.
+    pub sent: Instant,
     pub outcome: Outcome,
 }
 
@@ -75,6 +78,10 @@ impl Transaction {
         control.write(&mut value);
         encode(&mut out, &[&b"SET"[..], &key, &value]);
         queued += 1;
+        if let Some(never) = envelope.names.never(slot) {
+            encode(&mut out, &[&b"GET"[..], &never]);
+            queued += 1;
+        }
         let mut first_reply = Vec::with_capacity(items.len());
         for item in &items {
             if let Some(db) = item.db {
@@ -106,6 +113,7 @@ impl Transaction {
             changes: items.iter().map(|i| i.changes).sum(),
             decided_ms: items.first().map_or(0, |i| i.decided_ms),
             items,
+            sent: Instant::now(),
             outcome: Outcome::Pending,
         }
     }

@@ -59,6 +59,8 @@ pub enum End {
     WentBack,
     /// The site has no control key any more.
     Gone,
+    /// A slot has been moving for long: look again whose it is.
+    Redirected,
 }
 
 /// How a writer is told to end.
@@ -85,6 +87,8 @@ pub struct WriterSetup {
     pub replids: Arc<[std::sync::RwLock<Option<ReplId>>; 2]>,
     /// Rung when the site is perhaps not what it was: a connection was lost, a transaction redirected.
     pub trouble: Arc<tokio::sync::Notify>,
+    /// The first connection, where it is open already.
+    pub opened: Option<RawStream>,
 }
 
 pub struct Writer {
@@ -107,6 +111,7 @@ pub struct Writer {
     holding: Option<Hold>,
     backoff: Duration,
     limiter: super::limiter::Limiter,
+    pace: super::pace::Pace,
     /// What a cluster has redirected.
     parked: Parked,
 }
@@ -142,6 +147,7 @@ struct Hold {
 enum Lost {
     Connection(String),
     Stopped,
+    Redirected,
 }
 
 impl Writer {
@@ -161,6 +167,7 @@ impl Writer {
             holding: None,
             backoff: BACKOFF_FIRST,
             limiter: super::limiter::Limiter::new(s.gauge.clone()),
+            pace: super::pace::Pace::new(WINDOW),
             parked: Parked::default(),
             s,
         }
@@ -196,6 +203,7 @@ impl Writer {
                     self.s.gauge.set_condition(Condition::Fine);
                     match self.session(stream).await {
                         Lost::Stopped => return End::Stopped,
+                        Lost::Redirected => return End::Redirected,
                         Lost::Connection(why) => self.lost(why),
                     }
                 }
@@ -222,6 +230,7 @@ impl Writer {
         let mut replies = Replies::default();
         let mut pending: VecDeque<Bytes> = self.window.iter().flat_map(|t| t.segments.iter().cloned()).collect();
         self.holding = None;
+        self.pace.begin();
         let shared = self.s.shared.clone();
         let mut order = self.s.order.clone();
         let mut last_reply = Instant::now();
@@ -269,7 +278,9 @@ impl Writer {
                     }
                 }
                 _ = tick.tick() => {
-                    self.look_at_parked();
+                    if self.parked_too_long() {
+                        return Lost::Redirected;
+                    }
                     if !self.window.is_empty() && self.holding.is_none() && last_reply.elapsed() > REPLY_DEADLINE {
                         return Lost::Connection(format!(
                             "{} has not answered for {} s", self.s.address, REPLY_DEADLINE.as_secs()));
@@ -287,7 +298,7 @@ impl Writer {
     fn fill(&mut self, pending: &mut VecDeque<Bytes>) -> Option<Duration> {
         let mut made = false;
         let mut wait = None;
-        while self.window.len() < WINDOW && self.window_bytes < WINDOW_BYTES && !self.parked.is_full() {
+        while self.window.len() < self.pace.allowed() && self.window_bytes < WINDOW_BYTES && !self.parked.is_full() {
             if let Some(delay) = self.limiter.delay() {
                 wait = Some(delay);
                 break;
@@ -301,7 +312,7 @@ impl Writer {
                 } else {
                     let items = core.out[i].take(COMMANDS, BYTES);
                     if self.parked.wants(&items) {
-                        self.parked.add(&mut core, items);
+                        self.parked.add(&mut core, self.site, self.number, items);
                         continue;
                     }
                     items.last().map(At::of).map(|at| (items, self.control_key(at)))

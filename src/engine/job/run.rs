@@ -204,6 +204,7 @@ impl StrandRun {
                 order: orders,
                 replids: replids.clone(),
                 trouble: trouble[a.direction.to().index()].clone(),
+                opened: a.writer,
             });
             readers.push(tokio::spawn(super::expiries::see_to(super::expiries::Setup {
                 shared: shared.clone(),
@@ -321,6 +322,10 @@ async fn write(writer: Writer, direction: Direction, tell: mpsc::UnboundedSender
         End::WentBack => RunEnd::Again(JobError::passing(
             format!("the {to} has lost writes that it had acknowledged: it was restarted or failed over"),
             "the links start again from what it still has",
+        )),
+        End::Redirected => RunEnd::Topology(JobError::passing(
+            format!("slots of the {to} have been moving for some time"),
+            "the links go on with what it is now",
         )),
         End::Gone => RunEnd::Lost(JobError::needs_copy(
             direction,

@@ -5,12 +5,14 @@
 
 use super::{NetError, RawStream};
 use bytes::{Buf, BytesMut};
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// The longest line and the longest bulk that a handshake may hold: INFO is a few KiB.
+/// The longest line and the longest bulk that a handshake may hold: INFO is a few KiB, CLIENT LIST of ten thousand
+/// connections a few MiB.
 const MAX_LINE: usize = 64 << 10;
-const MAX_BULK: usize = 4 << 20;
+const MAX_BULK: usize = 64 << 20;
 
 /// One piece of a reply. An array is its header, then its elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +36,54 @@ pub struct Conversation {
     stream: RawStream,
     buffer: BytesMut,
     heard: bool,
+    /// What goes out in front of the next requests, and what its answers, which come before theirs, are about.
+    ahead: Vec<u8>,
+    due: VecDeque<Due>,
+}
+
+/// An answer that nobody has looked at yet.
+#[derive(Debug)]
+struct Due {
+    doing: &'static str,
+    /// The server may not know the command: that can be lived with.
+    may_lack: bool,
 }
 
 impl Conversation {
     pub(super) fn new(address: &str, stream: RawStream) -> Self {
-        Conversation { address: address.to_owned(), stream, buffer: BytesMut::with_capacity(4096), heard: false }
+        Conversation {
+            address: address.to_owned(),
+            stream,
+            buffer: BytesMut::with_capacity(4096),
+            heard: false,
+            ahead: Vec::new(),
+            due: VecDeque::new(),
+        }
+    }
+
+    /// A request that wants OK and goes out with the next ones, so that it costs no round trip of its own. Its answer is
+    /// looked at before theirs.
+    pub(super) fn ahead(&mut self, words: &[&[u8]], doing: &'static str, may_lack: bool) {
+        put_request(&mut self.ahead, words);
+        self.due.push_back(Due { doing, may_lack });
+    }
+
+    /// Sends what is to go ahead, and waits for its answers.
+    pub async fn greeted(&mut self, deadline: Duration) -> Result<(), NetError> {
+        if !self.ahead.is_empty() {
+            self.send_all(&[], deadline).await?;
+        }
+        self.take_due(deadline).await
+    }
+
+    async fn take_due(&mut self, quiet: Duration) -> Result<(), NetError> {
+        while let Some(Due { doing, may_lack }) = self.due.pop_front() {
+            match self.next_token(quiet).await? {
+                Token::Error(text) if may_lack && text.starts_with("ERR unknown") => {}
+                answer => super::expect_ok(&self.address, doing, answer)?,
+            }
+        }
+        Ok(())
     }
 
     pub fn address(&self) -> &str {
@@ -51,6 +96,7 @@ impl Conversation {
 
     /// The connection, and bytes that came after the last token.
     pub fn into_parts(self) -> (RawStream, BytesMut) {
+        debug_assert!(self.ahead.is_empty() && self.due.is_empty(), "handed on before it was greeted");
         (self.stream, self.buffer)
     }
 
@@ -61,7 +107,10 @@ impl Conversation {
 
     /// Sends several requests at once: their replies come for the price of one round trip.
     pub async fn send_all(&mut self, requests: &[&[&[u8]]], deadline: Duration) -> Result<(), NetError> {
-        let mut out = Vec::with_capacity(requests.iter().flat_map(|r| r.iter()).map(|w| w.len() + 32).sum());
+        let words: usize = requests.iter().flat_map(|r| r.iter()).map(|w| w.len() + 32).sum();
+        let mut out = Vec::with_capacity(self.ahead.len() + words);
+        out.extend_from_slice(&self.ahead);
+        zeroize::Zeroize::zeroize(&mut self.ahead);
         requests.iter().for_each(|words| put_request(&mut out, words));
         let sent = tokio::time::timeout(deadline, async {
             self.stream.write_all(&out).await?;
@@ -81,11 +130,21 @@ impl Conversation {
 
     /// A server that closes at once may have said why before: read it.
     async fn explain_end(&mut self, otherwise: NetError) -> NetError {
-        match self.token(Duration::from_millis(200)).await {
+        match self.next_token(Duration::from_millis(200)).await {
             Ok(Token::Error(text)) => NetError::from_reply(&self.address, "the connection", &text),
             Err(e @ (NetError::NotRedis { .. } | NetError::TlsClientCertificate { .. })) => e,
             _ => otherwise,
         }
+    }
+
+    /// A reply that is a list of plain values, or one of them; an error stands for itself.
+    pub async fn list(&mut self, quiet: Duration) -> Result<Vec<Token>, NetError> {
+        let Token::Array(count) = self.token(quiet).await? else { return Ok(Vec::new()) };
+        let mut list = Vec::with_capacity(count);
+        for _ in 0..count {
+            list.push(self.token(quiet).await?);
+        }
+        Ok(list)
     }
 
     /// Sends one request and reads the first token of its reply.
@@ -97,6 +156,11 @@ impl Conversation {
     /// The next token; bare newlines before it are the master's keep-alives and are skipped. `quiet` is the longest
     /// time without any byte, so keep-alives extend the wait.
     pub async fn token(&mut self, quiet: Duration) -> Result<Token, NetError> {
+        self.take_due(quiet).await?;
+        self.next_token(quiet).await
+    }
+
+    async fn next_token(&mut self, quiet: Duration) -> Result<Token, NetError> {
         loop {
             while self.buffer.first() == Some(&b'\n') {
                 self.buffer.advance(1);

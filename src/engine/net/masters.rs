@@ -112,6 +112,7 @@ impl Dialer {
         let mut sentinels = self.clone();
         let instance = std::sync::Arc::make_mut(&mut sentinels.instance);
         instance.account = instance.sentinel_account.clone();
+        sentinels.has_users = std::sync::Arc::default();
         let sentinels = &sentinels;
         let mut asked: FuturesUnordered<_> =
             self.instance.addresses.iter().map(|address| sentinels.ask_sentinel(address, &name)).collect();

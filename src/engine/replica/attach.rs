@@ -49,22 +49,27 @@ pub(super) async fn attach(
     address: &str,
     want: Want,
     allow_full: bool,
+    dialect: Option<Dialect>,
     handshaking: impl FnOnce(),
 ) -> Result<Attached, NetError> {
-    let mut talk = dialer.conversation(address).await?;
+    let mut talk = dialer.begin(address).await?;
     handshaking();
     let wait = dialer.deadlines().response;
     // Shown by INFO replication at the master; nothing listens there, so nobody can take us for a replica to promote.
     let port = talk.stream().local_addr().map(|a| a.port()).unwrap_or(0).to_string();
     // In one go: over a slow line each question by itself costs its round trip.
-    let questions: [&[&[u8]]; 5] = [
+    let guessed = dialect.and_then(version_to_announce);
+    let version: [&[u8]; 3] = [b"REPLCONF", b"version", guessed.as_deref().unwrap_or_default().as_bytes()];
+    let questions: [&[&[u8]]; 6] = [
         &[b"PING"],
         &[b"INFO"],
         &[b"CONFIG", b"GET", b"repl-timeout"],
         &[b"REPLCONF", b"listening-port", port.as_bytes()],
         &[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"],
+        &version,
     ];
-    talk.send_all(&questions, wait).await?;
+    let known = usize::from(guessed.is_some());
+    talk.send_all(&questions[..5 + known], wait).await?;
     // A user without the right to PING may still replicate; a server that loads may not.
     if let Token::Error(text) = talk.token(wait).await?
         && ServerError::classify(&text) != ServerError::NoPerm
@@ -73,7 +78,7 @@ pub(super) async fn attach(
     }
     let info = read_info(&mut talk, wait).await?;
     let silence = read_repl_timeout(&mut talk, wait).await?.unwrap_or(REPL_TIMEOUT);
-    for _ in 0..2 {
+    for _ in 0..2 + known {
         read_replconf(&mut talk, wait).await?;
     }
 
@@ -104,7 +109,9 @@ pub(super) async fn attach(
         Some((replid, offset)) => (replid.to_string(), offset.plus(1).to_string()),
         None => ("?".to_owned(), "-1".to_owned()),
     };
-    if let Some(version) = info.and_then(|i| i.dialect).and_then(version_to_announce) {
+    if let Some(version) =
+        info.and_then(|i| i.dialect).and_then(version_to_announce).filter(|v| guessed.as_ref() != Some(v))
+    {
         talk.send(&[b"REPLCONF", b"version", version.as_bytes()], wait).await?;
         read_replconf(&mut talk, wait).await?;
     }

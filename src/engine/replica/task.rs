@@ -87,7 +87,7 @@ impl Task {
             self.publisher.state(ReplicaState::Connecting);
         }
         let publisher = &self.publisher;
-        let attached = attach(&self.dialer, &address, self.want, self.options.allow_full, || {
+        let attached = attach(&self.dialer, &address, self.want, self.options.allow_full, self.options.dialect, || {
             if untroubled {
                 publisher.state(ReplicaState::Handshaking);
             }

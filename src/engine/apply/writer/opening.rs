@@ -1,11 +1,12 @@
 //! A connection to the site: lost, dialled again, and what the site says was applied meanwhile.
 
 use super::{End, Writer};
+use crate::engine::apply::control_key::ControlKey;
 use crate::engine::apply::transaction::Outcome;
+use crate::engine::fence;
 use crate::engine::gauge::Condition;
-use crate::engine::net::{Conversation, NetError, RawStream, ServerInfo, Token};
+use crate::engine::net::{NetError, RawStream};
 use crate::model::{EventKind, Severity};
-use std::time::Duration;
 
 impl Writer {
     pub(super) fn lost(&self, why: String) {
@@ -24,46 +25,50 @@ impl Writer {
 
     /// Dials; on a reconnect makes sure that the old connection is dead and learns what it applied.
     pub(super) async fn open(&mut self, first: bool) -> Result<Result<RawStream, End>, NetError> {
-        if !first && let Err(end) = self.reconcile().await? {
-            return Ok(Err(end));
+        if let Some(stream) = self.s.opened.take() {
+            return Ok(Ok(stream));
         }
-        let mut talk = self.s.dialer.conversation(&self.s.address).await?;
-        if self.has_new_history(&mut talk).await? {
-            return Ok(Err(End::WentBack));
-        }
-        if !self.s.envelope.names.is_cluster() && self.s.envelope.db != 0 {
-            let db = self.s.envelope.db.to_string();
-            talk.ask(&[b"SELECT", db.as_bytes()], Duration::from_secs(10)).await?;
-        }
-        Ok(Ok(talk.into_parts().0))
-    }
-
-    /// Behind this address (a name, a virtual one) is another server than before, or the same with another past. What
-    /// that means for the positions has to be looked at before anything is written.
-    async fn has_new_history(&self, talk: &mut Conversation) -> Result<bool, NetError> {
         let known = *self.s.replids[self.site.index()].read().unwrap_or_else(|p| p.into_inner());
-        let Some(known) = known else { return Ok(false) };
-        let answer = talk.ask(&[b"INFO", b"replication"], self.s.dialer.deadlines().response).await?;
-        let Token::Bulk(text) = answer else { return Ok(false) };
-        let now = ServerInfo::parse(&String::from_utf8_lossy(&text)).replid;
-        Ok(now.is_some_and(|now| now != known))
+        let (names, db) = (self.s.envelope.names.clone(), self.s.envelope.db);
+        let in_db = (!names.is_cluster()).then_some(db);
+        let (dialer, address) = (self.s.dialer.clone(), self.s.address.clone());
+        let opened = if first {
+            fence::open(&dialer, &address, in_db, known).await?
+        } else {
+            let apply = dialer.client_name();
+            let asking = dialer.named(&apply.replacen(":apply", ":control", 1));
+            let (opened, key) = if names.is_cluster() {
+                let mut control = asking.control(&address).await?;
+                fence::kill_clients(&mut control, &[apply]).await?;
+                let key = fence::read_position(&mut control, db, &names).await?;
+                (fence::open(&dialer, &address, in_db, known).await?, key)
+            } else {
+                let (key, notes) = (names.control(None), names.notes());
+                let asked = fence::Asked { before: &[apply], db, key: &key, notes: &notes };
+                let opened = fence::open_again(&dialer, &asking, &address, asked, known).await?;
+                let key = opened.key;
+                (opened, key)
+            };
+            if let Err(end) = self.reconcile(key) {
+                return Ok(Err(end));
+            }
+            opened
+        };
+        // Behind this address (a name, a virtual one) is another server than before, or the same with another past. What
+        // that means for the positions has to be looked at before anything is written.
+        Ok(if opened.new_history { Err(End::WentBack) } else { Ok(opened.stream) })
     }
 
-    async fn reconcile(&mut self) -> Result<Result<(), End>, NetError> {
-        let apply = self.s.dialer.client_name();
-        let asking = self.s.dialer.named(&apply.replacen(":apply", ":control", 1));
-        let mut control = asking.control(&self.s.address).await?;
-        crate::engine::fence::kill_clients(&mut control, &[apply]).await?;
-        let names = &self.s.envelope.names;
-        let key = crate::engine::fence::read_position(&mut control, self.s.envelope.db, names).await?;
+    /// What the control key says was applied needs not be sent again.
+    fn reconcile(&mut self, key: Option<ControlKey>) -> Result<(), End> {
         let Some(key) = key else {
-            return Ok(if self.number == 0 { Ok(()) } else { Err(End::Gone) });
+            return if self.number == 0 { Ok(()) } else { Err(End::Gone) };
         };
         if key.epoch > self.s.epoch {
-            return Ok(Err(End::Fenced));
+            return Err(End::Fenced);
         }
         if key.epoch < self.s.epoch || key.number < self.acked {
-            return Ok(Err(End::WentBack));
+            return Err(End::WentBack);
         }
         // Applied, but their replies are lost: what failed in them has to be found by the keys.
         while self.window.front().is_some_and(|t| t.control.number <= key.number) {
@@ -76,6 +81,6 @@ impl Writer {
             t.outcome = Outcome::Pending;
         }
         self.tell_answered();
-        Ok(Ok(()))
+        Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! Corner cases that no schedule is likely to dwell on: bounds, back-off, cost.
 
 use crate::engine::arbiter::class::{Class, Part};
-use crate::engine::arbiter::{Arbiter, Cause, Effect, ROUNDS_AT_ONCE, Touch, Verdict};
+use crate::engine::arbiter::settling::ROUNDS_AT_ONCE;
+use crate::engine::arbiter::{Arbiter, Cause, Effect, Touch, Verdict};
 use crate::model::Side;
 use std::time::Instant;
 

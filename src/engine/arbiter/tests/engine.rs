@@ -230,6 +230,13 @@ impl Engine {
                         let [Cmd::Flush(db)] = cmds[..] else { continue };
                         e.arbiter.recover_flush(source, Some(db), offset as u64 + 1);
                     }
+                    // As they were decided: each command of a transaction for itself, and each key of an MSET.
+                    Entry::Local { cmds, .. } if options.split => {
+                        for part in cmds.iter().flat_map(split) {
+                            let all = words(&part);
+                            with_touches(&mut e.arbiter, &all, |a, t| a.recover_change(source, t, offset as u64 + 1));
+                        }
+                    }
                     Entry::Local { cmds, .. } => {
                         let all: Vec<Word> = cmds.iter().flat_map(words).collect();
                         with_touches(&mut e.arbiter, &all, |a, t| a.recover_change(source, t, offset as u64 + 1));

@@ -1,9 +1,9 @@
 //! Where a job's sides are: the shards of each, dialled, and what an engine before us has left there.
 
 use super::client_name;
-use crate::engine::apply::control_key::{ControlKey, LoadPhase};
+use crate::engine::apply::control_key::ControlKey;
 use crate::engine::core;
-use crate::engine::fence;
+use crate::engine::fence::{self, Asked, Left, Look};
 use crate::engine::job::JobError;
 use crate::engine::link::decide::Ahead;
 use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, ShardAddress};
@@ -33,6 +33,10 @@ pub struct Shard {
     pub is_master: bool,
     /// Where its stream ended when the engine before us was shut out, where that had not finished a copy.
     pub stream_end: Offset,
+    /// Connections of an engine before us have to be shut out first.
+    pub not_alone: bool,
+    /// What that has left, where slots play no part. `None`: it is not known yet.
+    pub left: Option<Left>,
 }
 
 impl Shard {
@@ -44,6 +48,7 @@ impl Shard {
 
 /// One side.
 pub struct Place {
+    pub dialer: Dialer,
     pub shards: Vec<Shard>,
     pub cluster: bool,
     pub map: Vec<ShardAddress>,
@@ -57,13 +62,39 @@ pub async fn dial_both(job: &Job, id: &JobId) -> Result<[Place; 2], JobError> {
 
 async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
     let named = Dialer::new(job.instance(side), &client_name(id, "control", None));
-    let mut map = named.masters().await?;
+    let before = [client_name(id, "apply", None), client_name(id, "replica", None)];
+    let names = Names::whole(id.control_key(side.incoming()));
+    let (key, notes) = (names.control(None), names.notes());
+    let before = before.each_ref().map(String::as_str);
+    let asked = Asked { before: &before, db: job.policy.databases.first(), key: &key, notes: &notes };
+    // Where there is one address and nobody else to ask, what answers there is all there is: unless it is a cluster's.
+    let mut first = match job.instance(side).only_address() {
+        Some(address) => Some(fence::look(&named, address, asked).await?),
+        None => None,
+    };
+    let alone = first.as_ref().filter(|look| !look.info.is_cluster());
+    let mut map = match alone {
+        Some(look) => vec![ShardAddress { address: look.control.address().to_owned(), node_id: None, slots: vec![] }],
+        None => {
+            first = None;
+            named.masters().await?
+        }
+    };
     let cluster = map.iter().any(|m| !m.slots.is_empty());
     if cluster {
         // The first that answered may be behind.
         map = ClusterWatch::new(&named).look().await?.shards;
     }
-    let shards = try_join_all(map.iter().map(|m| dial_shard(&named, job, side, m, cluster))).await?;
+    let shards = match first {
+        Some(look) => vec![shard(job, side, &map[0], cluster, look).await?],
+        None => {
+            let looks = map.iter().map(|m| async {
+                let look = fence::look(&named, &m.address, asked).await?;
+                shard(job, side, m, cluster, look).await
+            });
+            try_join_all(looks).await?
+        }
+    };
     if cluster {
         let mut covered = SlotSet::none();
         shards.iter().flat_map(|s| s.slots.iter()).for_each(|s| covered.insert(s));
@@ -74,19 +105,12 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
             ));
         }
     }
-    Ok(Place { shards, cluster, map })
+    Ok(Place { dialer: named, shards, cluster, map })
 }
 
-async fn dial_shard(
-    named: &Dialer,
-    job: &Job,
-    side: Side,
-    at: &ShardAddress,
-    cluster: bool,
-) -> Result<Shard, JobError> {
+async fn shard(job: &Job, side: Side, at: &ShardAddress, cluster: bool, look: Look) -> Result<Shard, JobError> {
     let (instance, address) = (job.instance(side), at.address.clone());
-    let mut control = named.control(&address).await?;
-    let info = control.info().await?;
+    let Look { mut control, info, round_trip: mut best, not_alone, left } = look;
     let Some(dialect) = info.dialect else {
         return Err(JobError::lasting(
             format!("{address} does not tell its version"),
@@ -110,21 +134,52 @@ async fn dial_shard(
     if info.loading {
         return Err(JobError::passing(format!("{address} is loading its data"), "wait until it has"));
     }
-    let mut best = Duration::from_secs(1);
+    // Over a line that is long, one more question costs more than the jitter that it would find.
     for _ in 0..3 {
-        let asked = Instant::now();
-        let _: String = control.ask(&redis::cmd("PING")).await?;
-        best = best.min(asked.elapsed());
-        // Over a line as long as this, one more question costs more than the jitter that it would find.
         if best > Duration::from_millis(20) {
             break;
         }
+        let asked = Instant::now();
+        let _: String = control.ask(&redis::cmd("PING")).await?;
+        best = best.min(asked.elapsed());
     }
     let keys = info.keyspace.iter().filter(|k| job.policy.databases.contains(k.db)).map(|k| k.keys).sum();
     let slots = if cluster { SlotSet::of(&at.slots) } else { SlotSet::all() };
     let (lineage, way_ms) = (Lineage::of(&info), best.as_millis() as u64 / 2);
     let is_master = info.is_master();
-    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage, is_master, stream_end: Offset(0) })
+    let stream_end = info.master_repl_offset.filter(|_| !not_alone).unwrap_or(Offset(0));
+    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage, is_master, stream_end, not_alone, left })
+}
+
+/// Shuts out the engine before us, at all shards of both sides at once.
+pub async fn shut_out(places: &mut [Place; 2], id: &JobId, db: u32) -> Result<(), JobError> {
+    let before = [client_name(id, "apply", None), client_name(id, "replica", None)];
+    let before = before.each_ref().map(String::as_str);
+    let waits = Side::BOTH.into_iter().zip(places.iter_mut()).flat_map(|(side, place)| {
+        let names = Names::whole(id.control_key(side.incoming()));
+        let cluster = place.cluster;
+        place.shards.iter_mut().map(move |shard| {
+            let names = names.clone();
+            async move {
+                let (key, notes) = (names.control(None), names.notes());
+                let asked = Asked { before: &before, db, key: &key, notes: &notes };
+                if cluster {
+                    if shard.not_alone {
+                        fence::kill_clients(&mut shard.control, &before).await?;
+                    }
+                } else if shard.left.is_none() {
+                    shard.left = Some(fence::shut_out(&mut shard.control, asked).await?);
+                }
+                if shard.not_alone {
+                    let info = shard.control.info().await?;
+                    shard.stream_end = info.master_repl_offset.unwrap_or_default();
+                }
+                Ok::<_, JobError>(())
+            }
+        })
+    });
+    try_join_all(waits.collect::<Vec<_>>()).await?;
+    Ok(())
 }
 
 /// A strand of the job: its shards at both sides, by their places, and its slots.
@@ -185,11 +240,6 @@ impl Found {
         self.newest.values().chain(&self.whole).map(|k| k.epoch).max().unwrap_or(0)
     }
 
-    /// Some copy was not finished.
-    pub fn unfinished(&self) -> bool {
-        self.newest.values().chain(&self.whole).any(|k| k.phase == LoadPhase::Loading)
-    }
-
     fn note(&mut self, key: ControlKey, id: StrandId) {
         let newest = self.newest.entry(id).or_insert(key);
         if (key.epoch, key.number) > (newest.epoch, newest.number) {
@@ -204,8 +254,7 @@ pub async fn find(places: &mut [Place; 2], id: &JobId, db: u32, pairs: &[Pair]) 
     let mut found = [Found::default(), Found::default()];
     if let [Pair { strand: None, .. }] = pairs {
         for side in Side::BOTH {
-            let control = &mut places[side.index()].shards[0].control;
-            found[side.index()].whole = fence::read_control_key(control, db, base(side).as_bytes()).await?;
+            found[side.index()].whole = places[side.index()].shards[0].left.as_ref().and_then(|left| left.key);
         }
         return Ok(found);
     }
@@ -219,7 +268,14 @@ pub async fn find(places: &mut [Place; 2], id: &JobId, db: u32, pairs: &[Pair]) 
             let (control, names) = (&mut shard.control, &names);
             async move { fence::read_slots(control, names, slots.iter()).await }
         });
-        for (slot, key) in try_join_all(reads).await?.into_iter().flatten() {
+        let read = try_join_all(reads).await?;
+        if let Some(slot) = read.iter().find_map(|(_, moving)| moving.first()) {
+            return Err(JobError::passing(
+                format!("slot {slot} of the {side} is on its way to another shard just now"),
+                "nothing: it is waited for, since it takes along how far it is",
+            ));
+        }
+        for (slot, key) in read.into_iter().flat_map(|(found, _)| found) {
             let Some(id) = key.strand else { continue };
             found[side.index()].owners.insert(slot, id);
             found[side.index()].by_slot.insert(slot, key);

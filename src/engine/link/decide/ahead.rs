@@ -23,28 +23,38 @@ impl Ahead {
         Ahead { slots, until, replied: HashMap::new(), stream }
     }
 
-    /// `REPLID 1234=0-5,7 1300=6`; nothing where no slot is ahead.
+    /// `REPLID 1234=0-5,7 1300=6 r1250=6`: behind an `r` up to where the replies had been seen. Nothing where no slot is
+    /// ahead.
     pub fn to_text(&self) -> String {
         let Some(stream) = self.stream.filter(|_| !self.slots.is_empty()) else { return String::new() };
-        let mut by_offset: BTreeMap<Offset, SlotSet> = BTreeMap::new();
-        for (slot, offset) in &self.slots {
-            by_offset.entry(*offset).or_default().insert(*slot);
+        let mut text = stream.to_string();
+        for (letter, offsets) in [("", &self.slots), ("r", &self.replied)] {
+            let mut by_offset: BTreeMap<Offset, SlotSet> = BTreeMap::new();
+            for (slot, offset) in offsets {
+                by_offset.entry(*offset).or_default().insert(*slot);
+            }
+            for (offset, slots) in by_offset {
+                text += &format!(" {letter}{offset}={slots}");
+            }
         }
-        let parts = by_offset.iter().map(|(offset, slots)| format!("{offset}={slots}"));
-        std::iter::once(stream.to_string()).chain(parts).collect::<Vec<_>>().join(" ")
+        text
     }
 
     /// What can't be read is not there.
     pub fn from_text(text: &str) -> Self {
-        let mut slots = HashMap::new();
+        let (mut slots, mut replied) = (HashMap::new(), HashMap::new());
         let mut words = text.split(' ');
         let stream = words.next().and_then(|word| word.parse().ok());
         for (offset, set) in words.filter_map(|part| part.split_once('=')) {
+            let (to, offset) = match offset.strip_prefix('r') {
+                Some(offset) => (&mut replied, offset),
+                None => (&mut slots, offset),
+            };
             if let (Ok(offset), Ok(set)) = (offset.parse::<u64>(), set.parse::<SlotSet>()) {
-                slots.extend(set.iter().map(|slot| (slot, Offset(offset))));
+                to.extend(set.iter().map(|slot| (slot, Offset(offset))));
             }
         }
-        Ahead::new(slots, stream)
+        Ahead { replied, ..Ahead::new(slots, stream) }
     }
 }
 
@@ -57,6 +67,9 @@ mod tests {
         let stream: ReplId = "00000000000000000000000000000000000000bb".parse().unwrap();
         let ahead = Ahead::new([(3, Offset(70)), (4, Offset(70)), (9, Offset(80))].into(), Some(stream));
         assert_eq!(ahead.to_text(), format!("{stream} 70=3-4 80=9"));
+        assert_eq!(Ahead::from_text(&ahead.to_text()), ahead);
+        let ahead = Ahead { replied: [(3, Offset(60)), (9, Offset(80))].into(), ..ahead };
+        assert_eq!(ahead.to_text(), format!("{stream} 70=3-4 80=9 r60=3 r80=9"));
         assert_eq!(Ahead::from_text(&ahead.to_text()), ahead);
         assert_eq!((ahead.until, Ahead::from_text("").until), (Offset(80), Offset(0)));
         assert!(Ahead::from_text("x=1 5=y").slots.is_empty());

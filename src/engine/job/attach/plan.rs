@@ -1,0 +1,163 @@
+//! What the control keys of an engine before us mean: from where each direction goes on.
+
+use super::inherit::Inherited;
+use super::{AttachOptions, Site};
+use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
+use crate::engine::job::lineage::{self, Cut};
+use crate::engine::job::{JobContext, JobError};
+use crate::engine::link::decide::Ahead;
+use crate::engine::link::rebuild::Span;
+use crate::engine::replica::Start;
+use crate::engine::strand::{SlotSet, StrandId};
+use crate::model::{Direction, EventKind, ExistingKeys, ReplId, Severity, Side};
+use std::collections::BTreeSet;
+
+/// What the control keys of an engine before us mean.
+pub(super) struct Plan {
+    pub(super) epoch: u64,
+    /// The control key of each direction where the link goes on from it.
+    pub(super) from: [Option<ControlKey>; 2],
+    /// The links go on: the in-flight tables have to be rebuilt, and what was being settled is taken up.
+    pub(super) resume: bool,
+    pub(super) two_way: bool,
+    pub(super) reverse_full: bool,
+    pub(super) merge: bool,
+    /// Sites whose new master lacks what was read from the old one.
+    pub(super) cuts: Vec<Cut>,
+    /// The forward copy was begun before and not finished, and all that the target holds is either the source's, or in
+    /// the reverse stream from where that goes on.
+    pub(super) left_over: bool,
+    /// The slots were divided in another way before.
+    pub(super) inherits: bool,
+    /// Some of the slots were another strand's.
+    pub(super) others: bool,
+    pub(super) ahead: [Ahead; 2],
+    /// By side: slots that came from another of its shards.
+    pub(super) moved: [SlotSet; 2],
+    pub(super) parents: BTreeSet<StrandId>,
+}
+
+impl Plan {
+    pub(super) fn make(
+        context: &JobContext,
+        sites: &[Site; 2],
+        epoch: u64,
+        options: AttachOptions,
+        inherits: bool,
+    ) -> Result<Plan, JobError> {
+        let two_way = context.job.policy.two_way;
+        let forward = sites[Side::Target.index()].found;
+        let reverse = sites[Side::Source.index()].found.filter(|_| two_way);
+        let merge = context.job.policy.existing_keys == ExistingKeys::Merge;
+        let streaming = |k: &ControlKey| k.phase == LoadPhase::Streaming && k.replid.is_some();
+        if forward.is_some_and(|k| streaming(&k)) && reverse.is_none() && two_way && !options.lost[1] && !inherits {
+            return Err(gone(Direction::Reverse, &sites[Side::Source.index()].address));
+        }
+        if forward.is_none() && reverse.is_some() && !options.lost[0] && !inherits {
+            return Err(gone(Direction::Forward, &sites[Side::Target.index()].address));
+        }
+        let from = [forward, reverse].map(|k| k.filter(streaming));
+        let mut from = [from[0].filter(|_| !options.lost[0]), from[1].filter(|_| !options.lost[1])];
+        let cuts = lineage::cut(&mut from, Side::BOTH.map(|side| sites[side.index()].lineage));
+        Ok(Plan {
+            epoch,
+            from,
+            resume: from[0].is_some() && (from[1].is_some() || !two_way),
+            two_way,
+            reverse_full: options.reverse_full,
+            merge: merge || options.lost[1],
+            inherits,
+            others: false,
+            ahead: Default::default(),
+            moved: Default::default(),
+            parents: BTreeSet::new(),
+            cuts,
+            left_over: forward.is_some_and(|k| k.phase == LoadPhase::Loading)
+                && !options.lost[0]
+                && match context.job.policy.existing_keys {
+                    ExistingKeys::Block => from[1].is_some() || !two_way,
+                    ExistingKeys::Merge => from[1].is_some(),
+                    // Whose they are can't be told from theirs that the target had before.
+                    ExistingKeys::Ignore => false,
+                },
+        })
+    }
+
+    pub(super) fn tell_cuts(&self, context: &JobContext) {
+        for Cut { side, at, bytes } in &self.cuts {
+            let other = side.other();
+            let head = format!(
+                "the {side}'s new master lacks the last {bytes} bytes, behind offset {at}, of what its old one had passed on"
+            );
+            let (severity, tail) = if self.two_way {
+                (Severity::Warning, format!("what the {other} got of it is carried back"))
+            } else {
+                let tail =
+                    format!("the {other} holds writes that the {side} has lost: compare them with duplex verify");
+                (Severity::Error, tail)
+            };
+            context.events.emit(Some(side.outgoing()), severity, EventKind::Failover, format!("{head}; {tail}"));
+        }
+    }
+
+    pub(super) fn take_over(&mut self, inherited: Inherited) {
+        self.ahead = inherited.ahead;
+        self.moved = inherited.moved;
+        self.parents = inherited.parents;
+        self.others = inherited.others;
+    }
+
+    /// Of the direction's stream: what was replied, echoed and applied.
+    pub(super) fn span(&self, direction: Direction) -> Option<(Span, [Position; 3])> {
+        let own = self.from[direction as usize]?;
+        if !self.two_way {
+            // Nothing comes back as an echo: only what may have failed unseen is looked at again.
+            let p = [own.applied, own.replied, own.applied];
+            let span = Span { echoed: p[2].offset, replied: p[1].offset, applied: p[0].offset };
+            return Some((span, p));
+        }
+        let other = self.from[direction.other() as usize]?;
+        // The other link's control key stands at the site that this one reads: it says how far that site's own stream
+        // had come back.
+        let p = [own.applied, own.replied, other.echoed];
+        let span = Span { echoed: p[2].offset, replied: p[1].offset, applied: p[0].offset };
+        Some((span, p))
+    }
+
+    pub(super) fn start(&self, direction: Direction) -> Begin {
+        let Some(own) = self.from[direction as usize] else {
+            return match direction {
+                // All of its slots came from elsewhere: from now on, and what they hold is settled by state.
+                _ if self.inherits => Begin::Nothing(Start::Current),
+                Direction::Forward => Begin::Snapshot,
+                Direction::Reverse if self.merge => Begin::Snapshot,
+                Direction::Reverse if self.reverse_full => Begin::Nothing(Start::Full { keep_snapshot: false }),
+                Direction::Reverse => Begin::Nothing(Start::Current),
+            };
+        };
+        let Some(replid) = own.replid else { return Begin::Nothing(Start::Current) };
+        let at = match self.span(direction).filter(|_| self.resume) {
+            Some((_, positions)) => positions.into_iter().min_by_key(|p| p.offset).unwrap_or(own.applied),
+            None => own.applied,
+        };
+        Begin::Position(replid, at)
+    }
+}
+
+/// How a direction's stream begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Begin {
+    Snapshot,
+    Nothing(Start),
+    Position(ReplId, Position),
+}
+
+fn gone(direction: Direction, address: &str) -> JobError {
+    JobError::needs_copy(
+        direction,
+        format!(
+            "{address} holds no control key of this job any more: it was flushed, replaced, or restored from a copy"
+        ),
+        "compare both sides, then start with a new copy: duplex start --discard-previous",
+    )
+}

@@ -1,0 +1,50 @@
+//! How long a recovery takes over a slow line, in round trips: what was written just before the engine was killed, and
+//! while it was away, has to be at the other side soon after it is back.
+
+use crate::{
+    apart,
+    support::{load::sized, *},
+};
+use std::time::{Duration, Instant};
+
+/// Each way.
+const DELAY: Duration = Duration::from_millis(200);
+
+/// From the engine's begin, or the cut, until both sides are equal; with writes at both sides before it, on keys that are
+/// in conflict, and after it.
+fn recovers(what: &str, cut: impl FnOnce(&[Proxy; 2], &mut Duplex)) -> f64 {
+    let (a, b, proxies, mut duplex) = apart(DELAY);
+    let (mut at_a, mut at_b) = (a.client(), b.client());
+    for i in 0..200 {
+        at_a.run(&format!("SET k:{} a{i}", i % 50));
+        at_b.run(&format!("RPUSH l:{} b{i}", i % 50));
+        at_b.run(&format!("SET k:{} b{i}", i % 70));
+    }
+    let cut_at = Instant::now();
+    cut(&proxies, &mut duplex);
+    for i in 0..100 {
+        at_a.run(&format!("INCR n:{i}"));
+        at_b.run(&format!("SET k:{i} late"));
+    }
+    assert_equal_within(&a, &b, secs(30));
+    let took = cut_at.elapsed().as_secs_f64();
+    eprintln!("{what}: equal {took:.2} s after, {:.1} round trips", took / (2.0 * DELAY.as_secs_f64()));
+    took
+}
+
+#[test]
+fn a_killed_engine_is_in_step_again_after_few_round_trips() {
+    let took = recovers("killed", |_, duplex| {
+        duplex.crash();
+        duplex.revive();
+    });
+    assert!(took < sized(5.0, 4.0), "{took:.2} s");
+}
+
+#[test]
+fn a_cut_line_is_mended_in_few_round_trips() {
+    for side in [0, 1] {
+        let took = recovers("cut", |proxies, _| _ = proxies[side].cut());
+        assert!(took < sized(5.0, 4.0), "{took:.2} s");
+    }
+}

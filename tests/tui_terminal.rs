@@ -388,7 +388,7 @@ fn the_demo_shows_the_console_and_leaves_nothing() {
         .into();
     // keys that both sides write at the same time are settled while one looks
     c.type_("k");
-    c.shows(&["contested:"]);
+    c.shows(&["Again and again", "contested:"]);
     c.type_("q");
     assert_eq!(c.ends(), 0);
     c.is_sane();

@@ -20,6 +20,9 @@ mod support {
     pub mod words;
 }
 
+#[path = "support/plot.rs"]
+mod plot;
+
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
@@ -198,6 +201,12 @@ fn arrived(server: &Server, prefix: &str) {
     });
 }
 
+/// The place of the row that has the precheck in it.
+const COMMAND_ON: usize = 7;
+/// What the rows that native has too have to show, as ratio to native: at least, or (true) at most.
+const AIMS: [(usize, f64, bool); 5] =
+    [(0, 0.91, false), (1, 0.91, false), (COMMAND_ON, 1.1, true), (3, 0.8, false), (4, 0.6, false)];
+
 /// What was measured, by name and way: one value a round.
 #[derive(Default)]
 struct Results {
@@ -208,6 +217,40 @@ impl Results {
     fn add(&mut self, place: usize, name: &'static str, unit: &'static str, way: Way, value: f64) {
         eprintln!("{name}, {way:?}: {value:.2} {unit}");
         self.values.entry((place, name, unit)).or_default().entry(way).or_default().push(value);
+    }
+
+    /// The rows that both have, as ratios: ours to native's in the same round.
+    fn bars(&self) -> Vec<plot::Bar> {
+        let bar = |(&(place, name, _), ways): (&(usize, &str, &str), &BTreeMap<Way, Vec<f64>>)| {
+            let (native, ours) = (ways.get(&Way::Native)?, ways.get(&Way::Ours)?);
+            let mut ratios: Vec<f64> = ours.iter().zip(native).map(|(o, n)| o / n).collect();
+            ratios.sort_by(f64::total_cmp);
+            let aim = AIMS.iter().find(|(p, ..)| *p == place);
+            Some(plot::Bar {
+                name: name.to_owned(),
+                ratio: *ratios.get(ratios.len() / 2)?,
+                spread: (*ratios.first()?, *ratios.last()?),
+                aim: aim.map(|a| a.1),
+                less_is_better: aim.is_some_and(|a| a.2),
+            })
+        };
+        // What comes before a copy is nothing in native, and what a ratio of CPU would be is said in the table.
+        self.values.iter().filter(|((place, ..), _)| AIMS.iter().any(|a| a.0 == *place)).filter_map(bar).collect()
+    }
+
+    /// The plot beside what was built.
+    fn draw(&self) {
+        let bars = self.bars();
+        if bars.is_empty() {
+            return;
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/native.svg");
+        std::fs::write(
+            path,
+            plot::svg("redis-duplex beside native replication (1 is native; the mark is the aim)", &bars),
+        )
+        .expect("the plot is written");
+        println!("\nplot: {path}");
     }
 
     fn print(&self) {
@@ -248,6 +291,7 @@ fn snapshots(way: Way, results: &mut Results) {
         }
         let million = keys as f64 / 1e6;
         results.add(2, "first copy, what comes before it", "s", way, copied.before);
+        results.add(COMMAND_ON, "first copy, strings, from the command on", "s", way, copied.before + copied.took);
         results.add(8, "CPU of both servers, first copy", "s per million", way, copied.cpu / million);
         if let (Some(duplex), Some(cpu)) = (&site.duplex, copied.engine_cpu) {
             results.add(9, "CPU of the engine, first copy", "s per million", way, cpu / million);
@@ -435,4 +479,5 @@ fn main() {
         }
     }
     results.print();
+    results.draw();
 }

@@ -1,6 +1,8 @@
 //! Clusters at either side or both: every write once, both sites equal, through crashes of the engine, failovers and
 //! moved slots.
 
+#[path = "cluster/storm.rs"]
+mod storm;
 mod support;
 
 use std::{
@@ -43,6 +45,32 @@ fn job(a: &Site, b: &Site) -> JobSpec {
     JobSpec::between(a.addr(), b.addr())
 }
 
+/// Both sides write, as long as a test lasts.
+struct Loads([Spread; 2]);
+
+impl Loads {
+    fn start(a: &Site, b: &Site, per_second: u64) -> Loads {
+        Loads([Spread::start(a, "a", per_second), Spread::start(b, "b", per_second)])
+    }
+
+    fn more(&self, steps: u64) {
+        self.0.iter().for_each(|l| l.more(steps));
+    }
+
+    /// Ends them: both sites are equal then, and hold each step exactly once.
+    #[track_caller]
+    fn end_exactly(mut self, duplex: &Duplex, a: &Site, b: &Site) {
+        let steps = self.0.each_mut().map(Spread::stop);
+        duplex.wait_state("synchronizing", secs(60));
+        assert_sites_equal(a, b, secs(60));
+        for site in [a, b] {
+            assert_spread(site, "a", &steps[0]);
+            assert_spread(site, "b", &steps[1]);
+            assert_shared(site, &steps[0], &steps[1]);
+        }
+    }
+}
+
 /// Both ways, with keys that were there before.
 fn synced(server: &str, a: Kind, b: Kind) {
     let (a, b) = (a.start(server), b.start(server));
@@ -52,16 +80,9 @@ fn synced(server: &str, a: Kind, b: Kind) {
         router.run(&format!("RPUSH {{before:{n}}}:list 1 2 3"));
     }
     let duplex = Duplex::synced(&job(&a, &b));
-    let mut loads = [Spread::start(&a, "a", 300), Spread::start(&b, "b", 300)];
-    loads.iter().for_each(|l| l.more(sized(600, 3_000)));
-    let steps = loads.each_mut().map(Spread::stop);
-    duplex.wait_state("synchronizing", secs(60));
-    assert_sites_equal(&a, &b, secs(60));
-    for site in [&a, &b] {
-        assert_spread(site, "a", &steps[0]);
-        assert_spread(site, "b", &steps[1]);
-        assert_shared(site, &steps[0], &steps[1]);
-    }
+    let loads = Loads::start(&a, &b, 300);
+    loads.more(sized(600, 3_000));
+    loads.end_exactly(&duplex, &a, &b);
     let status = duplex.status();
     assert_eq!(status.total("apply_errors"), 0, "{:#}", status.0);
 }
@@ -95,22 +116,16 @@ fn six_shards_and_one_server() {
 fn engine_is_killed(server: &str, a: Kind, b: Kind) {
     let (a, b) = (a.start(server), b.start(server));
     let mut duplex = Duplex::synced(&job(&a, &b));
-    let mut loads = [Spread::start(&a, "a", 400), Spread::start(&b, "b", 400)];
+    let loads = Loads::start(&a, &b, 400);
     let mut rng = fastrand::Rng::with_seed(11);
     for _ in 0..sized(4, 15) {
-        loads.iter().for_each(|l| l.more(rng.u64(20..300)));
+        loads.more(rng.u64(20..300));
         duplex.crash();
-        loads.iter().for_each(|l| l.more(50));
+        loads.more(50);
         duplex.revive();
         duplex.wait_state("synchronizing", secs(60));
     }
-    let steps = loads.each_mut().map(Spread::stop);
-    assert_sites_equal(&a, &b, secs(60));
-    for site in [&a, &b] {
-        assert_spread(site, "a", &steps[0]);
-        assert_spread(site, "b", &steps[1]);
-        assert_shared(site, &steps[0], &steps[1]);
-    }
+    loads.end_exactly(&duplex, &a, &b);
 }
 
 #[test]
@@ -133,9 +148,9 @@ fn masters_change_in_good_order(server: &str) {
     let a = Site::Many(Cluster::start(server, 3, 1));
     let b = Site::Many(Cluster::split(server, &UNEVEN, 1));
     let duplex = Duplex::synced(&job(&a, &b));
-    let mut loads = [Spread::start(&a, "a", 300), Spread::start(&b, "b", 300)];
+    let loads = Loads::start(&a, &b, 300);
     for (site, replica) in [(&a, 3), (&b, 4), (&a, 5)] {
-        loads.iter().for_each(|l| l.more(150));
+        loads.more(150);
         site.cluster().take_over(replica);
         let address = site.cluster().nodes[replica].addr();
         duplex.wait_status("the new master is read", secs(60), |s| {
@@ -143,13 +158,7 @@ fn masters_change_in_good_order(server: &str) {
             s.state() == "synchronizing" && shards.iter().any(|s| s.contains(&address))
         });
     }
-    let steps = loads.each_mut().map(Spread::stop);
-    assert_sites_equal(&a, &b, secs(60));
-    for site in [&a, &b] {
-        assert_spread(site, "a", &steps[0]);
-        assert_spread(site, "b", &steps[1]);
-        assert_shared(site, &steps[0], &steps[1]);
-    }
+    loads.end_exactly(&duplex, &a, &b);
 }
 
 #[test]
@@ -167,15 +176,15 @@ fn masters_are_killed(server: &str) {
     let mut a = Site::Many(Cluster::start(server, 3, 1));
     let mut b = Site::Many(Cluster::split(server, &UNEVEN, 1));
     let duplex = Duplex::synced(&job(&a, &b));
-    let mut loads = [Spread::through(&a, "a", 400), Spread::through(&b, "b", 400)];
+    let mut loads = Loads([Spread::through(&a, "a", 400), Spread::through(&b, "b", 400)]);
     for round in 0..sized(2, 6) {
-        loads.iter().for_each(|l| l.more(100));
+        loads.more(100);
         let cluster = if round % 2 == 0 { a.cluster_mut() } else { b.cluster_mut() };
         cluster.kill_a_master(round);
-        loads.iter().for_each(|l| l.more(50));
+        loads.more(50);
         duplex.wait_state("synchronizing", secs(60));
     }
-    let _ = loads.each_mut().map(Spread::stop);
+    let _ = loads.0.each_mut().map(Spread::stop);
     duplex.wait_state("synchronizing", secs(60));
     assert_sites_equal(&a, &b, secs(60));
     // And it goes on.
@@ -197,10 +206,10 @@ fn masters_are_killed_on_the_newest_valkey() {
 fn slots_move(server: &str, a: Kind, b: Kind) {
     let (a, b) = (a.start(server), b.start(server));
     let duplex = Duplex::synced(&job(&a, &b));
-    let mut loads = [Spread::start(&a, "a", 300), Spread::start(&b, "b", 300)];
+    let loads = Loads::start(&a, &b, 300);
     let mut rng = fastrand::Rng::with_seed(5);
     for round in 0..sized(4, 20) {
-        loads.iter().for_each(|l| l.more(100));
+        loads.more(100);
         for (odd, site) in [(0, &a), (1, &b)] {
             let Site::Many(cluster) = site else { continue };
             let masters: Vec<u16> = cluster.masters().iter().map(|m| m.port).collect();
@@ -212,18 +221,11 @@ fn slots_move(server: &str, a: Kind, b: Kind) {
             }
         }
         if round % 2 == 1 {
-            loads.iter().for_each(|l| l.more(100));
+            loads.more(100);
             duplex.wait_state("synchronizing", secs(60));
         }
     }
-    let steps = loads.each_mut().map(Spread::stop);
-    duplex.wait_state("synchronizing", secs(60));
-    assert_sites_equal(&a, &b, secs(60));
-    for site in [&a, &b] {
-        assert_spread(site, "a", &steps[0]);
-        assert_spread(site, "b", &steps[1]);
-        assert_shared(site, &steps[0], &steps[1]);
-    }
+    loads.end_exactly(&duplex, &a, &b);
 }
 
 #[test]
@@ -236,35 +238,22 @@ fn slots_move_at_both_sides() {
     slots_move(Slot::NewestRedis.server(), Kind::Three, Kind::Uneven);
 }
 
-/// Both sides write the same keys, in every way that one key can be written.
-fn storm(site: &Site, seed: u64, stop: &AtomicBool) -> u64 {
-    let mut router = site.router();
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let mut writes = 0;
-    while !stop.load(Ordering::SeqCst) {
-        let (n, word) = (rng.u32(0..30), rng.u32(..).to_string());
-        let (s, l, h, z) = (format!("s:{n}"), format!("l:{n}"), format!("h:{n}"), format!("z:{n}"));
-        let line = match rng.u32(0..12) {
-            0..3 => format!("SET {s} {word}"),
-            3 => format!("DEL {s}"),
-            4 => format!("RPUSH {l} {word}"),
-            5 => format!("LPOP {l}"),
-            6 => format!("HSET {h} f{} {word}", rng.u32(0..4)),
-            7 => format!("HDEL {h} f{}", rng.u32(0..4)),
-            8 => format!("ZADD {z} {} m{}", rng.u32(0..9), rng.u32(0..4)),
-            9 => format!("PEXPIRE {s} {}", rng.u32(1..300)),
-            10 => format!("RENAME {{{s}}}:a {{{s}}}:b"),
-            _ => format!("SET {{{s}}}:a {word}"),
-        };
-        let argv = support::words::words(&line);
-        let key = argv[1].clone();
-        // RENAME of a key that is not there answers with an error, which changes nothing.
-        router.try_call(&key, &argv).expect("the site answers");
-        // A counter that both sides add to.
-        router.run(&format!("INCR n:{}", n % 10));
-        writes += 1;
+#[test]
+fn slots_move_at_both_sides_of_the_newest_valkey() {
+    slots_move(Slot::NewestValkey.server(), Kind::Three, Kind::Uneven);
+}
+
+/// Slots move at both sides while both write the same keys, the engine is killed, a shard stands still, a replica takes
+/// over: at random, from a seed. `DUPLEX_SEED=n` plays one again, `DUPLEX_SEEDS=n` so many.
+#[test]
+fn storms_are_weathered() {
+    let servers = [Slot::NewestRedis, Slot::NewestValkey, Slot::Usual];
+    let pairs =
+        [(Kind::Three, Kind::Uneven), (Kind::One, Kind::Three), (Kind::Six, Kind::Three), (Kind::Three, Kind::One)];
+    for seed in storm::seeds(2, 50) {
+        let (server, (a, b)) = (servers[seed as usize % 3].server(), pairs[seed as usize / 3 % pairs.len()]);
+        storm::weather(server, seed, &[a, b].map(|kind| kind.start(server)));
     }
-    writes
 }
 
 fn conflicts_are_settled(server: &str, a: Kind, b: Kind) {
@@ -273,7 +262,7 @@ fn conflicts_are_settled(server: &str, a: Kind, b: Kind) {
     let stop = AtomicBool::new(false);
     let counted: u64 = thread::scope(|s| {
         let stop = &stop;
-        let threads = [(&a, 1), (&b, 2)].map(|(site, seed)| s.spawn(move || storm(site, seed, stop)));
+        let threads = [(&a, 1), (&b, 2)].map(|(site, seed)| s.spawn(move || storm::write(site, seed, stop).counted));
         let mut rng = fastrand::Rng::with_seed(3);
         for _ in 0..sized(2, 8) {
             support::wait::until(Instant::now() + Duration::from_millis(rng.u64(500..1500)));
@@ -285,11 +274,7 @@ fn conflicts_are_settled(server: &str, a: Kind, b: Kind) {
     });
     duplex.wait_state("synchronizing", secs(60));
     assert_sites_equal(&a, &b, secs(60));
-    for site in [&a, &b] {
-        let mut router = site.router();
-        let sum: i64 = (0..10).map(|n| router.run(&format!("GET n:{n}")).text().parse().unwrap_or(0)).sum();
-        assert_eq!(sum as u64, counted, "what both sides counted");
-    }
+    storm::assert_counted(&[&a, &b], counted);
     // The product's own word for it.
     let outcome = duplex.run(&["verify", &duplex.name, "--json"]).code(0);
     assert!(

@@ -21,13 +21,15 @@ fn keys_and_time_left_are_right_within_a_fifth() {
         let mut duplex = Duplex::new(&JobSpec::between(a.addr(), b.addr()).limits("max_ops_per_second = 2000"));
         duplex.start();
         let mut told: Vec<(Instant, u64, u64)> = Vec::new();
+        let mut told_bytes: Vec<(u64, u64)> = Vec::new();
         let begun = Instant::now();
         let ended = loop {
             let status = duplex.status();
             if status.state() == "synchronizing" {
                 break Instant::now();
             }
-            if let Some((done, total, _, left)) = snapshot(&status) {
+            if let Some((done, total, bytes, left)) = snapshot(&status) {
+                told_bytes.push((done, bytes));
                 let here = support::compare::key_count(&b);
                 // The control key and what was answered meanwhile are in one of the two numbers only.
                 assert!(done <= here + 1, "{done} keys are told, {here} are there");
@@ -52,6 +54,12 @@ fn keys_and_time_left_are_right_within_a_fifth() {
         let s = &status.link("forward").expect("it is there")["snapshot"];
         assert_eq!(s["bytes_total"].as_u64(), Some(bytes), "{s:#}");
         assert!(bytes > 300_000, "{bytes} bytes");
+        // Keys of all types come mixed, so a part of the keys is as big a part of the bytes.
+        let halfway = told_bytes.iter().filter(|(done, _)| done * 10 > KEYS && done * 10 < KEYS * 9);
+        for (done, then) in halfway {
+            let (part, expected) = (*then as f64 / bytes as f64, *done as f64 / KEYS as f64);
+            assert!((part - expected).abs() <= expected * 0.2, "{then} of {bytes} bytes at {done} of {KEYS} keys");
+        }
     }
 }
 

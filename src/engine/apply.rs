@@ -17,6 +17,7 @@
 pub mod control_key;
 pub mod limiter;
 pub mod outbox;
+pub mod pace;
 pub mod replies;
 pub mod transaction;
 pub mod writer;

@@ -16,6 +16,7 @@ pub mod class;
 pub mod classify;
 mod echoes;
 pub mod episode;
+mod held;
 pub mod leftovers;
 mod opening;
 mod queue;
@@ -23,7 +24,9 @@ mod recovery;
 mod settling;
 pub mod table;
 
+use crate::engine::strand::SlotSet;
 use crate::model::Side;
+use crate::wire::slot::slot;
 use class::{Class, Part, commute};
 use episode::{Cause, Episode, Episodes, Phase};
 use leftovers::Leftovers;
@@ -102,6 +105,9 @@ pub struct Arbiter {
     counters: Counters,
     /// The site whose snapshot is being copied: what it holds is not at the other site yet.
     loading: Option<Side>,
+    /// By side: cluster slots that came from another of its shards and are being settled by its state; `None`: there are
+    /// none.
+    moved: Option<Box<[SlotSet; 2]>>,
     /// What a copy before this one may have left at the other site.
     leftovers: Leftovers,
     /// The newest serial in flight to a site when a whole-database deletion was read from it.
@@ -128,6 +134,7 @@ impl Arbiter {
             token_serial: epoch << 32,
             counters: Counters::default(),
             loading: None,
+            moved: None,
             leftovers: Leftovers::default(),
             flushed: [0; 2],
             now_ms: 0,
@@ -201,15 +208,15 @@ impl Arbiter {
         let (mut against, mut only_deletes, mut was_read) = (false, true, false);
         let (mut earliest, mut known) = (u32::MAX, true);
         for (_, e) in table.changes(touch.hash) {
-            if commute((touch.class, touch.part), (e.class(), e.part)) {
+            if commute((touch.class, touch.part), (e.class, e.part)) {
                 continue;
             }
-            if e.class() == Class::Read {
+            if e.class == Class::Read {
                 was_read = true;
                 continue;
             }
             against = true;
-            only_deletes &= e.class().is_delete();
+            only_deletes &= e.class.is_delete();
             known &= e.at != 0;
             earliest = earlier(earliest, e.at);
         }
@@ -266,7 +273,8 @@ impl Arbiter {
         if self.may_go_whole(here, touches) {
             return self.enter_many(peer, touches, at);
         }
-        if self.loading == Some(peer) {
+        let stands = |t: &Touch<'_>| self.standing(t.key) == Some(peer);
+        if self.loading == Some(peer) || (self.moved.is_some() && touches.iter().any(stands)) {
             // It runs there on what is there, and that stands.
             for t in touches.iter().filter(|t| t.writes()) {
                 match self.episodes.get_mut(t.hash, t.db, t.key) {
@@ -336,6 +344,26 @@ impl Arbiter {
     /// copy anew, over whatever the other site alone has.
     pub fn loading(&mut self, side: Option<Side>) {
         self.loading = side;
+    }
+
+    /// These slots came from another shard of their side: until they are settled by its state it is the authority of all
+    /// that they hold, since no stream that is read tells all that happened to them there.
+    pub fn moved(&mut self, slots: &[SlotSet; 2]) {
+        self.moved = slots.iter().any(|s| !s.is_empty()).then(|| Box::new(slots.clone()));
+    }
+
+    pub fn moved_is_settled(&mut self, side: Side) {
+        if let Some(mut slots) = self.moved.take() {
+            slots[side.index()] = SlotSet::none();
+            self.moved(&slots);
+        }
+    }
+
+    /// Whose order stands in every episode of this key, whatever opens it.
+    fn standing(&self, key: &[u8]) -> Option<Side> {
+        let Some(moved) = &self.moved else { return self.loading };
+        let slot = slot(key);
+        self.loading.or(Side::BOTH.into_iter().find(|side| moved[side.index()].contains(slot)))
     }
 
     pub fn is_loading(&self, side: Side) -> bool {
@@ -413,7 +441,7 @@ impl Arbiter {
     /// No change in flight to `here` stands against this one, and no episode of its key is open.
     fn is_free(&self, here: Side, t: &Touch<'_>) -> bool {
         let table = &self.tables[here.index()];
-        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class(), e.part)))
+        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class, e.part)))
             && (self.episodes.is_empty() || !self.episodes.contains(t.hash, t.db, t.key))
             && !table.flush_covers(t.db)
     }

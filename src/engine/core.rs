@@ -7,6 +7,7 @@ pub mod carry;
 pub mod expiries;
 pub mod given_up;
 mod settling;
+pub mod turns;
 
 use super::apply::control_key::{LoadPhase, Position};
 use super::apply::outbox::{Item, ItemKind, Outbox};
@@ -135,8 +136,12 @@ pub struct Core {
     unknown: [HashSet<Box<[u8]>>; 2],
     /// Some episode waits for the time of its next round: whoever settled has to ring the bell of who sleeps till then.
     pub rounds_wait: bool,
+    /// Which of the two links has to let the other read first.
+    pub turns: turns::Turns,
     /// By the site that is written to: slots of which something waits there until they have moved or stay.
     pub parked: [BTreeSet<u16>; 2],
+    /// By site: fields of its notes beside the open episodes, as they were written where the run began.
+    pub kept_notes: [Vec<(&'static str, String)>; 2],
     states: HashMap<Token, State>,
     events: EventSink,
     now_ms: u64,
@@ -169,7 +174,9 @@ impl Core {
             lost: HashMap::new(),
             unknown: Default::default(),
             rounds_wait: false,
+            turns: turns::Turns::default(),
             parked: Default::default(),
+            kept_notes: Default::default(),
             states: HashMap::new(),
             events,
             now_ms: 1,
@@ -410,6 +417,9 @@ impl Core {
         encode(&mut data, &[&b"DEL"[..], &key]);
         let (db, serial) = (Some(self.facts[site.index()].control_db), self.arbiter.last_serial(site));
         self.push(site, NewItem { db, slot, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
+        for (field, value) in self.kept_notes[site.index()].clone() {
+            self.note(site, &[b"HSET", field.as_bytes(), value.as_bytes()]);
+        }
         for (db, key, number, authority) in open {
             self.persist(site, db, &key, number, authority);
         }
@@ -438,6 +448,8 @@ impl Core {
 
     /// The keys of the slots that came from another shard of `side` have all been settled.
     pub fn moved_is_settled(&mut self, side: Side) {
+        self.arbiter.moved_is_settled(side);
+        self.kept_notes[Side::Target.index()].retain(|(field, _)| *field != moved_field(side));
         self.note(Side::Target, &[b"HDEL", moved_field(side).as_bytes()]);
     }
 

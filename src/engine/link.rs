@@ -16,6 +16,7 @@ mod leftovers;
 pub mod loader;
 pub mod peer;
 pub mod rebuild;
+mod room;
 mod run;
 
 use super::apply::control_key::{LoadPhase, Position};
@@ -30,12 +31,9 @@ use crate::wire::stream::{Batch, Decoder, StreamError};
 use bytes::{Buf, Bytes, BytesMut};
 use decide::{Decider, Turn};
 use loader::{LoadError, Loader};
+use room::wait_for_room;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-
-/// Bytes and items that may wait in an outbox before its link stops deciding.
-const OUTBOX_BYTES: usize = 2 << 20;
-const OUTBOX_ITEMS: usize = 4096;
 
 /// The database is not known: a stream that was taken up in its middle has not named one yet.
 pub const UNKNOWN_DB: u32 = u32::MAX;
@@ -246,11 +244,17 @@ impl Link {
             }
             let used = self.decode()?;
             if used == 0 {
+                self.batch.release();
                 return Ok(());
             }
             self.slots_stay().await;
             self.decide().await;
+            self.batch.release();
             self.rest.advance(used);
+            if self.rest.is_empty() {
+                // Or what has been decided would be held until something comes: a command may be of any size.
+                self.rest = Bytes::new();
+            }
             self.offset += used as u64;
             self.s.spool.release(Offset(self.offset));
         }
@@ -393,21 +397,6 @@ impl Link {
 
 fn snapshot_error(address: String, e: &LoadError) -> LinkError {
     LinkError::Snapshot { address, why: e.to_string() }
-}
-
-/// Waits until a site's outbox may take more.
-async fn wait_for_room(shared: &Shared, site: Side) {
-    loop {
-        let room = shared.room[site.index()].notified();
-        {
-            let core = shared.lock();
-            let out = &core.out[site.index()];
-            if out.bytes() < OUTBOX_BYTES && out.len() < OUTBOX_ITEMS {
-                return;
-            }
-        }
-        room.await;
-    }
 }
 
 /// A time of the job's clock as the arbiter keeps it: its low half, which wraps after 49 days. 0 is its word for unknown.

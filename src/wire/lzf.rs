@@ -97,6 +97,11 @@ impl Unpacker {
         Unpacker { size, done: 0, taken: 0, history: Vec::new(), rest: Vec::new() }
     }
 
+    /// What the header promised.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Takes the next bytes of the input and gives what they unpack to: at most 88 times as many, and some.
     pub fn feed(&mut self, input: &[u8]) -> Result<Vec<u8>, LzfError> {
         let mut joined = std::mem::take(&mut self.rest);

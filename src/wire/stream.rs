@@ -97,6 +97,12 @@ impl Batch {
         self.entries.is_empty()
     }
 
+    /// Lets go of the bytes, which may be many: the entries have been dealt with.
+    pub fn release(&mut self) {
+        self.clear();
+        self.buf = Bytes::new();
+    }
+
     fn clear(&mut self) {
         // One giant transaction must not pin its memory for ever.
         const KEEP: usize = 1 << 16;

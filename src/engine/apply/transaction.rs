@@ -5,6 +5,7 @@ use super::outbox::{Item, ItemKind};
 use crate::engine::strand::Names;
 use crate::wire::resp::{encode, encode_header, encode_part, encode_part_int};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::time::Instant;
 
 /// Above this size an item's bytes are not copied into the transaction's buffer but written from where they are.
 const COPY_BELOW: usize = 32 << 10;
@@ -26,6 +27,8 @@ pub struct Transaction {
     /// Changes of the source in it.
     pub changes: u32,
     pub decided_ms: u64,
+    /// When it was made, to be written at once.
+    pub sent: Instant,
     pub outcome: Outcome,
 }
 
@@ -110,6 +113,7 @@ impl Transaction {
             changes: items.iter().map(|i| i.changes).sum(),
             decided_ms: items.first().map_or(0, |i| i.decided_ms),
             items,
+            sent: Instant::now(),
             outcome: Outcome::Pending,
         }
     }

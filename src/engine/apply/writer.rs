@@ -111,6 +111,7 @@ pub struct Writer {
     holding: Option<Hold>,
     backoff: Duration,
     limiter: super::limiter::Limiter,
+    pace: super::pace::Pace,
     /// What a cluster has redirected.
     parked: Parked,
 }
@@ -166,6 +167,7 @@ impl Writer {
             holding: None,
             backoff: BACKOFF_FIRST,
             limiter: super::limiter::Limiter::new(s.gauge.clone()),
+            pace: super::pace::Pace::new(WINDOW),
             parked: Parked::default(),
             s,
         }
@@ -228,6 +230,7 @@ impl Writer {
         let mut replies = Replies::default();
         let mut pending: VecDeque<Bytes> = self.window.iter().flat_map(|t| t.segments.iter().cloned()).collect();
         self.holding = None;
+        self.pace.begin();
         let shared = self.s.shared.clone();
         let mut order = self.s.order.clone();
         let mut last_reply = Instant::now();
@@ -295,7 +298,7 @@ impl Writer {
     fn fill(&mut self, pending: &mut VecDeque<Bytes>) -> Option<Duration> {
         let mut made = false;
         let mut wait = None;
-        while self.window.len() < WINDOW && self.window_bytes < WINDOW_BYTES && !self.parked.is_full() {
+        while self.window.len() < self.pace.allowed() && self.window_bytes < WINDOW_BYTES && !self.parked.is_full() {
             if let Some(delay) = self.limiter.delay() {
                 wait = Some(delay);
                 break;

@@ -9,7 +9,7 @@ impl Arbiter {
     /// How many deletions of this key the transactions up to `serial` make themselves. A DEL in an echo beyond these
     /// is the site's own: the key had expired when the change reached it.
     pub fn own_deletes(&self, here: Side, serial: u64, hash: u64) -> usize {
-        self.tables[here.index()].changes(hash).filter(|(s, e)| *s <= serial && e.class() == Class::Delete).count()
+        self.tables[here.index()].changes(hash).filter(|(s, e)| *s <= serial && e.class == Class::Delete).count()
     }
 
     /// Whether anything but deletions of this key was sent to `here` and has not been read as an echo, up to `serial`.
@@ -18,7 +18,7 @@ impl Arbiter {
     /// change. Without such a change the deletion was what the other site wanted, or is part of a state transfer.
     pub fn writes_up_to(&self, here: Side, serial: u64, hash: u64) -> bool {
         let mut changes = self.tables[here.index()].changes(hash);
-        changes.any(|(s, e)| s <= serial && !matches!(e.class(), Class::Delete | Class::Transfer))
+        changes.any(|(s, e)| s <= serial && !matches!(e.class, Class::Delete | Class::Transfer))
     }
 
     /// The serial, in `here`'s table, of what an earlier engine had applied there up to this position of the other

@@ -34,7 +34,7 @@ impl Arbiter {
             for site in Side::BOTH {
                 let table = &self.tables[site.index()];
                 for (_, entry) in table.changes(hash) {
-                    for k in table.group_keys(entry.group()).iter().filter(|k| k.written) {
+                    for k in table.group_keys(entry.group).iter().filter(|k| k.written) {
                         if !(k.db == db && k.key == key) {
                             reached.push((k.db, k.key.clone(), self.hash(k.db, &k.key), site.other()));
                         }
@@ -59,10 +59,10 @@ impl Arbiter {
         cause: Cause,
         by: Option<(Side, Class, u32)>,
     ) {
-        let authority = self.loading.unwrap_or(authority);
+        let authority = self.standing(key).unwrap_or(authority);
         let mut e = Episode::new(db, key.into(), hash, authority, cause);
         e.seen_in_flight =
-            Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class(), e.at)));
+            Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class, e.at)));
         e.opened_by = by;
         e.opened_size = if by.is_some() { self.size } else { 0 };
         let number = self.episodes.open(e, self.now_ms);

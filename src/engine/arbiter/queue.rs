@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 
-/// Elements in a block.
-const BLOCK: usize = 4096;
+/// Elements in a block: large enough that the system's allocator keeps no block that is given back.
+const BLOCK: usize = 16 << 10;
 
 #[derive(Debug)]
 pub struct Queue<T> {
@@ -46,8 +46,10 @@ impl<T: Copy> Queue<T> {
         self.blocks.get(place / BLOCK)?.get(place % BLOCK)
     }
 
-    pub fn front(&self) -> Option<&T> {
-        self.get(0)
+    #[inline]
+    pub fn get_mut(&mut self, place: usize) -> Option<&mut T> {
+        let place = place + self.taken;
+        self.blocks.get_mut(place / BLOCK)?.get_mut(place % BLOCK)
     }
 
     #[inline]
@@ -62,17 +64,18 @@ impl<T: Copy> Queue<T> {
         }
     }
 
-    pub fn pop_front(&mut self) -> Option<T> {
-        let first = *self.front()?;
-        self.taken += 1;
-        if self.taken == BLOCK || self.is_empty() {
-            self.taken = 0;
-            if let Some(mut block) = self.blocks.pop_front() {
-                block.clear();
-                self.spare = block;
+    /// Takes so many off the front.
+    pub fn drop_front(&mut self, n: usize) {
+        self.taken += n.min(self.len());
+        while self.taken >= BLOCK || (self.taken > 0 && self.is_empty()) {
+            self.taken = self.taken.saturating_sub(BLOCK);
+            let Some(mut block) = self.blocks.pop_front() else { break };
+            block.clear();
+            self.spare = block;
+            if self.blocks.is_empty() {
+                self.taken = 0;
             }
         }
-        Some(first)
     }
 }
 
@@ -86,23 +89,27 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(3);
         let mut next = 0u32;
         for round in 0..400 {
-            // Now it grows, now it shrinks, at times to nothing.
-            for _ in 0..rng.usize(0..400) {
+            // Now it grows, now it shrinks, at times to nothing; now and then by blocks at once.
+            let size = if round % 7 == 0 { 50_000 } else { 1_500 };
+            for _ in 0..rng.usize(0..size) {
                 q.push_back(next);
                 model.push_back(next);
                 next += 1;
             }
-            let most = if round % 100 == 99 { model.len() } else { 380 };
-            for _ in 0..rng.usize(0..=most) {
-                assert_eq!(q.pop_front(), model.pop_front());
+            let most = if round % 40 == 39 { model.len() } else { size - 20 };
+            for _ in 0..rng.usize(1..5) {
+                let n = rng.usize(0..=most / 4);
+                q.drop_front(n);
+                model.drain(..n.min(model.len()));
             }
-            assert_eq!((q.len(), q.is_empty(), q.front()), (model.len(), model.is_empty(), model.front()));
+            assert_eq!((q.len(), q.is_empty(), q.get(0)), (model.len(), model.is_empty(), model.front()));
             for _ in 0..20 {
                 let place = rng.usize(0..model.len() + 10);
                 assert_eq!(q.get(place), model.get(place));
+                assert_eq!(q.get_mut(place), model.get_mut(place));
             }
         }
-        while q.pop_front().is_some() {}
+        q.drop_front(usize::MAX);
         assert_eq!(q.memory(), BLOCK * 4, "one block is kept");
     }
 }

@@ -1,47 +1,12 @@
 //! The in-flight table of one site: which changes were sent to it and have not been read back as echoes.
 //!
-//! Invariants: entries stand in the order in which they were sent; the index finds the newest entry of a key, and each
-//! entry names the one before it of the same key, so a lookup costs as many steps as the key has changes in flight.
-//! Clearing takes entries off the front alone. One entry takes 24 bytes, its place in the index about 10 more; nothing
-//! is allocated per change once the window has been reached, and what a burst took is given back.
+//! It owns what the changes have beside their keys: groups (changes to several keys), whole-database deletions, and what
+//! came from an earlier engine. The changes themselves are in [`Held`]. Nothing is allocated per change once the window
+//! has been reached, and what a burst took is given back.
 
 use super::class::{Class, Part};
-use super::queue::Queue;
-use hashbrown::HashTable;
+use super::held::{GROUPS, Held, What};
 use std::collections::{HashMap, VecDeque};
-
-/// One key of one change in flight.
-#[derive(Debug, Clone, Copy)]
-pub struct Entry {
-    pub hash: u64,
-    /// Milliseconds of the arbiter's clock when the change was made; 0 where unknown.
-    pub at: u32,
-    pub part: Part,
-    /// How many entries back the one before it of the same key stands; 0 if there is none.
-    back: u32,
-    /// The class in the low byte, above it the group.
-    class_and_group: u32,
-}
-
-/// Groups are numbered from 1 to this, then again: so many are never in flight at once.
-const GROUPS: u32 = (1 << 24) - 1;
-
-impl Entry {
-    fn new(hash: u64, class: Class, part: Part, at: u32, back: u32, group: u32) -> Entry {
-        Entry { hash, at, part, back, class_and_group: group << 8 | class as u32 }
-    }
-
-    /// Names the group of a change to several keys; 0 for a change to one.
-    #[inline]
-    pub fn group(&self) -> u32 {
-        self.class_and_group >> 8
-    }
-
-    #[inline]
-    pub fn class(&self) -> Class {
-        Class::ALL[(self.class_and_group & 0xff) as usize]
-    }
-}
 
 /// A key of a change to several keys.
 #[derive(Debug, Clone)]
@@ -51,17 +16,12 @@ pub struct GroupKey {
     pub written: bool,
 }
 
-/// Places in the index that are kept when nothing is in flight.
-const KEPT: usize = 1 << 16;
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Table {
-    entries: Queue<Entry>,
-    /// The serial of `entries[0]`. Serials begin at 1 and count entries, tokens and restores alike.
-    first: u64,
-    /// Newest entry of each key, by its serial's low half.
-    index: HashTable<u32>,
-    groups: HashMap<u32, (u64, Vec<GroupKey>)>,
+    held: Held,
+    groups: HashMap<u32, Vec<GroupKey>>,
+    /// Groups by the serial of their last entry, in order.
+    sealed: VecDeque<(u64, u32)>,
     group_serial: u32,
     /// Of changes that an earlier engine sent: (offset, serial). They are cleared by offset.
     recovered: VecDeque<(u64, u64)>,
@@ -69,103 +29,92 @@ pub struct Table {
     flushes: VecDeque<(u64, Option<u32>)>,
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        Table::new()
+    }
+}
+
 impl Table {
     pub fn new() -> Self {
-        Table { first: 1, ..Table::default() }
+        Table::beginning_at(1)
+    }
+
+    fn beginning_at(first: u64) -> Self {
+        Table {
+            held: Held::new(first),
+            groups: HashMap::new(),
+            sealed: VecDeque::new(),
+            group_serial: 0,
+            recovered: VecDeque::new(),
+            flushes: VecDeque::new(),
+        }
     }
 
     /// How many keys of changes are in flight.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.held.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.held.is_empty()
     }
 
     /// Bytes the table holds.
     pub fn memory(&self) -> usize {
-        self.entries.memory() + self.index.capacity() * (size_of::<u32>() + 1)
+        self.held.memory()
     }
 
     /// The serial of the newest entry; 0 before the first.
     pub fn last_serial(&self) -> u64 {
-        self.first + self.entries.len() as u64 - 1
+        self.held.next() - 1
     }
 
     /// The serial of the oldest entry, or of the next if there is none.
     pub fn oldest_serial(&self) -> u64 {
-        self.first
-    }
-
-    fn at(&self, serial: u64) -> Option<&Entry> {
-        self.entries.get(serial.checked_sub(self.first)? as usize)
-    }
-
-    /// The full serial that has this low half, among those in flight.
-    fn widen(first: u64, low: u32) -> u64 {
-        first + u64::from(low.wrapping_sub(first as u32))
+        self.held.first()
     }
 
     /// Enters one key of a change; returns its serial.
+    #[inline]
     pub fn push(&mut self, hash: u64, class: Class, part: Part, at: u32, group: u32) -> u64 {
-        let serial = self.first + self.entries.len() as u64;
-        let (first, entries) = (self.first, &self.entries);
-        let hash_of = |low: &u32| entries.get((Self::widen(first, *low) - first) as usize).map_or(0, |e| e.hash);
-        let mut back = 0;
-        match self.index.find_mut(hash, |low| hash_of(low) == hash) {
-            Some(low) => {
-                back = (serial - Self::widen(first, *low)) as u32;
-                *low = serial as u32;
-            }
-            None => {
-                self.index.insert_unique(hash, serial as u32, hash_of);
-            }
-        }
-        self.entries.push_back(Entry::new(hash, class, part, at, back, group));
-        serial
+        self.held.push(hash, What { class, part, at, group })
     }
 
     /// Takes a serial for something that is no change to a key (a token, a bare checkpoint).
     pub fn mark(&mut self) -> u64 {
-        // An entry of a key that no key hashes to in practice; it keeps serials and entries in step.
-        let serial = self.first + self.entries.len() as u64;
-        self.entries.push_back(Entry::new(0, Class::Read, Part::WHOLE, 0, u32::MAX, 0));
-        serial
+        self.held.mark()
     }
 
     /// Takes a serial and holds nothing: for a job with one link, which reads no echoes.
     pub fn skip(&mut self) -> u64 {
-        debug_assert!(self.entries.is_empty());
-        self.first += 1;
-        self.first - 1
+        self.held.skip()
     }
 
     /// Opens a group for a change to several keys; its number goes into the entries that follow.
     pub fn group(&mut self, keys: Vec<GroupKey>) -> u32 {
         self.group_serial = self.group_serial % GROUPS + 1;
-        self.groups.insert(self.group_serial, (u64::MAX, keys));
+        self.groups.insert(self.group_serial, keys);
         self.group_serial
     }
 
     /// All entries of a group have been pushed: it goes when the newest of them does.
     pub fn seal(&mut self, group: u32) {
-        let last = self.last_serial();
-        if let Some(entry) = self.groups.get_mut(&group) {
-            entry.0 = last;
+        if group != 0 {
+            self.sealed.push_back((self.last_serial(), group));
         }
     }
 
     /// The keys of a group.
     pub fn group_keys(&self, group: u32) -> &[GroupKey] {
-        self.groups.get(&group).map_or(&[], |(_, keys)| keys)
+        self.groups.get(&group).map_or(&[], Vec::as_slice)
     }
 
     /// The keys that are written by changes to several keys of which one is in this database, or all. In the order of
     /// their names.
     pub fn grouped_with(&self, db: Option<u32>) -> Vec<(u32, Box<[u8]>)> {
-        let groups = self.groups.values().filter(|(_, keys)| keys.iter().any(|k| db.is_none_or(|db| k.db == db)));
-        let written = groups.flat_map(|(_, keys)| keys).filter(|k| k.written);
+        let groups = self.groups.values().filter(|keys| keys.iter().any(|k| db.is_none_or(|db| k.db == db)));
+        let written = groups.flatten().filter(|k| k.written);
         let mut all: Vec<_> = written.map(|k| (k.db, k.key.clone())).collect();
         all.sort_unstable();
         all.dedup();
@@ -202,43 +151,17 @@ impl Table {
     }
 
     /// The changes to a key in flight, newest first, each with its serial.
-    pub fn changes(&self, hash: u64) -> impl Iterator<Item = (u64, &Entry)> + '_ {
-        let (first, entries) = (self.first, &self.entries);
-        let newest = self
-            .index
-            .find(hash, |low| entries.get((Self::widen(first, *low) - first) as usize).is_some_and(|e| e.hash == hash))
-            .map(|low| Self::widen(first, *low));
-        let mut next = newest;
-        std::iter::from_fn(move || {
-            let serial = next?;
-            let entry = self.at(serial)?;
-            next = match entry.back {
-                0 => None,
-                back => serial.checked_sub(u64::from(back)).filter(|s| *s >= self.first),
-            };
-            Some((serial, entry))
-        })
+    #[inline]
+    pub fn changes(&self, hash: u64) -> impl Iterator<Item = (u64, What)> + '_ {
+        self.held.changes(hash)
     }
 
     /// An echo was read: everything sent up to `serial` has happened there.
     pub fn clear(&mut self, serial: u64) {
-        while self.first <= serial {
-            let Some(entry) = self.entries.front().copied() else { break };
-            let low = self.first as u32;
-            if entry.back != u32::MAX
-                && let Ok(found) = self.index.find_entry(entry.hash, |l| *l == low)
-            {
-                found.remove();
-            }
-            let group = entry.group();
-            if group != 0 && self.groups.get(&group).is_some_and(|(last, _)| *last <= self.first) {
-                self.groups.remove(&group);
-            }
-            self.entries.pop_front();
-            self.first += 1;
-        }
-        if self.entries.is_empty() && self.index.capacity() > KEPT {
-            self.index = HashTable::new();
+        self.held.clear(serial);
+        while let Some(&(_, group)) = self.sealed.front().filter(|(s, _)| *s <= serial) {
+            self.sealed.pop_front();
+            self.groups.remove(&group);
         }
         while self.flushes.front().is_some_and(|(s, _)| *s <= serial) {
             self.flushes.pop_front();
@@ -265,9 +188,9 @@ impl Table {
 impl Table {
     /// Nothing is held for anything that is over.
     pub(super) fn is_clean(&self) -> bool {
-        self.entries.is_empty()
-            && self.index.is_empty()
+        self.held.is_empty()
             && self.groups.is_empty()
+            && self.sealed.is_empty()
             && self.recovered.is_empty()
             && self.flushes.is_empty()
     }
@@ -276,32 +199,6 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_entry_is_small() {
-        assert_eq!(size_of::<Entry>(), 24);
-        let mut t = Table::new();
-        // At every size, right after it has grown too; the first block is there from the first change on.
-        t.push(1, Class::Write, Part::WHOLE, 1, 0);
-        let first = t.memory();
-        for i in 0..200_000u64 {
-            t.push(i.wrapping_mul(0x9e37_79b9_7f4a_7c15), Class::Write, Part::WHOLE, 1, 0);
-            let each = (t.memory() - first) as f64 / t.len() as f64;
-            assert!(each < 64.0, "{each} bytes a change with {i} in flight");
-        }
-        let each = t.memory() as f64 / t.len() as f64;
-        assert!(each < 64.0, "{each} bytes a change");
-    }
-
-    #[test]
-    fn an_entry_keeps_its_class_and_group() {
-        for class in Class::ALL {
-            for group in [0, 1, GROUPS] {
-                let e = Entry::new(1, class, Part::WHOLE, 0, 0, group);
-                assert_eq!((e.class(), e.group()), (class, group));
-            }
-        }
-    }
 
     #[test]
     fn finds_what_is_in_flight_and_only_that() {
@@ -336,7 +233,7 @@ mod tests {
     /// The index keeps the low half of a serial: it wraps after 2^32 changes.
     #[test]
     fn the_low_half_of_a_serial_may_wrap() {
-        let mut t = Table { first: (1 << 32) - 50, ..Table::new() };
+        let mut t = Table::beginning_at((1 << 32) - 50);
         let mut model: VecDeque<(u64, u64)> = VecDeque::new();
         for i in 0..200u64 {
             let hash = i % 7 + 1;

@@ -291,7 +291,8 @@ impl Begun {
             control_db,
         });
         let idle = !context.job.policy.two_way || unarbitrated(context);
-        let arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), idle);
+        let mut arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), idle);
+        arbiter.moved(&plan.moved);
         let conflicts = ConflictLog::since(unix_ms().saturating_sub(1));
         let shared = Arc::new(Shared::new(Core::new(arbiter, facts.clone(), conflicts, context.events.clone())));
         let replids: ReplIds = Arc::new([RwLock::new(None), RwLock::new(None)]);
@@ -318,14 +319,15 @@ impl Begun {
         for direction in Direction::BOTH {
             let db = self.ready.control_db;
             let Site { control, names, .. } = &mut self.ready.sites[direction.to().index()];
-            let ahead = plan.ahead[direction as usize].to_text();
-            if plan.inherits {
-                fence::write_note(control, db, &names.notes(), core::AHEAD_FIELD, &ahead).await?;
+            let mut fields = vec![(core::AHEAD_FIELD, plan.ahead[direction as usize].to_text())];
+            if direction == Direction::Forward {
+                fields.extend(Side::BOTH.map(|s| (core::moved_field(s), plan.moved[s.index()].to_string())));
             }
-            for side in Side::BOTH.into_iter().filter(|_| plan.inherits && direction == Direction::Forward) {
-                let slots = plan.moved[side.index()].to_string();
-                fence::write_note(control, db, &names.notes(), core::moved_field(side), &slots).await?;
+            for (field, text) in fields.iter().filter(|_| plan.inherits) {
+                fence::write_note(control, db, &names.notes(), field, text).await?;
             }
+            fields.retain(|(_, text)| !text.is_empty());
+            self.ready.shared.lock().kept_notes[direction.to().index()] = fields;
         }
         Ok(())
     }

@@ -126,7 +126,7 @@ impl Decider {
             peer_lineage: s.peer_lineage,
             doubtful_until: s.doubtful_until,
             ahead: s.ahead,
-            run: Run::default(),
+            run: Run::in_order(),
             entry_end: Position::default(),
             inside: false,
             read: Read::default(),
@@ -263,6 +263,16 @@ impl Decider {
     #[inline]
     fn is_due(&self, db: u32, key: &[u8]) -> bool {
         self.is_ours(db, key) && (self.entry_end.offset > self.ahead.until || !self.has_had(key))
+    }
+
+    /// Up to where some slots have had more than their strand.
+    pub fn ahead_until(&self) -> Offset {
+        self.ahead.until
+    }
+
+    /// The other site has what was done to this key up to here, beyond what its strand has had.
+    pub fn has_had_by(&self, db: u32, key: &[u8], end: Offset) -> bool {
+        self.is_ours(db, key) && self.ahead.slots.get(&slot(key)).is_some_and(|until| end <= *until)
     }
 
     /// The other site has this entry's changes to the key already.

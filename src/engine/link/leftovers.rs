@@ -1,7 +1,8 @@
 //! A copy that begins anew after a crash: what the copy before it left at the other site, and the new snapshot does not
 //! name, is deleted there. See [`crate::engine::arbiter::leftovers`].
 
-use super::{Link, LinkError, wait_for_room};
+use super::room::wait_for_room;
+use super::{Link, LinkError};
 use crate::engine::apply::outbox::ItemKind;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::classify::Reveals;

@@ -145,9 +145,10 @@ impl Loader {
                     self.outlives(&mut entry, now);
                     // In a merge it is made under a name of ours: what is there must stay, and a part is no value.
                     let name = if self.merge { self.names.part(&entry.key) } else { entry.key.clone() };
+                    let length = self.reader.text_length().unwrap_or_default();
                     self.big = Some(Big {
                         decoder: Decoder::big(entry.kind)?,
-                        rebuild: Some(Rebuild::new(name.clone(), self.target)),
+                        rebuild: Some(Rebuild::new(name.clone(), self.target).with_length(length)),
                         entry: entry.clone(),
                     });
                     let delete = vec![Bytes::from_static(b"UNLINK"), name];

@@ -81,10 +81,48 @@ impl Link {
         Ok(doubtful)
     }
 
-    /// Looks ahead, up to `end`, for what was lost with a master of the other site: the keys of which only this site
-    /// has the latest. What is read is kept for the run; so it is no more than [`AHEAD`] bytes, and what lies behind
-    /// them is found when its turn comes.
-    pub async fn lost_ahead(&mut self, end: Offset) -> Result<Lost, LinkError> {
+    /// Some slots have had more than `span.applied`: that is in flight as well, and is passed over when its turn comes.
+    /// Entered here, before anything of this engine is. `end`: where the stream ends.
+    pub async fn rebuild_ahead(&mut self, span: Span, end: Offset) -> Result<(), LinkError> {
+        let until = self.s.decider.ahead_until().min(end);
+        if until <= span.applied {
+            return Ok(());
+        }
+        self.read_up_to(until).await?;
+        let (mut decoder, mut batch) = (Decoder::new(self.decoder.db()), Batch::default());
+        let (mut rest, mut offset) = (self.rest.clone(), self.offset);
+        while offset < until.0 {
+            let used = decoder.decode(&rest, &mut batch);
+            let used = used.map_err(|e| LinkError::Stream { address: self.s.replica.address(), why: e.to_string() })?;
+            if used == 0 {
+                break;
+            }
+            let mut core = self.s.shared.lock();
+            for entry in &batch.entries {
+                let at = offset + entry.end;
+                if at <= span.echoed.0 || self.s.decider.marker_of(&batch, entry).is_some() {
+                    continue;
+                }
+                for command in batch.commands(entry) {
+                    let args = batch.args(command);
+                    let (Effect::Keys(touches) | Effect::Apart(touches)) = classify(&core.arbiter, command.db, &args)
+                    else {
+                        continue;
+                    };
+                    for t in touches.iter().filter(|t| self.s.decider.has_had_by(t.db, t.key, Offset(at))) {
+                        core.arbiter.recover_change(self.here, std::slice::from_ref(t), at);
+                    }
+                }
+            }
+            drop(core);
+            rest.advance(used);
+            offset += used as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads, and keeps for the run, up to `end` or [`AHEAD`] bytes.
+    async fn read_up_to(&mut self, end: Offset) -> Result<(), LinkError> {
         while self.offset + (self.rest.len() as u64) < end.0 && self.rest.len() < AHEAD {
             match self.s.spool.next().await {
                 Ok(Item::Stream { bytes, .. }) => self.take(bytes),
@@ -94,6 +132,14 @@ impl Link {
                 Err(e) => return Err(e.into()),
             }
         }
+        Ok(())
+    }
+
+    /// Looks ahead, up to `end`, for what was lost with a master of the other site: the keys of which only this site
+    /// has the latest. What is read is kept for the run; so it is no more than [`AHEAD`] bytes, and what lies behind
+    /// them is found when its turn comes.
+    pub async fn lost_ahead(&mut self, end: Offset) -> Result<Lost, LinkError> {
+        self.read_up_to(end).await?;
         let mut lost = Lost::default();
         let db = self.decoder.db();
         let (mut decoder, mut batch) = (Decoder::new(db), Batch::default());

@@ -394,6 +394,15 @@ impl Reader {
         stop
     }
 
+    /// Right after [`Item::BigBegin`]: how long the string is, if it is one.
+    pub fn text_length(&self) -> Option<u64> {
+        match &self.stage {
+            Stage::BigString { left } => Some(*left),
+            Stage::BigPacked { unpacker, .. } => Some(unpacker.size()),
+            _ => None,
+        }
+    }
+
     fn big_string(&mut self, left: u64) -> Result<Option<Item>, Stop> {
         let there = self.window.view().len().min(self.limits.part);
         let n = usize::try_from(left).unwrap_or(usize::MAX).min(there);

@@ -12,7 +12,9 @@ use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::{Core, NewItem};
 use crate::engine::gauge::Condition;
 use crate::model::{EventKind, Severity};
-use bytes::Bytes;
+use crate::wire::command::Argv;
+use crate::wire::resp::{encode_header, encode_part};
+use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -122,14 +124,29 @@ impl Writer {
         let mut again = Vec::new();
         each_command(item, |_, batch, command| {
             let args = batch.args(command);
-            let (Effect::Keys(touches) | Effect::Apart(touches)) = classify(&core.arbiter, command.db, &args) else {
-                return;
-            };
+            let effect = classify(&core.arbiter, command.db, &args);
+            let apart = matches!(effect, Effect::Apart(_));
+            let (Effect::Keys(touches) | Effect::Apart(touches)) = effect else { return };
+            let changes = item.kind == ItemKind::Changes && self.s.two_way;
             match &touches[..] {
-                [one] if item.kind == ItemKind::Changes && self.s.two_way => {
+                [one] if changes => {
                     if let Verdict::Forward(serial) = core.arbiter.overtaken(self.site, one) {
                         core.touched(self.site, one.hash);
                         again.push((batch.frame(command), command.db, serial));
+                    }
+                }
+                // DEL, MSET: each key stands for itself, with what is said of it.
+                many if changes && apart => {
+                    let each = (args.argc() - 1) / many.len();
+                    for (n, one) in many.iter().enumerate() {
+                        if let Verdict::Forward(serial) = core.arbiter.overtaken(self.site, one) {
+                            core.touched(self.site, one.hash);
+                            let mut data = BytesMut::new();
+                            encode_header(&mut data, 1 + each);
+                            encode_part(&mut data, args.arg(0));
+                            (0..each).for_each(|i| encode_part(&mut data, args.arg(1 + n * each + i)));
+                            again.push((data.freeze(), command.db, serial));
+                        }
                     }
                 }
                 many => {

@@ -13,6 +13,7 @@ use crate::engine::gauge::Condition;
 use crate::model::{EventKind, Offset, Severity, Side};
 use crate::wire::stream::{Batch, Command, Decoder};
 use bytes::Buf;
+use std::time::Instant;
 
 impl Writer {
     pub(super) fn take_replies(&mut self, replies: &mut Replies) -> Result<(), ReplyError> {
@@ -52,6 +53,7 @@ impl Writer {
     /// Books a transaction that was applied.
     pub(super) fn answered(&mut self, t: &Transaction) {
         self.acked = self.acked.max(t.control.number);
+        self.pace.answered(t.sent, Instant::now());
         if self.parked.held().is_none() {
             self.replied = t.position;
         }

@@ -108,16 +108,6 @@ pub fn inherit(
             moved.add(&noted.and(&strand.slots));
         }
     }
-    if result.others || result.moved.iter().any(|m| !m.is_empty()) {
-        // What may have failed unseen would be settled by the state of the side that made it; where slots move, that would
-        // stand against the state of the side where they do, and one of the two would lose what it has not told yet.
-        for ahead in &mut result.ahead {
-            ahead.replied = ahead.slots.clone();
-        }
-        for key in result.from.iter_mut().flatten() {
-            key.replied = key.applied;
-        }
-    }
     // Where both sides have moved a slot, the source's state stands.
     let [source, target] = &mut result.moved;
     target.remove(source);

@@ -24,12 +24,16 @@ pub(super) async fn recover(
     let mut doubtful = Vec::new();
     for attached in ready.links.iter_mut().filter(|_| plan.resume) {
         let Some((span, _)) = plan.span(attached.direction) else { continue };
-        let found = attached.link.rebuild(span).await;
-        let found = found.map_err(|e| match e {
+        let failed = |e| match e {
             LinkError::UnknownDb => JobError::passing(UNKNOWN_DB, ""),
             e => JobError::passing(e.to_string(), "it is tried again"),
-        })?;
+        };
         let source = attached.direction.from();
+        let found = attached.link.rebuild(span).await.map_err(failed)?;
+        if !plan.ahead[attached.direction as usize].slots.is_empty() {
+            let end = ready.sites[source.index()].control.info().await?.master_repl_offset.unwrap_or_default();
+            attached.link.rebuild_ahead(span, end).await.map_err(failed)?;
+        }
         doubtful.extend(found.into_iter().map(|(db, key)| (db, key, source)));
     }
     let mut carried_back = Vec::new();

@@ -16,6 +16,8 @@ use smallvec::SmallVec;
 
 /// A command above this size is a run of its own and is not copied.
 const BIG_COMMAND: usize = 32 << 10;
+/// Of values up to this, several in a row are set by one command: to others what a command costs beside them is nothing.
+const SMALL: usize = 4 << 10;
 
 impl Decider {
     pub(super) fn single(&mut self, core: &mut Core, batch: &Batch, command: &Command, at: u32, unix_ms: u64) {
@@ -24,7 +26,7 @@ impl Decider {
         let spec = command::lookup(&args);
         core.arbiter.of_size(command.frame.1 - command.frame.0);
         if spec.is_some_and(|s| s.name == "set") && args.argc() == 3 && !is_big(command) {
-            return self.plain_set(core, command.db, args.arg(1), batch.frame_bytes(command), at);
+            return self.plain_set(core, command.db, [args.arg(1), args.arg(2)], batch.frame_bytes(command), at);
         }
         let effect = classify_as(spec, &core.arbiter, command.db, &args);
         if self.entry_end.offset <= self.ahead.until {
@@ -72,7 +74,7 @@ impl Decider {
     }
 
     /// The most frequent change by far.
-    fn plain_set(&mut self, core: &mut Core, db: u32, key: &[u8], frame: &[u8], at: u32) {
+    fn plain_set(&mut self, core: &mut Core, db: u32, [key, value]: [&[u8]; 2], frame: &[u8], at: u32) {
         if !self.is_due(db, key) {
             return;
         }
@@ -83,6 +85,9 @@ impl Decider {
         self.effects(core);
         let Verdict::Forward(serial) = verdict else { return };
         self.begin(core, db, self.there.slot(key));
+        if value.len() <= SMALL {
+            return self.run.set(key, value, serial);
+        }
         self.run.data().put_slice(frame);
         self.run.added(1, serial);
     }

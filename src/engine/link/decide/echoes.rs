@@ -10,7 +10,7 @@ use crate::engine::core::Core;
 use crate::engine::strand::Whose;
 use crate::wire::command::Argv;
 use crate::wire::slot::slot;
-use crate::wire::stream::{Batch, Entry};
+use crate::wire::stream::{Args, Batch, Entry};
 use smallvec::SmallVec;
 
 /// Whose echo an entry is.
@@ -59,11 +59,12 @@ impl Decider {
     /// Our own transaction, come back. Tells whether it carried anything but the control key.
     pub(super) fn echo(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, marker: Option<ControlKey>) -> bool {
         let here = self.here.index();
-        let carried = batch
+        let carried: u64 = batch
             .commands(entry)
             .iter()
             .filter(|c| !batch.arg(c, 1).unwrap_or_default().starts_with(&self.own_prefix))
-            .count() as u64;
+            .map(|c| changes_in(&batch.args(c)))
+            .sum();
         self.read.echoes += carried;
         let Some(marker) = marker else { return carried > 0 };
         if self.is_of_another_shard(&marker) {
@@ -196,5 +197,13 @@ impl Decider {
                 }
             }
         }
+    }
+}
+
+/// How many changes a command of ours stands for: several SETs go as one MSET.
+fn changes_in(args: &Args<'_>) -> u64 {
+    match args.argc() {
+        pairs @ 4.. if args.arg(0).eq_ignore_ascii_case(b"mset") => (pairs as u64 - 1) / 2,
+        _ => 1,
     }
 }

@@ -1,0 +1,170 @@
+//! Everything that can happen to clusters, at random and at once.
+
+use crate::support::{
+    cluster::{Cluster, Site, slot},
+    load::sized,
+    wait::until,
+    words::words,
+    *,
+};
+use crate::{Loads, job};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// `DUPLEX_SEED` alone, `DUPLEX_SEEDS` of them, or as many as the form of the run asks for.
+pub fn seeds(ci: u64, soak: u64) -> Vec<u64> {
+    let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().expect("a number"));
+    match number("DUPLEX_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("DUPLEX_SEEDS").unwrap_or(sized(ci, soak))).collect(),
+    }
+}
+
+/// What a side has written, as far as its outcome is exact.
+#[derive(Default)]
+pub struct Wrote {
+    /// On counters that both sides add to.
+    pub counted: u64,
+    /// By list: what was pushed, each word once.
+    pub pushed: BTreeMap<u32, Vec<String>>,
+}
+
+const COUNTERS: u32 = 10;
+const LISTS: u32 = 10;
+
+/// Both sides write the same keys, in every way that one key can be written, until it is told to stop.
+pub fn write(site: &Site, seed: u64, stop: &AtomicBool) -> Wrote {
+    let mut router = site.router();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut wrote = Wrote::default();
+    while !stop.load(Ordering::SeqCst) {
+        let (n, word) = (rng.u32(0..30), rng.u32(..).to_string());
+        let (s, l, h, z) = (format!("s:{n}"), format!("l:{n}"), format!("h:{n}"), format!("z:{n}"));
+        let line = match rng.u32(0..12) {
+            0..3 => format!("SET {s} {word}"),
+            3 => format!("DEL {s}"),
+            4 => format!("RPUSH {l} {word}"),
+            5 => format!("LPOP {l}"),
+            6 => format!("HSET {h} f{} {word}", rng.u32(0..4)),
+            7 => format!("HDEL {h} f{}", rng.u32(0..4)),
+            8 => format!("ZADD {z} {} m{}", rng.u32(0..9), rng.u32(0..4)),
+            9 => format!("PEXPIRE {s} {}", rng.u32(1..300)),
+            10 => format!("RENAME {{{s}}}:a {{{s}}}:b"),
+            _ => format!("SET {{{s}}}:a {word}"),
+        };
+        let argv = words(&line);
+        let key = argv[1].clone();
+        // RENAME of a key that is not there answers with an error, which changes nothing.
+        router.try_call(&key, &argv).expect("the site answers");
+        router.run(&format!("INCR n:{}", n % COUNTERS));
+        wrote.counted += 1;
+        if wrote.counted.is_multiple_of(16) {
+            let list = rng.u32(0..LISTS);
+            let word = format!("{seed}-{}", wrote.counted);
+            router.run(&format!("RPUSH u:{list} {word}"));
+            wrote.pushed.entry(list).or_default().push(word);
+        }
+    }
+    wrote
+}
+
+/// What both sides counted together.
+#[track_caller]
+pub fn assert_counted(sites: &[&Site; 2], counted: u64) {
+    for site in sites {
+        let mut router = site.router();
+        let each = (0..COUNTERS).map(|n| router.run(&format!("GET n:{n}")).text().parse().unwrap_or(0));
+        assert_eq!(each.sum::<u64>(), counted, "what both sides counted");
+    }
+}
+
+/// What both sides pushed stands there once, in the order of each side.
+#[track_caller]
+fn assert_pushed(site: &Site, wrote: &[Wrote; 2]) {
+    let mut faults = Vec::new();
+    for list in 0..LISTS {
+        let found = site.router().run(&format!("LRANGE u:{list} 0 -1"));
+        let found: Vec<String> = found.items().iter().map(|w| w.text()).collect();
+        let mut wanted: Vec<&String> = wrote.iter().filter_map(|w| w.pushed.get(&list)).flatten().collect();
+        let mut sorted: Vec<&String> = found.iter().collect();
+        (wanted.sort(), sorted.sort());
+        let missing = wanted.iter().filter(|w| !found.contains(w)).count();
+        if wanted != sorted {
+            faults.push(format!("u:{list}: {} of {}, {missing} missing", found.len(), wanted.len()));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The slots that are written here and move at this side. None moves at both, where no order between the moves is known; nor do
+/// those of the lists that both sides push to: what is in conflict while its slot moves is settled by that side's state.
+fn movable(side: usize) -> Vec<usize> {
+    let tagged = (0..40).flat_map(|n| ["a", "b", "both"].map(|prefix| format!("{prefix}{n}")));
+    let plain = (0..30).flat_map(|n| ["s", "l", "h", "z", "n"].map(|kind| format!("{kind}:{n}")));
+    let lists: Vec<usize> = (0..LISTS).map(|n| slot(format!("u:{n}").as_bytes())).collect();
+    let slots = tagged.chain(plain).map(|key| slot(key.as_bytes()));
+    slots.filter(|slot| slot % 2 == side && !lists.contains(slot)).collect()
+}
+
+fn some_master(cluster: &Cluster, rng: &mut fastrand::Rng) -> u16 {
+    let ports: Vec<u16> = cluster.masters().iter().map(|m| m.port).collect();
+    ports[rng.usize(0..ports.len())]
+}
+
+/// One storm: what is exact without it is exact after it.
+pub fn weather(server: &str, seed: u64, sites: &[Site; 2]) {
+    let [a, b] = sites;
+    eprintln!(
+        "seed {seed}: {server}, {} and {} shards; replay: DUPLEX_SEED={seed}",
+        a.masters().len(),
+        b.masters().len()
+    );
+    let mut duplex = Duplex::synced(&job(a, b));
+    let loads = Loads::start(a, b, 200);
+    let stop = AtomicBool::new(false);
+    let wrote: Vec<Wrote> = thread::scope(|s| {
+        let stop = &stop;
+        let threads = [(a, 1), (b, 2)].map(|(site, n)| s.spawn(move || write(site, seed * 2 + n, stop)));
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for _ in 0..sized(8, 25) {
+            until(Instant::now() + Duration::from_millis(rng.u64(50..700)));
+            let side = rng.usize(0..2);
+            let cluster = match &sites[side] {
+                Site::Many(cluster) => Some(cluster),
+                Site::One(_) => None,
+            };
+            match (rng.u32(0..10), cluster) {
+                (0..6, Some(cluster)) => {
+                    let slots = movable(side);
+                    for _ in 0..rng.u32(1..5) {
+                        let slot = slots[rng.usize(0..slots.len())];
+                        cluster.migrate(slot, some_master(cluster, &mut rng));
+                    }
+                }
+                (6, Some(cluster)) => {
+                    let port = some_master(cluster, &mut rng);
+                    let node = &cluster.nodes[cluster.node_with_port(port)];
+                    node.freeze();
+                    until(Instant::now() + Duration::from_millis(sized(1_000, 10_000)));
+                    node.thaw();
+                    cluster.wait_whole();
+                }
+                _ => {
+                    duplex.crash();
+                    until(Instant::now() + Duration::from_millis(rng.u64(0..500)));
+                    duplex.revive();
+                }
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+        threads.into_iter().map(|t| t.join().expect("the storm")).collect()
+    });
+    loads.end_exactly(&duplex, a, b);
+    assert_counted(&[a, b], wrote.iter().map(|w| w.counted).sum());
+    let wrote: [Wrote; 2] = wrote.try_into().unwrap_or_else(|_| unreachable!("of two sides"));
+    sites.iter().for_each(|site| assert_pushed(site, &wrote));
+}

@@ -98,7 +98,7 @@ shows "synchronizing both ways"
 sleep 25 # until the charts have something to show
 picture dashboard "The dashboard"
 keys k
-shows "contested:"
+shows "Again and again" # the dashboard names these keys too
 picture conflicts "Conflicts as they are settled"
 keys Escape
 keys L

@@ -54,12 +54,12 @@ enum Command {
     Start(start::Options),
     /// Halt both links of a job; their positions are kept
     Pause(manage::Options),
-    /// Attach both links of a paused job again
+    /// Attach both links of a paused job again, or start one again that failed
     Resume(manage::Options),
     /// End a job and remove its control keys from both sides
     Stop(manage::Options),
     /// Forget a job that has ended
-    Forget(manage::Options),
+    Forget(manage::ForgetOptions),
     /// Change the rate limits of a job while it runs
     Limit(limit::Options),
     /// How the jobs and their links are
@@ -83,7 +83,8 @@ impl Command {
         match self {
             Command::Precheck(o) => o.json,
             Command::Start(o) => o.json,
-            Command::Pause(o) | Command::Resume(o) | Command::Stop(o) | Command::Forget(o) => o.json,
+            Command::Pause(o) | Command::Resume(o) | Command::Stop(o) => o.json,
+            Command::Forget(o) => o.job.json,
             Command::Limit(o) => o.json,
             Command::Status(o) => o.json,
             Command::Events(o) => o.json,

@@ -12,6 +12,8 @@ mod support;
 mod hot;
 #[path = "conflicts/recovery.rs"]
 mod recovery;
+#[path = "conflicts/rows.rs"]
+mod rows;
 #[path = "conflicts/run.rs"]
 mod run;
 #[path = "conflicts/storm.rs"]

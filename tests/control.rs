@@ -153,7 +153,7 @@ async fn a_client_asks_and_is_answered_or_refused() {
         ("no job is called \"carts\"", "it knows: orders")
     );
     assert_eq!(error.exit_code(), ExitCode::Usage);
-    let error = client.forget("orders").await.unwrap_err();
+    let error = client.forget("orders", false).await.unwrap_err();
     assert_eq!(error.to_string(), "the engine gave no answer");
     stage.end().await;
 }

@@ -3,15 +3,25 @@
 
 mod support;
 
+#[path = "support/authority.rs"]
+mod authority;
 #[path = "tui_terminal/console.rs"]
 mod console;
+#[path = "sentinel/group.rs"]
+#[allow(dead_code, reason = "the failover suite uses the rest")]
+mod group;
+#[path = "tui_terminal/kinds.rs"]
+mod kinds;
 #[path = "tui_terminal/shells.rs"]
 mod shells;
 
 use console::{Console, Home};
 use nix::sys::signal::{Signal, kill};
-use std::time::{Duration, Instant};
-use support::{Client, Server, secs};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+use support::{Client, Proxy, Server, secs};
 
 fn server() -> Server {
     Server::start("redis-7.0", &["--requirepass", "s3cret", "--repl-diskless-sync-delay", "0"])
@@ -283,6 +293,54 @@ fn a_password_that_is_kept_nowhere_is_asked_for_after_the_engine_was_started_ane
     assert_eq!(c.ends(), 0);
 }
 
+/// The control keys of a job that was half started are no obstacle, and what keeps it from starting is shown.
+#[test]
+fn a_first_start_that_failed_is_tried_again_by_a_key() {
+    // its snapshot is some seconds in coming: the start can be cut in the middle
+    let a = Server::start("redis-7.0", &["--repl-diskless-sync-delay", "3"]);
+    let b = Server::start("redis-7.0", &[]);
+    let line = Proxy::to(b.port);
+    set(&mut a.client(), "before", "1");
+    let home = Home::new();
+    let file = home.0.path().join("job.toml");
+    let text =
+        format!("name = \"orders\"\n[source]\naddress = {:?}\n[target]\naddress = {:?}\n", a.addr(), line.addr());
+    std::fs::write(&file, text).expect("a job file");
+    let mut start = std::process::Command::new(env!("CARGO_BIN_EXE_duplex"));
+    let starting = start.arg("start").arg(&file).env("DUPLEX_HOME", home.0.path()).stderr(Stdio::null()).spawn();
+    let mut starting = starting.expect("duplex start");
+    support::wait_for("the first control key", secs(30), || {
+        match a.client().call(&["KEYS", "duplex:*"]).items().is_empty() {
+            true => Err("none".into()),
+            false => Ok(()),
+        }
+    });
+    line.refuse(true);
+    line.cut();
+    assert_eq!(starting.wait().expect("duplex start").code(), Some(1), "the start was to fail");
+
+    let mut c = Console::open(&home.0, &["--lang", "en"], &[]);
+    c.shows(&["orders", "✖ failed", "p start again"]);
+    c.type_("p");
+    c.shows(&["Start orders again?", "precheck runs again"]);
+    c.type_("<ret>");
+    c.shows(&["orders was not started", "✖ Reachable"]);
+    // mended outside, checked again, and back to the job
+    line.refuse(false);
+    c.type_("a");
+    c.shows(&["Precheck passed"]);
+    c.type_("<pgdn>");
+    c.shows(&["p starts the job again"]);
+    c.type_("p");
+    c.shows(&["Start orders again?"]);
+    c.type_("<ret>");
+    c.shows(&["synchronizing both ways"]);
+    set(&mut b.client(), "from-b", "2");
+    support::assert_equal_within(&a, &b, secs(30));
+    c.type_("q");
+    assert_eq!(c.ends(), 0);
+}
+
 #[test]
 fn the_mouse_works_where_it_was_asked_for() {
     let home = Home::new();
@@ -330,7 +388,7 @@ fn the_demo_shows_the_console_and_leaves_nothing() {
         .into();
     // keys that both sides write at the same time are settled while one looks
     c.type_("k");
-    c.shows(&["contested:"]);
+    c.shows(&["Again and again", "contested:"]);
     c.type_("q");
     assert_eq!(c.ends(), 0);
     c.is_sane();

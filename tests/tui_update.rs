@@ -8,8 +8,8 @@ use redis_duplex::{
     control::protocol::{Failure, FailureKind, Reply, Request},
     engine::net::NetError,
     model::{
-        AccountSource, CheckState, Databases, Direction, ExistingKeys, LinkState, Side, Topology, job::ReadFrom,
-        job::file, secret::Inline,
+        AccountSource, CheckState, Databases, Direction, EventKind, ExistingKeys, LinkState, Severity, Side, Topology,
+        job::ReadFrom, job::file, secret::Inline,
     },
     tui::{
         app::{App, Screen},
@@ -221,6 +221,19 @@ fn escape_never_quits_and_q_is_a_letter_in_a_field() {
     assert!(press(&mut app, "<ctrl-c>").is_empty());
     let left = press(&mut app, "<ctrl-c>");
     assert!(left.iter().any(|e| matches!(e, Effect::SaveDraft(_))) && left.iter().any(|e| matches!(e, Effect::Quit)));
+}
+
+/// On a slow line the two bytes arrive together, and read as Alt with the key.
+#[test]
+fn a_key_behind_escape_counts_as_both() {
+    let mut app = shards(EN.0, EN.1);
+    let effects = press(&mut app, "<alt-q>");
+    assert!(matches!(&app.screen, Screen::Dashboard(d) if d.pane == redis_duplex::tui::dashboard::Pane::Main));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Quit)), "{effects:?}");
+    // in a field the words' ends stay where the fingers know them
+    let mut app = endpoints(EN.0, EN.1);
+    press(&mut app, "<alt-b>");
+    assert!(matches!(app.screen, Screen::Wizard(_)));
 }
 
 #[test]
@@ -572,6 +585,141 @@ fn what_keeps_us_from_a_server_is_said_in_chinese_with_what_to_do() {
         }
         assert_eq!(spoken::sentence(&error.to_string(), Lang::En), error.to_string());
     }
+}
+
+/// The time beside a state is that of the state, not that of the job.
+#[test]
+fn the_dashboard_says_since_when_it_is_so() {
+    let mut app = dashboard(EN.0, EN.1);
+    assert!(rows(&draw(&app, 80, 24))[0].contains("synchronizing both ways   2d 04:11"));
+    let told = event(7, 12, None, Severity::Warning, EventKind::StateChanged, "reconnecting: it is away");
+    reply(&mut app, Tag::Events, Reply::Event { event: told });
+    let mut away = orders();
+    away.state = LinkState::Reconnecting;
+    for link in &mut away.links {
+        link.state = LinkState::Reconnecting;
+    }
+    status(&mut app, vec![away.clone()]);
+    assert!(rows(&draw(&app, 80, 24))[0].contains("reconnecting   12 s"), "{}", rows(&draw(&app, 80, 24))[0]);
+    // an event of another state says nothing, and neither does the uptime
+    away.state = LinkState::Lagging;
+    status(&mut app, vec![away]);
+    let head = rows(&draw(&app, 80, 24))[0].clone();
+    assert!(head.contains("lagging") && !head.contains("12 s") && !head.contains("2d"), "{head}");
+}
+
+#[test]
+fn what_is_wrong_with_a_name_is_said_in_full() {
+    for lang in Lang::ALL {
+        let mut app = empty(lang, EN.1);
+        press(&mut app, "n<up><ctrl-u>not a name<pgdn>");
+        let row = rows(&draw(&app, 80, 24))[4].clone();
+        assert!(row.contains(lang.t("fault.name")), "{row}");
+    }
+}
+
+/// In whatever state a job is, each key that is about it does something or says what to do instead.
+#[test]
+fn no_key_about_a_job_is_without_an_answer() {
+    let alert = account_missing(EN.0, EN.1).job("orders").expect("the job").alerts.clone();
+    let mut stories: Vec<(String, Vec<redis_duplex::model::JobStatus>, bool)> = Vec::new();
+    for state in LinkState::ALL {
+        stories.push((state.as_str().into(), vec![job_named("orders", state)], false));
+        let mut lacking = job_named("orders", state);
+        lacking.alerts = alert.clone();
+        stories.push((format!("{} without its account", state.as_str()), vec![lacking], false));
+    }
+    stories.push(("a draft".into(), vec![], true));
+    stories.push(("no job".into(), vec![], false));
+    for (story, jobs, with_draft) in stories {
+        for opened in [false, true] {
+            for key in ["<ret>", "c", "p", "x", "y", "D", "v", "t"] {
+                // the list knows no verify and no precheck, the dashboard neither copy nor delete
+                let listed = |contexts: &[Context]| {
+                    let typed = redis_duplex::tui::keymap::keys(key)[0];
+                    redis_duplex::tui::keymap::lookup(contexts, &typed, false).is_some_and(|b| b.listed)
+                };
+                let mut app = empty(EN.0, EN.1);
+                load(&mut app, if with_draft { vec![draft()] } else { vec![] });
+                status(&mut app, jobs.clone());
+                if opened {
+                    if jobs.is_empty() {
+                        continue;
+                    }
+                    press(&mut app, "<ret>");
+                    app.overlays.clear();
+                }
+                if !listed(&app.screen_contexts()[..1]) {
+                    continue;
+                }
+                app.toast = None;
+                let before = format!("{:?}", app.screen);
+                let effects = press(&mut app, key);
+                let answered = !app.overlays.is_empty()
+                    || app.toast.is_some()
+                    || !effects.is_empty()
+                    || format!("{:?}", app.screen) != before;
+                assert!(answered, "{story}, dashboard {opened}: {key} is answered by nothing");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_has_failed_is_started_again_and_its_precheck_shown_where_that_refuses() {
+    for state in [LinkState::Failed, LinkState::PrecheckFailed, LinkState::NotConfigured] {
+        let mut app = empty(EN.0, EN.1);
+        status(&mut app, vec![job_named("orders", state)]);
+        assert!(rows(&draw(&app, 80, 24))[23].contains("p start again"), "{state:?}");
+        assert!(press(&mut app, "p").is_empty());
+        let effects = press(&mut app, "<ret>");
+        assert!(matches!(requests(&effects)[..], [Request::StartKnown { name }] if name == "orders"), "{effects:?}");
+        let retry = Tag::Retry { job: "orders".into() };
+        let report =
+            redis_duplex::model::CheckReport { version: 1, job: "orders".into(), passed: false, items: checks(false) };
+        let effects = reply(&mut app, retry.clone(), Reply::Report { report });
+        assert!(matches!(requests(&effects)[..], [Request::JobFile { .. }]), "{effects:?}");
+        assert!(app.toast.as_ref().is_some_and(|t| t.text.contains("precheck failed")), "{:?}", app.toast);
+        // its end says nothing that hides this
+        let error = Failure { kind: FailureKind::Precheck, message: "x".into(), remedy: String::new() };
+        reply(&mut app, retry.clone(), Reply::Error { error });
+        assert!(app.toast.as_ref().is_some_and(|t| t.text.contains("precheck failed")), "{:?}", app.toast);
+        // and any other end is said
+        let error = Failure { kind: FailureKind::Failed, message: "it is away".into(), remedy: "look".into() };
+        reply(&mut app, retry, Reply::Error { error });
+        assert!(app.toast.as_ref().is_some_and(|t| t.text.contains("it is away")), "{:?}", app.toast);
+    }
+    // an ended job has no position to go on from
+    let mut app = empty(EN.0, EN.1);
+    status(&mut app, vec![job_named("orders", LinkState::Ended)]);
+    assert!(press(&mut app, "p").is_empty() && app.overlays.is_empty());
+    assert!(app.toast.as_ref().is_some_and(|t| t.text.contains("c configures")), "{:?}", app.toast);
+}
+
+#[test]
+fn a_failed_job_is_deleted_as_it_is_only_by_its_typed_name() {
+    let mut app = empty(EN.0, EN.1);
+    status(&mut app, vec![job_named("orders", LinkState::Failed)]);
+    press(&mut app, "D");
+    let screen = rows(&draw(&app, 80, 24)).join(" ");
+    assert!(screen.contains("gone for good"), "{screen}");
+    assert!(press(&mut app, "<ret>").is_empty());
+    let effects = press(&mut app, "orders<ret>");
+    assert!(matches!(requests(&effects)[..], [Request::Forget { abandon: true, .. }]), "{effects:?}");
+    // another copy is offered for one whose position is lost
+    press(&mut app, "c");
+    let tag = Tag::JobFile { job: "orders".into(), wanted: Wanted::Configure(Direction::Forward) };
+    reply(&mut app, tag, Reply::Job { job: Box::new(told_job("orders", false)) });
+    assert!(wizard(&app).asks_to_discard());
+}
+
+#[test]
+fn an_account_that_is_lost_is_not_said_to_be_held() {
+    let mut app = account_missing(EN.0, EN.1);
+    let tag = Tag::JobFile { job: "orders".into(), wanted: Wanted::Configure(Direction::Forward) };
+    reply(&mut app, tag, Reply::Job { job: Box::new(told_job("orders", true)) });
+    assert!(!wizard(&app).form(Side::Source).held);
+    assert_eq!(wizard(&app).slot, Slot::Form(Side::Source, redis_duplex::tui::wizard::FormSlot::Account));
 }
 
 /// Both links of a list entry, and the direction that is asked for, are the job's.

@@ -71,7 +71,7 @@ impl EngineService {
             Request::Pause { name } => engine.pause(&name).await.map(done)?,
             Request::Resume { name } => engine.resume(&name).await.map(done)?,
             Request::Stop { name } => engine.stop(&name).await.map(done)?,
-            Request::Forget { name } => engine.forget(&name).await.map(done)?,
+            Request::Forget { name, abandon } => engine.forget(&name, abandon).await.map(done)?,
             Request::Verify { name, repair } => self.verify(&name, repair, to).await?,
             Request::Probe { instance, of } => {
                 Reply::Probed { probe: probe(engine.probe(&instance, of.as_deref()).await?) }

@@ -47,12 +47,16 @@ pub enum Request {
     StartKnown { name: String },
     /// → `Done`
     Pause { name: String },
-    /// → `Done`
+    /// One whose first start failed is started again, precheck included. → `Done`
     Resume { name: String },
     /// Ends the job and removes its control keys from both sides. → `Done`
     Stop { name: String },
-    /// Forgets an ended job. → `Done`
-    Forget { name: String },
+    /// Forgets an ended job; with `abandon` any, whose control keys then stay in both instances. → `Done`
+    Forget {
+        name: String,
+        #[serde(default)]
+        abandon: bool,
+    },
     /// Compares the two sides. → `Progress`… `Verified`
     Verify { name: String, repair: bool },
     /// Dials an instance and tells what is there (step 1 of the wizard). An account that it lacks is the one that the

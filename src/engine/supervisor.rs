@@ -3,9 +3,9 @@
 //! ```text
 //!             start            attached
 //! (unknown) ──▶ prechecking ──▶ running ◀──────── trying again (after a restart, while a side can't be reached)
-//!                   │ item failed  │ pause   ▲ resume          ▲
-//!                   ▼              ▼         │                 │
-//!             precheck_failed    paused ─────┘   ── engine ends and starts again: what ran goes on
+//!   ▲               │ item failed  │ pause   ▲ resume          ▲
+//!   │ resume        ▼              ▼         │                 │
+//!   └──────── precheck_failed    paused ─────┘   ── engine ends and starts again: what ran goes on
 //!                                  │ stop (removes the control keys from both sides)
 //!                                  ▼
 //!                                ended ── forget ──▶ (unknown)
@@ -222,7 +222,7 @@ impl Engine {
         self.detached(async move { managed.pause().await }).await
     }
 
-    /// Attaches both links again, without a precheck.
+    /// Attaches both links again, without a precheck; a job whose first start failed is started again, with one.
     pub async fn resume(&self, name: &str) -> Result<(), EngineError> {
         let managed = self.job(name)?;
         self.detached(async move { managed.resume().await }).await
@@ -234,10 +234,10 @@ impl Engine {
         self.detached(async move { managed.stop().await }).await
     }
 
-    /// Forgets a job that has ended or never begun.
-    pub async fn forget(&self, name: &str) -> Result<(), EngineError> {
+    /// Forgets a job that has ended or never begun; with `abandon` any, whose control keys then stay where they are.
+    pub async fn forget(&self, name: &str, abandon: bool) -> Result<(), EngineError> {
         let managed = self.job(name)?;
-        managed.forget().await?;
+        managed.forget(abandon).await?;
         lock(&self.inner.jobs).remove(name);
         self.inner.touch();
         Ok(())

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     control::protocol::LinkHistory,
-    model::{ConflictRecord, Direction, Event, HotKey, JobStatus, LinkState, Severity, status::Sample},
+    model::{ConflictRecord, Direction, Event, EventKind, HotKey, JobStatus, LinkState, Severity, status::Sample},
 };
 use ratatui::text::{Line, Span};
 use std::collections::VecDeque;
@@ -130,6 +130,14 @@ impl Dashboard {
         }
     }
 
+    /// For how long the job is in its state, by the newest event that tells of one. The job's own uptime counts from its
+    /// start, whatever has happened since.
+    pub fn seconds_so(&self, state: LinkState, now_ms: u64) -> Option<u64> {
+        let told = self.events.iter().rev().find(|e| e.kind == EventKind::StateChanged)?;
+        let word = told.text.split(':').next()?.trim();
+        (word == state.as_str()).then(|| now_ms.saturating_sub(told.at_ms) / 1000)
+    }
+
     /// Events that pass the filter, the newest first.
     pub fn shown_events(&self) -> Vec<&Event> {
         let wanted = self.filter.value().to_lowercase();
@@ -178,7 +186,8 @@ pub fn title(app: &App, d: &Dashboard, cx: &Cx, room: usize) -> Row {
         .gap(3)
         .text(format!("{glyph} "), theme.tone(tone))
         .text(word, theme.tone(tone));
-    match job.uptime_seconds.filter(|_| !cx.stale) {
+    let up = job.uptime_seconds.filter(|_| job.state == LinkState::Synchronizing);
+    match d.seconds_so(job.state, cx.now_ms).or(up).filter(|_| !cx.stale) {
         Some(up) => {
             let since = text::seconds(up - if up >= 60 { up % 60 } else { 0 });
             if row.width() + text::width(&since) + 3 <= room { row.gap(3).text(since, theme.dim) } else { row }
@@ -246,8 +255,9 @@ pub fn page(app: &App, d: &Dashboard, cx: &Cx, columns: usize, rows: usize) -> P
 /// ```
 fn main(job: &JobStatus, d: &Dashboard, cx: &Cx, columns: usize, rows: usize) -> Page {
     let mut page = Page::default();
-    let alerts = alert_lines(job, columns, cx);
-    let alert_rows = alerts.len().min(if rows >= 26 { 6 } else { 2 });
+    let most_alerts = if rows >= 26 { 6 } else { 2 };
+    let alerts = alert_lines(job, columns, most_alerts, cx);
+    let alert_rows = alerts.len().min(most_alerts);
     // events get a third of the page, charts what is left
     let counters = link::COUNTERS;
     let least_events = if rows < 14 { 0 } else { (rows / 3).max(3) };
@@ -307,8 +317,10 @@ fn narrow_heading(job: &JobStatus, direction: Direction, columns: usize, cx: &Cx
     )
 }
 
-fn alert_lines(job: &JobStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
+/// What needs somebody, in at most `rows` rows; where there is room, what to do has a row of its own.
+fn alert_lines(job: &JobStatus, columns: usize, rows: usize, cx: &Cx) -> Vec<Line<'static>> {
     let mut out = Vec::new();
+    let two_rows = job.alerts.len() * 2 <= rows;
     for alert in &job.alerts {
         let (glyph, tone) = severity_mark(alert.severity);
         let style = cx.theme.tone(if tone == Tone::Dim { Tone::Plain } else { tone });
@@ -317,23 +329,35 @@ fn alert_lines(job: &JobStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
         let whose = alert.direction.map(|d| cx.lang.t(direction_label(d))).filter(|word| !what.contains(word));
         let whose = whose.map(|word| format!("{word} · ")).unwrap_or_default();
         let mut row = Row::new().gap(2).text(format!("{glyph} "), style).text(whose, cx.theme.dim).text(what, style);
-        if !remedy.is_empty() {
+        let fits = row.width() + text::width(cx.lang.t("colon")) + text::width(&remedy) < columns;
+        if !remedy.is_empty() && (fits || !two_rows) {
             row = row.text(cx.lang.t("colon"), cx.theme.dim).text(remedy, cx.theme.text);
+            out.push(row.ending(Row::new(), columns.saturating_sub(1)));
+            continue;
         }
         out.push(row.ending(Row::new(), columns.saturating_sub(1)));
+        if !remedy.is_empty() {
+            out.push(Row::new().gap(4).text(remedy, cx.theme.text).ending(Row::new(), columns.saturating_sub(1)));
+        }
     }
     if out.is_empty()
         && let Some(reason) = job.reason.as_ref().or_else(|| job.links.iter().find_map(|l| l.reason.as_ref()))
     {
         let (glyph, tone) = cx.mark(job.state);
         let style = cx.theme.tone(tone);
-        out.push(
-            Row::new()
-                .gap(2)
-                .text(format!("{glyph} "), style)
-                .text(spoken::sentence(reason, cx.lang), style)
-                .ending(Row::new(), columns - 1),
-        );
+        let words = text::wrap(&spoken::sentence(reason, cx.lang), columns.saturating_sub(5));
+        let cut = words.len() > rows;
+        for (i, words) in words.into_iter().take(rows).enumerate() {
+            let mark = if i == 0 { format!("{glyph} ") } else { "  ".into() };
+            let more = if cut && i + 1 == rows { "…" } else { "" };
+            out.push(
+                Row::new()
+                    .gap(2)
+                    .text(mark, style)
+                    .text(words + more, style)
+                    .ending(Row::new(), columns.saturating_sub(1)),
+            );
+        }
     }
     out
 }

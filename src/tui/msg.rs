@@ -82,6 +82,10 @@ pub enum Tag {
     Start {
         job: String,
     },
+    /// The start of a job that has failed, from outside the wizard.
+    Retry {
+        job: String,
+    },
     Act {
         act: Act,
         job: String,

@@ -20,6 +20,11 @@ pub fn alert(alert: &Alert, job: &JobStatus, lang: Lang) -> (String, String) {
         ("conflicts", text::count(job.conflicts_open)),
     ];
     match lang.engine(&format!("alert.{}", alert.rule)) {
+        // why a link is down is in what the engine says alone
+        Some(_) if alert.rule.starts_with("link_") && is_known(&alert.text, lang) => (
+            sentence(&alert.text, lang),
+            lang.engine(&format!("alert_do.{}", alert.rule)).unwrap_or_default().to_owned(),
+        ),
         Some(words) => {
             let mut words = words.to_owned();
             for (name, value) in &values {
@@ -67,12 +72,16 @@ pub fn event(event: &Event, lang: Lang) -> Option<String> {
 
 /// What was seen by an item, and what to do where it failed or warns; `None` where the engine's own words are the
 /// screen's.
-pub fn check(check: &Check, lang: Lang) -> Option<(&'static str, Option<&'static str>)> {
+pub fn check(check: &Check, lang: Lang) -> Option<(String, Option<&'static str>)> {
     let of = |part: &str| lang.engine(&format!("{part}.{}", check.id.as_str()));
     match check.state {
-        CheckState::Passed => Some((of("passed")?, None)),
-        CheckState::Warning | CheckState::Failed => Some((of("matter")?, of("advice"))),
-        CheckState::Skipped => Some((lang.engine("skipped.why")?, None)),
+        CheckState::Passed => Some((of("passed")?.to_owned(), None)),
+        // what was seen says more than what such an item is about
+        CheckState::Warning | CheckState::Failed => {
+            let matter = of("matter")?;
+            Some((said::translate(&check.seen, lang, 0).unwrap_or_else(|| matter.to_owned()), of("advice")))
+        }
+        CheckState::Skipped => Some((lang.engine("skipped.why")?.to_owned(), None)),
         CheckState::Pending | CheckState::Running => None,
     }
 }

@@ -131,7 +131,9 @@ pub fn wrap(text: &str, columns: usize) -> Vec<String> {
             } else {
                 // nor does an opening one end it
                 let opening = row.chars().next_back().filter(|c| "\"'`([“（「".contains(*c));
-                let opening = opening.filter(|c| row[..row.len() - c.len_utf8()].ends_with([' ', '：', '，']));
+                // a straight quote may be a closing one
+                let opening = opening
+                    .filter(|c| "([（「“".contains(*c) || row[..row.len() - c.len_utf8()].ends_with([' ', '：', '，']));
                 if let Some(c) = opening {
                     row.truncate(row.len() - c.len_utf8());
                 }
@@ -441,5 +443,6 @@ mod tests {
     fn an_opening_quote_does_not_end_a_row() {
         assert_eq!(wrap("such as \"there\"", 9), ["such as", "\"there\""]);
         assert_eq!(wrap("choose `ignore` or `merge`", 8), ["choose", "`ignore`", "or", "`merge`"]);
+        assert_eq!(wrap("先结束作业（x），再删除", 12), ["先结束作业", "（x），再删", "除"]);
     }
 }

@@ -17,7 +17,7 @@ use super::{
     store::Stored,
     theme::{Theme, Tone},
 };
-use crossterm::event::{KeyEvent, KeyEventKind};
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 /// Takes in what happened; says what is to be done.
 pub fn update(app: &mut App, msg: Msg) -> Vec<Effect> {
@@ -52,6 +52,14 @@ fn press(app: &mut App, key: KeyEvent) -> Vec<Effect> {
         return Vec::new();
     }
     let (contexts, typing) = app.contexts();
+    // On a slow line Esc and the key behind it arrive as one, which terminals write as they write Alt with that key. Alt
+    // means nothing here but in a field, to move by words.
+    let by_words = typing && matches!(key.code, KeyCode::Char('b' | 'd' | 'f'));
+    if key.modifiers.contains(KeyModifiers::ALT) && matches!(key.code, KeyCode::Char(_)) && !by_words {
+        let mut effects = press(app, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+        effects.extend(press(app, KeyEvent { modifiers: key.modifiers.difference(KeyModifiers::ALT), ..key }));
+        return effects;
+    }
     let action = keymap::lookup(&contexts, &key, typing).map(|b| b.action);
     if action != Some(Action::Interrupt) && app.interrupted {
         app.interrupted = false;

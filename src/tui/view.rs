@@ -14,13 +14,13 @@ use super::{
     i18n::Lang,
     jobs, keymap,
     mouse::{Click, Zone, Zones},
-    overlay,
+    overlay, spoken,
     text::{self, Row},
     theme::{self, Theme, Tone},
     widget::list,
     wizard::{self, Purpose, Slot, Step},
 };
-use crate::model::LinkState;
+use crate::model::{JobStatus, LinkState};
 use ratatui::{
     buffer::Buffer,
     layout::{Position, Rect},
@@ -349,7 +349,7 @@ fn notices(app: &App, cx: &Cx, columns: usize) -> Vec<Line<'static>> {
         EngineState::Down { since_ms, why } => {
             let since = text::seconds(app.now_ms.saturating_sub(*since_ms) / 1000);
             let key = if app.readonly { "engine.gone_readonly" } else { "engine.gone" };
-            say(Tone::Bad, "✖", &lang.f(key, &[("since", &since), ("why", why)]), 3);
+            say(Tone::Bad, "✖", &lang.f(key, &[("since", &since), ("why", &spoken::sentence(why, lang))]), 3);
         }
         EngineState::Refused(failure) => {
             say(Tone::Bad, "✖", &failure.message, 2);
@@ -366,7 +366,8 @@ fn notices(app: &App, cx: &Cx, columns: usize) -> Vec<Line<'static>> {
             Tone::Good => "✔",
             _ => "·",
         };
-        say(toast.tone, glyph, &toast.text, 2);
+        // why something failed, and what to do, is seldom said in two rows
+        say(toast.tone, glyph, &toast.text, if toast.tone == Tone::Bad { 3 } else { 2 });
     }
     out
 }
@@ -400,7 +401,10 @@ fn footer(app: &App, cx: &Cx, area: Rect) -> Line<'static> {
     let room = columns.saturating_sub(last.width() + 2);
     for context in contexts.iter().filter(|c| **c != keymap::Context::Global) {
         for binding in keymap::BINDINGS.iter().filter(|b| b.context == *context && b.footer) {
-            if seen.contains(&binding.action) || (app.readonly && binding.action.changes()) {
+            if seen.contains(&binding.action)
+                || (app.readonly && binding.action.changes())
+                || !makes_sense(binding.action, app)
+            {
                 continue;
             }
             let no_way_back =
@@ -423,24 +427,39 @@ fn footer(app: &App, cx: &Cx, area: Rect) -> Line<'static> {
     row.ending(last.gap(2), columns)
 }
 
-/// The words of a binding as the job stands.
-fn label_now(binding: &keymap::Binding, app: &App) -> &'static str {
-    let job = match &app.screen {
+/// The job that the keys of the screen are about.
+fn job_here(app: &App) -> Option<&JobStatus> {
+    match &app.screen {
         Screen::Dashboard(d) => app.job(&d.job),
         _ => match app.selected_entry() {
             Some(jobs::Entry::Known(job)) => Some(job),
             _ => None,
         },
-    };
-    match binding.action {
-        keymap::Action::PauseResume
-            if job.is_some_and(|j| {
-                matches!(j.state, LinkState::Paused | LinkState::Failed | LinkState::PrecheckFailed)
-            }) =>
-        {
-            "action.resume"
-        }
+    }
+}
+
+/// The words of a binding as the job stands.
+fn label_now(binding: &keymap::Binding, app: &App) -> &'static str {
+    use LinkState::{Failed, NotConfigured, Paused, PrecheckFailed};
+    match (binding.action, job_here(app).map(|job| job.state)) {
+        (keymap::Action::PauseResume, Some(Paused)) => "action.resume",
+        (keymap::Action::PauseResume, Some(Failed | PrecheckFailed | NotConfigured)) => "action.retry",
         _ => binding.label,
+    }
+}
+
+/// Whether the footer offers an action as things stand; what it does not offer answers why not.
+fn makes_sense(action: keymap::Action, app: &App) -> bool {
+    use keymap::Action as A;
+    let ended = job_here(app).is_some_and(|job| job.state == LinkState::Ended);
+    let running = matches!(action, A::PauseResume | A::Stop);
+    if !matches!(app.screen, Screen::Jobs) || !app.overlays.is_empty() {
+        return !(running && ended);
+    }
+    match app.selected_entry() {
+        Some(jobs::Entry::Known(_)) => !(running && ended),
+        Some(jobs::Entry::Draft(_)) => !running,
+        None => !matches!(action, A::Configure | A::PauseResume | A::Stop | A::Filter),
     }
 }
 

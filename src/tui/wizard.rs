@@ -14,7 +14,7 @@ pub use form::{Dialled, Form, FormSlot};
 
 use super::{
     keymap::Context,
-    store::{Draft, is_name},
+    store::{AccountFrom, Draft, is_name},
     widget::{field::Field, list::Cursor},
 };
 use crate::model::{AccountSource, Databases, ExistingKeys, Job, Limits, Policy, Side};
@@ -96,6 +96,8 @@ pub struct Wizard {
     pub precheck: Pane,
     pub write_secrets: bool,
     pub discard_previous: bool,
+    /// The job has failed: beginning anew is offered whether or not anything was left behind.
+    pub may_discard: bool,
     pub confirm: Field,
     pub launching: Launching,
     /// The probes that are waited for belong to this run.
@@ -152,6 +154,7 @@ impl Default for Wizard {
             precheck: Pane::default(),
             write_secrets: false,
             discard_previous: false,
+            may_discard: false,
             confirm: Field::default(),
             launching: Launching::No,
             run: 0,
@@ -219,6 +222,19 @@ impl Wizard {
         }
         wizard.slot = wizard.first_open();
         wizard
+    }
+
+    /// The engine was started anew since: accounts that it was not to keep have to be typed again.
+    pub fn holds_nothing_unkept(&mut self) {
+        for side in &mut self.sides {
+            side.held &= side.account_from != AccountFrom::Unkept;
+            side.sentinel_held &= side.sentinel_from != AccountFrom::Unkept;
+        }
+    }
+
+    /// Whether it is asked what is to be done with what an earlier run left.
+    pub fn asks_to_discard(&self) -> bool {
+        self.may_discard || self.precheck.left_behind()
     }
 
     /// The first answer of step 1 that is missing: after a resume mostly a password.
@@ -315,7 +331,7 @@ impl Wizard {
                 if self.has_secrets() {
                     slots.push(Slot::Secrets);
                 }
-                if self.precheck.left_behind() {
+                if self.asks_to_discard() {
                     slots.push(Slot::Discard);
                 }
                 if self.overwrites() {

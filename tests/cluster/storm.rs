@@ -1,4 +1,4 @@
-//! Everything that can happen to clusters, at random and at once.
+//! Slots that move, engines that are killed, shards that stand still: at random and at once.
 
 use crate::support::{
     cluster::{Cluster, Site, slot},
@@ -91,7 +91,8 @@ fn assert_pushed(site: &Site, wrote: &[Wrote; 2]) {
         let found: Vec<String> = found.items().iter().map(|w| w.text()).collect();
         let mut wanted: Vec<&String> = wrote.iter().filter_map(|w| w.pushed.get(&list)).flatten().collect();
         let mut sorted: Vec<&String> = found.iter().collect();
-        (wanted.sort(), sorted.sort());
+        wanted.sort();
+        sorted.sort();
         let missing = wanted.iter().filter(|w| !found.contains(w)).count();
         if wanted != sorted {
             faults.push(format!("u:{list}: {} of {}, {missing} missing", found.len(), wanted.len()));

@@ -582,6 +582,37 @@ pub fn account_missing(lang: Lang, theme: ThemeName) -> App {
     app
 }
 
+/// A job whose first start failed, and what its keys lead to.
+pub fn failed(lang: Lang, theme: ThemeName) -> App {
+    let mut app = empty(lang, theme);
+    let mut orders = job("orders", "r-bp1abc", "r-hz9xyz", [LinkState::Failed, LinkState::Failed]);
+    orders.reason = Some("10.1.0.1:6379 refused the connection; check that the server runs".into());
+    for link in &mut orders.links {
+        link.reason = orders.reason.clone();
+        (link.lag_ms, link.lag_bytes, link.changes_per_second) = (None, None, None);
+    }
+    status(&mut app, vec![orders]);
+    app
+}
+
+pub fn failed_dashboard(lang: Lang, theme: ThemeName) -> App {
+    let mut app = failed(lang, theme);
+    press(&mut app, "<ret>");
+    app
+}
+
+pub fn retry_asked(lang: Lang, theme: ThemeName) -> App {
+    let mut app = failed_dashboard(lang, theme);
+    press(&mut app, "p");
+    app
+}
+
+pub fn abandon_asked(lang: Lang, theme: ThemeName) -> App {
+    let mut app = failed(lang, theme);
+    press(&mut app, "D");
+    app
+}
+
 pub fn account_asked(lang: Lang, theme: ThemeName) -> App {
     let mut app = account_missing(lang, theme);
     press(&mut app, "p");
@@ -711,6 +742,10 @@ pub const SCENES: &[Scene] = &[
     ("dashboard", dashboard),
     ("dashboard_cluster", cluster),
     ("dashboard_cluster_shards", cluster_shards),
+    ("jobs_failed", failed),
+    ("dashboard_failed", failed_dashboard),
+    ("retry_asked", retry_asked),
+    ("abandon_asked", abandon_asked),
     ("account_missing", account_missing),
     ("account_asked", account_asked),
     ("dashboard_initializing", initializing),

@@ -134,9 +134,9 @@ impl Client {
         done(self.ask(Request::Stop { name: name.to_owned() }, SLOW).await?)
     }
 
-    /// Forgets an ended job.
-    pub async fn forget(&self, name: &str) -> Result<(), ClientError> {
-        done(self.ask(Request::Forget { name: name.to_owned() }, QUICK).await?)
+    /// Forgets an ended job; with `abandon` any, whose control keys then stay in both instances.
+    pub async fn forget(&self, name: &str, abandon: bool) -> Result<(), ClientError> {
+        done(self.ask(Request::Forget { name: name.to_owned(), abandon }, SLOW).await?)
     }
 
     /// Compares the two sides, which can take hours; `progress` is told what is done, how much, of how much.

@@ -185,7 +185,11 @@ impl Managed {
         }
         let found = match running {
             Some(_) => alerts::evaluate(&state.record.job, &status, &state.alerts),
-            None => Vec::new(),
+            // who pauses or ends a job knows; but what has failed has not ceased to while it is tried again, maybe in vain
+            None if matches!(status.state, LinkState::Paused | LinkState::Ended | LinkState::NotConfigured) => {
+                Vec::new()
+            }
+            None => state.alerts.clone(),
         };
         let before = std::mem::replace(&mut state.alerts, found.clone());
         let told = state.told.replace(status.state);
@@ -220,6 +224,7 @@ impl Managed {
         repair: bool,
         progress: mpsc::Sender<verify::Progress>,
     ) -> Result<(verify::Outcome, u64), EngineError> {
+        self.has_accounts()?;
         let (job, ended) = {
             let mut state = self.state();
             if state.verifying.is_cancelled() {

@@ -35,6 +35,10 @@ pub struct Record {
     pub wanted: Wanted,
     /// Whether its links have been attached before, so that it is resumed rather than begun.
     pub begun: bool,
+    /// They have never stood yet, or it is not known whether they have: nothing was copied, and what control keys there are
+    /// stand for nothing.
+    #[serde(default)]
+    pub only_tried: bool,
     /// How the last try to start it failed, so that a restart does not hide it.
     #[serde(default)]
     pub failure: Option<(LinkState, String)>,
@@ -42,7 +46,15 @@ pub struct Record {
 
 impl Record {
     pub fn new(job: Job) -> Record {
-        Record { version: VERSION, id: JobId::draw(), job, wanted: Wanted::Paused, begun: false, failure: None }
+        Record {
+            version: VERSION,
+            id: JobId::draw(),
+            job,
+            wanted: Wanted::Paused,
+            begun: false,
+            only_tried: false,
+            failure: None,
+        }
     }
 }
 

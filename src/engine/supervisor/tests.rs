@@ -46,13 +46,13 @@ async fn a_job_that_can_not_start_keeps_its_reason_and_its_definition() {
 }
 
 #[tokio::test]
-async fn a_job_that_never_began_is_neither_paused_nor_resumed_but_can_be_forgotten() {
+async fn a_job_that_never_began_is_not_paused_but_tried_again_and_can_be_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir).await;
     _ = start(&engine, job("orders")).await;
     assert!(matches!(engine.pause("orders").await, Err(EngineError::Usage { .. })));
-    assert!(matches!(engine.resume("orders").await, Err(EngineError::Usage { .. })));
-    engine.forget("orders").await.unwrap();
+    assert!(matches!(engine.resume("orders").await, Err(EngineError::Precheck(_))));
+    engine.forget("orders", false).await.unwrap();
     let error = engine.pause("orders").await.unwrap_err();
     assert!(matches!(&error, EngineError::NoSuchJob { name, known } if name == "orders" && known.is_empty()));
     assert!(error.remedy().contains("duplex start JOB.toml"));
@@ -80,10 +80,51 @@ async fn a_job_that_ran_is_taken_up_again_and_can_be_paused_while_it_tries() {
     // then
     assert_eq!(engine.status(None).unwrap().jobs[0].state, LinkState::Paused);
     assert_eq!(engine.status(None).unwrap().jobs[0].id, record.id);
-    assert!(matches!(engine.forget("orders").await, Err(EngineError::Usage { .. })), "its control keys are there");
+    assert!(
+        matches!(engine.forget("orders", false).await, Err(EngineError::Usage { .. })),
+        "its control keys are there"
+    );
     engine.close().await;
     let again = Records::open(dir.path()).unwrap().load().unwrap();
     assert_eq!(again[0].wanted, Wanted::Paused);
+    // an instance that is gone for good does not keep its job for ever
+    let engine = open(&dir).await;
+    assert!(engine.stop("orders").await.is_err(), "its control keys can't be removed");
+    engine.forget("orders", true).await.unwrap();
+    engine.close().await;
+    assert!(Records::open(dir.path()).unwrap().load().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_ended_job_says_how_it_is_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut record = Record::new(job("orders"));
+    (record.wanted, record.begun) = (Wanted::Ended, true);
+    Records::open(dir.path()).unwrap().save(&record).unwrap();
+    let engine = open(&dir).await;
+    let error = engine.resume("orders").await.unwrap_err();
+    assert!(error.to_string().contains("has ended") && error.remedy().contains("duplex start orders"), "{error}");
+    engine.close().await;
+}
+
+/// A try that failed half way may have left control keys; they stand for nothing.
+#[tokio::test]
+async fn a_job_that_was_only_tried_may_get_other_instances() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut record = Record::new(job("orders"));
+    (record.begun, record.only_tried) = (true, true);
+    Records::open(dir.path()).unwrap().save(&record).unwrap();
+    let engine = open(&dir).await;
+    let mut other = job("orders");
+    other.target.addresses = vec!["127.0.0.1:2".into()];
+    let error = start(&engine, other.clone()).await.unwrap_err();
+    assert!(matches!(error, EngineError::Precheck(_)), "{error}");
+    let known = engine.status(None).unwrap().jobs.remove(0);
+    assert_ne!(known.id, record.id, "what may be left at the old target bears that id");
+    assert_eq!(engine.job("orders").unwrap().definition(), other);
+    engine.close().await;
+    let records = Records::open(dir.path()).unwrap().load().unwrap();
+    assert_eq!(records.len(), 1, "{records:?}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::Dashboard;
 use crate::{
-    model::{Direction, Event, Severity},
+    model::{Direction, Event, EventKind, Severity},
     tui::{
         jobs::direction_label,
         mouse::Click,
@@ -50,9 +50,21 @@ pub fn row(event: &Event, columns: usize, here: bool, cx: &Cx) -> Line<'static> 
         Some(Direction::Reverse) if columns < 100 => row.text("← ", cx.theme.dim),
         whose => row.cell(whose.map_or("", |d| cx.lang.t(direction_label(d))), 9, cx.theme.dim),
     };
-    let words = spoken::event(event, cx.lang).unwrap_or_else(|| text::clean(&event.text));
+    let words = spoken::event(event, cx.lang).unwrap_or_else(|| text::clean(&in_short(event)));
     let line = row.text(words, cx.theme.text).ending(Row::new(), columns.saturating_sub(1));
     if here { text::selected(line, columns, cx.theme.selected) } else { line }
+}
+
+/// What an event says beside its kind: a settled conflict says that it is one a second time, and the way it was settled
+/// would not fit any more.
+fn in_short(event: &Event) -> String {
+    let settled = event.text.strip_prefix("conflict on ").filter(|_| event.kind == EventKind::ConflictSettled);
+    match settled.and_then(|rest| rest.split_once(" settled: ")) {
+        Some((key, how)) => {
+            format!("{}: {}", key.replace(" (db0)", ""), how.replace(" side's order stands", " stands"))
+        }
+        None => event.text.clone(),
+    }
 }
 
 /// The words of an event over several lines; the engine's own follow where the screen's are others.

@@ -183,7 +183,11 @@ fn counters(link: &LinkStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
         None => Row::new().text(lang.t("unknown"), theme.dim),
     };
     if let Some(backlog) = link.backlog_bytes {
-        window = window.text(format!(" {}", lang.f("link.backlog", &[("size", &text::bytes(backlog))])), theme.dim);
+        let words = format!(" {}", lang.f("link.backlog", &[("size", &text::bytes(backlog))]));
+        // half a number says less than none
+        if MARGIN + label_columns + window.width() + text::width(&words) <= columns {
+            window = window.text(words, theme.dim);
+        }
     }
     let open_style = if link.conflicts_open > 0 { theme.busy } else { theme.dim };
     let errors_style = if link.apply_errors > 0 { theme.warn } else { theme.text };

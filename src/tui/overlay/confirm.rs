@@ -18,6 +18,10 @@ use ratatui::{
 pub enum Intent {
     Pause(String),
     Resume(String),
+    /// Start again what has failed.
+    Retry(String),
+    /// Forget a job whose control keys can't be removed.
+    Abandon(String),
     Stop(String),
     Forget(String),
     DeleteDraft(String),
@@ -34,6 +38,8 @@ impl Intent {
         match self {
             Intent::Pause(_) => ("confirm.pause", "confirm.pause_does"),
             Intent::Resume(_) => ("confirm.resume", "confirm.resume_does"),
+            Intent::Retry(_) => ("confirm.retry", "confirm.retry_does"),
+            Intent::Abandon(_) => ("confirm.abandon", "confirm.abandon_does"),
             Intent::Stop(_) => ("confirm.stop", "confirm.stop_does"),
             Intent::Forget(_) => ("confirm.forget", "confirm.forget_does"),
             Intent::DeleteDraft(_) => ("confirm.delete_draft", "confirm.delete_draft_does"),
@@ -48,6 +54,8 @@ impl Intent {
         match self {
             Intent::Pause(n)
             | Intent::Resume(n)
+            | Intent::Retry(n)
+            | Intent::Abandon(n)
             | Intent::Stop(n)
             | Intent::Forget(n)
             | Intent::DeleteDraft(n)
@@ -70,7 +78,7 @@ pub struct Confirm {
 
 impl Confirm {
     pub fn new(intent: Intent) -> Confirm {
-        let typed = matches!(intent, Intent::Stop(_) | Intent::Repair(_)).then(Field::default);
+        let typed = matches!(intent, Intent::Stop(_) | Intent::Repair(_) | Intent::Abandon(_)).then(Field::default);
         Confirm { intent, typed, mistyped: false }
     }
 

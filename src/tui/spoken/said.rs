@@ -119,7 +119,7 @@ fn value(name: &str, value: &str, lang: Lang, depth: usize) -> Option<String> {
     let word = |key: String| Some(lang.t(&key).to_owned()).filter(|t| *t != key);
     match name {
         "why" | "text" => translate(value, lang, depth + 1),
-        "side" => word(format!("side.{value}")).map(|w| format!("{w}端")),
+        "side" | "to" => word(format!("side.{value}")).map(|w| format!("{w}端")),
         "direction" => word(format!("direction.{value}")),
         "cause" => word(format!("cause.{}", value.replace(' ', "_"))),
         "items" => {
@@ -218,6 +218,20 @@ mod tests {
             ("no longer so: the reverse link is 12.5 s behind", "告警解除：反向链路延迟 12.5 秒"),
             ("precheck failed: target_empty, rights", "预检查失败：目标库为空、账号权限"),
             (
+                "10.0.0.1:7 holds no control key of this job any more: it was flushed, replaced, or restored from a \
+                 copy; compare both sides, then start with a new copy: duplex start --discard-previous",
+                "10.0.0.1:7 上已没有该作业的控制键：实例被清空、更换，或由备份恢复；核对两端后重新全量复制：按 c \
+                 重新配置，并勾选丢弃上次运行留下的控制键",
+            ),
+            (
+                "the target has lost writes that it had acknowledged: it was restarted or failed over",
+                "目标端丢失了已确认的写入：发生过重启或主从切换",
+            ),
+            (
+                "the target holds 2 keys in db0, db3, such as db0 \"a; b\"",
+                "目标端的 db0, db3 有 2 个键，例如 db0 \"a; b\"",
+            ),
+            (
                 "10.0.0.1:7 is no address: x; write host:port, or [::1]:port for IPv6",
                 "10.0.0.1:7 不是有效地址（x）；格式为 主机:端口，IPv6 为 [::1]:端口",
             ),
@@ -232,7 +246,9 @@ mod tests {
     #[test]
     fn each_sentence_is_one_of_the_engines() {
         let mut sources = String::new();
-        let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/engine"))];
+        let mut folders = ["/src/engine", "/src/control/client"]
+            .map(|folder| std::path::PathBuf::from(format!("{}{folder}", env!("CARGO_MANIFEST_DIR"))))
+            .to_vec();
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).expect("sources") {
                 let path = entry.expect("entry").path();

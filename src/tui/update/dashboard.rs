@@ -12,7 +12,10 @@ use super::super::{
     },
     theme::Tone,
 };
-use crate::{control::protocol::Request, model::Severity};
+use crate::{
+    control::protocol::Request,
+    model::{LinkState, Severity},
+};
 
 /// Events that are asked for when a dashboard opens.
 const RECENT: usize = 1_000;
@@ -75,6 +78,15 @@ pub fn act(app: &mut App, action: Action) -> Vec<Effect> {
         Pane::Detail => 40,
         Pane::Main => 0,
     };
+    let about_the_job =
+        [Action::PauseResume, Action::Stop, Action::Verify, Action::Configure, Action::Precheck].contains(&action);
+    if d.pane == Pane::Main && about_the_job {
+        let Some(state) = state else {
+            app.say(app.lang.f("dashboard.unknown_job", &[("name", &name)]), Tone::Warn);
+            return Vec::new();
+        };
+        return with_job(app, action, name, state);
+    }
     match (d.pane, action) {
         (_, Action::Up) => _ = d.cursor.step(-1, rows),
         (_, Action::Down) => _ = d.cursor.step(1, rows),
@@ -116,24 +128,31 @@ pub fn act(app: &mut App, action: Action) -> Vec<Effect> {
                 .unwrap_or_default();
             return vec![Effect::Export { name: format!("{name}-events-{stamp}"), lines }];
         }
-        (Pane::Main, Action::PauseResume) => {
-            if let Some(state) = state {
-                return super::jobs::pause_or_resume(app, name, state);
-            }
-        }
-        (Pane::Main, Action::Stop) => {
-            if let Some(state) = state {
-                super::jobs::stop(app, name, state);
-            }
-        }
-        (Pane::Main, Action::Verify) => app.overlays.push(Overlay::Confirm(Confirm::new(Intent::Verify(name)))),
-        (Pane::Main, Action::Configure) => {
+        _ => {}
+    }
+    Vec::new()
+}
+
+/// What is done with the job itself.
+fn with_job(app: &mut App, action: Action, name: String, state: LinkState) -> Vec<Effect> {
+    match action {
+        Action::PauseResume => return super::jobs::pause_or_resume(app, name, state),
+        Action::Stop => super::jobs::stop(app, name, state),
+        Action::Configure => {
             let one_way = app.job(&name).is_some_and(|j| !j.two_way);
-            if let Some(state) = state {
-                return super::jobs::configure(app, name, state, one_way);
-            }
+            return super::jobs::configure(app, name, state, one_way);
         }
-        (Pane::Main, Action::Precheck) => return super::jobs::ask_job(name, Wanted::Precheck),
+        // both dial the instances
+        Action::Verify | Action::Precheck => {
+            if let Some(effects) = super::jobs::ask_account(app, &name) {
+                app.say(app.lang.t("ask.first"), Tone::Plain);
+                return effects;
+            }
+            if action == Action::Precheck {
+                return super::jobs::ask_job(name, Wanted::Precheck);
+            }
+            app.overlays.push(Overlay::Confirm(Confirm::new(Intent::Verify(name))));
+        }
         _ => {}
     }
     Vec::new()

@@ -31,7 +31,7 @@ fn words(error: &Failure, lang: Lang) -> String {
     if error.remedy.is_empty() {
         message
     } else {
-        let stop = if lang == Lang::En { ". " } else { "。" };
+        let stop = if lang == Lang::En { "; " } else { "；" };
         format!("{}{stop}{}", message.trim_end_matches('.'), spoken::sentence(&error.remedy, lang))
     }
 }
@@ -76,6 +76,7 @@ pub fn reply(app: &mut App, tag: Tag, reply: Reply) -> Vec<Effect> {
         (Tag::Probe { side, run }, reply) => return probed(app, side, run, reply),
         (Tag::Precheck { run }, reply) => prechecked(app, run, reply),
         (Tag::Start { job }, reply) => return started(app, job, reply),
+        (Tag::Retry { job }, reply) => return retried(app, job, reply),
         (Tag::Act { act: Act::Stop, job }, Reply::Error { error }) => {
             let why = words(&error, app.lang);
             if super::wizard::stopped(app, &job, Some(why.clone())).is_none() {
@@ -170,6 +171,29 @@ fn started(app: &mut App, name: String, reply: Reply) -> Vec<Effect> {
     Vec::new()
 }
 
+/// The answer to the start of a job that had failed. Where the precheck refuses it, its items are shown.
+fn retried(app: &mut App, name: String, reply: Reply) -> Vec<Effect> {
+    match reply {
+        Reply::Started { .. } => app.say(app.lang.f("launch.started", &[("name", &name)]), Tone::Good),
+        Reply::Report { report } if !report.passed => {
+            app.say(app.lang.f("launch.retry_failed", &[("name", &name)]), Tone::Bad);
+            let here = match &app.screen {
+                Screen::Jobs => app.selected_entry().is_some_and(|e| e.name() == name),
+                Screen::Dashboard(d) => d.job == name,
+                Screen::Wizard(_) => false,
+            };
+            if here && app.overlays.is_empty() {
+                return super::jobs::ask_job(name, Wanted::Precheck);
+            }
+        }
+        // the report came before and says it better
+        Reply::Error { error } if error.kind == FailureKind::Precheck => {}
+        Reply::Error { error } => app.say(words(&error, app.lang), Tone::Bad),
+        _ => {}
+    }
+    Vec::new()
+}
+
 fn failed_precheck(app: &mut App, report: CheckReport) {
     let Some(w) = app.wizard_mut() else { return };
     if w.launching == Launching::Starting {
@@ -217,6 +241,8 @@ fn verified(app: &mut App, job: &str, reply: Reply) {
 }
 
 fn job_file(app: &mut App, name: String, wanted: Wanted, job: Job) -> Vec<Effect> {
+    let lacks_account = super::jobs::lacks_account(app, &name);
+    let failed = app.job(&name).is_some_and(|j| j.state == LinkState::Failed);
     if wanted == Wanted::Account {
         if let Some(ask) = AskAccount::of(job).filter(|_| app.overlays.is_empty()) {
             app.overlays.push(Overlay::Account(Box::new(ask)));
@@ -234,6 +260,10 @@ fn job_file(app: &mut App, name: String, wanted: Wanted, job: Job) -> Vec<Effect
         }
         Wanted::Configure(direction) => {
             let mut wizard = Wizard::of_known(&job, name);
+            if lacks_account {
+                wizard.holds_nothing_unkept();
+            }
+            wizard.may_discard = failed;
             if direction == Direction::Reverse {
                 wizard.purpose = Purpose::Reverse;
                 wizard.two_way = true;
@@ -265,6 +295,7 @@ pub fn lost(app: &mut App, tag: Tag) -> Vec<Effect> {
         Tag::Probe { side, run } => return probed(app, side, run, Reply::Error { error: failure() }),
         Tag::Precheck { run } => prechecked(app, run, Reply::Error { error: failure() }),
         Tag::Start { job } => return started(app, job, Reply::Error { error: failure() }),
+        Tag::Retry { job } => return retried(app, job, Reply::Error { error: failure() }),
         Tag::Verify { job } => verified(app, &job, Reply::Error { error: failure() }),
         Tag::Act { act: Act::Stop, job } if super::wizard::stopped(app, &job, Some(text.clone())).is_some() => {}
         Tag::Act { .. } | Tag::JobFile { .. } => app.say(text, Tone::Bad),

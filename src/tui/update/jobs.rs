@@ -77,7 +77,23 @@ fn with_entry(app: &mut App, action: Action) -> Vec<Effect> {
         Draft(Box<crate::tui::store::Draft>),
     }
     let chosen = match app.selected_entry() {
-        None => return Vec::new(),
+        None => {
+            let about_a_job = [
+                Action::Open,
+                Action::Enter,
+                Action::Configure,
+                Action::PauseResume,
+                Action::Stop,
+                Action::CopyJob,
+                Action::Delete,
+                Action::Filter,
+            ];
+            if about_a_job.contains(&action) {
+                let key = if app.jobs.filter.is_empty() { "jobs.nothing_here" } else { "jobs.no_match" };
+                app.say(app.lang.t(key), Tone::Plain);
+            }
+            return Vec::new();
+        }
         Some(Entry::Known(job)) => Chosen::Known { name: job.name.clone(), state: job.state, one_way: !job.two_way },
         Some(Entry::Draft(draft)) => Chosen::Draft(Box::new(draft.clone())),
     };
@@ -103,11 +119,15 @@ fn with_entry(app: &mut App, action: Action) -> Vec<Effect> {
         (Action::PauseResume, Chosen::Known { name, state, .. }) => return pause_or_resume(app, name, state),
         (Action::Stop, Chosen::Known { name, state, .. }) => stop(app, name, state),
         (Action::Delete, Chosen::Known { name, state, .. }) => {
-            if state == LinkState::Ended || state == LinkState::PrecheckFailed || state == LinkState::NotConfigured {
-                app.overlays.push(Overlay::Confirm(Confirm::new(Intent::Forget(name))));
-            } else {
-                app.say(app.lang.t("jobs.stop_first"), Tone::Warn);
-            }
+            let intent = match state {
+                LinkState::Ended | LinkState::PrecheckFailed | LinkState::NotConfigured => Intent::Forget(name),
+                LinkState::Failed => Intent::Abandon(name),
+                _ => {
+                    app.say(app.lang.t("jobs.stop_first"), Tone::Warn);
+                    return Vec::new();
+                }
+            };
+            app.overlays.push(Overlay::Confirm(Confirm::new(intent)));
         }
         (Action::Delete, Chosen::Draft(draft)) => {
             app.overlays.push(Overlay::Confirm(Confirm::new(Intent::DeleteDraft(draft.name.clone()))));
@@ -132,8 +152,12 @@ pub fn configure(app: &mut App, name: String, state: LinkState, one_way: bool) -
 
 /// Asks for the accounts of a job that are kept nowhere; `None` where it lacks none.
 pub fn ask_account(app: &App, name: &str) -> Option<Vec<Effect>> {
-    let lacks = app.job(name)?.alerts.iter().any(|a| a.rule == ACCOUNT_MISSING);
-    (lacks && !app.readonly).then(|| ask_job(name.to_owned(), Wanted::Account))
+    (lacks_account(app, name) && !app.readonly).then(|| ask_job(name.to_owned(), Wanted::Account))
+}
+
+/// Whether an account of the job was kept nowhere and is lost.
+pub fn lacks_account(app: &App, name: &str) -> bool {
+    app.job(name).is_some_and(|job| job.alerts.iter().any(|a| a.rule == ACCOUNT_MISSING))
 }
 
 pub fn ask_job(name: String, wanted: Wanted) -> Vec<Effect> {
@@ -143,14 +167,16 @@ pub fn ask_job(name: String, wanted: Wanted) -> Vec<Effect> {
 /// Asks before a job is paused or resumed, as its state has it.
 pub fn pause_or_resume(app: &mut App, name: String, state: LinkState) -> Vec<Effect> {
     if let Some(effects) = ask_account(app, &name) {
+        app.say(app.lang.t("ask.first"), Tone::Plain);
         return effects;
     }
     let intent = match state {
-        LinkState::Ended | LinkState::NotConfigured => {
-            app.say(app.lang.t("jobs.not_running"), Tone::Plain);
+        LinkState::Ended => {
+            app.say(app.lang.t("jobs.has_ended"), Tone::Plain);
             return Vec::new();
         }
-        LinkState::Paused | LinkState::Failed | LinkState::PrecheckFailed => Intent::Resume(name),
+        LinkState::NotConfigured | LinkState::Failed | LinkState::PrecheckFailed => Intent::Retry(name),
+        LinkState::Paused => Intent::Resume(name),
         _ => Intent::Pause(name),
     };
     app.overlays.push(Overlay::Confirm(Confirm::new(intent)));
@@ -159,7 +185,7 @@ pub fn pause_or_resume(app: &mut App, name: String, state: LinkState) -> Vec<Eff
 
 pub fn stop(app: &mut App, name: String, state: LinkState) {
     if state == LinkState::Ended {
-        app.say(app.lang.t("jobs.not_running"), Tone::Plain);
+        app.say(app.lang.t("jobs.has_ended"), Tone::Plain);
     } else {
         app.overlays.push(Overlay::Confirm(Confirm::new(Intent::Stop(name))));
     }

@@ -128,7 +128,12 @@ fn perform(app: &mut App, intent: Intent) -> Vec<Effect> {
         Intent::Pause(name) => send(Act::Pause, name.clone(), Request::Pause { name }),
         Intent::Resume(name) => send(Act::Resume, name.clone(), Request::Resume { name }),
         Intent::Stop(name) => send(Act::Stop, name.clone(), Request::Stop { name }),
-        Intent::Forget(name) => send(Act::Forget, name.clone(), Request::Forget { name }),
+        Intent::Forget(name) => send(Act::Forget, name.clone(), Request::Forget { name, abandon: false }),
+        Intent::Abandon(name) => send(Act::Forget, name.clone(), Request::Forget { name, abandon: true }),
+        Intent::Retry(name) => {
+            app.say(app.lang.f("ask.resuming", &[("name", &name)]), Tone::Plain);
+            vec![Effect::send(Tag::Retry { job: name.clone() }, Request::StartKnown { name })]
+        }
         Intent::DeleteDraft(name) => {
             app.stored.drafts.retain(|d| d.name != name);
             vec![Effect::DeleteDraft(name)]

@@ -13,7 +13,7 @@ use super::super::{
 };
 use crate::{
     control::protocol::Request,
-    model::{CheckId, CheckState, Side, job::file},
+    model::{CheckId, CheckState, LinkState, Side, job::file},
 };
 
 impl Wizard {
@@ -231,7 +231,14 @@ fn leave(app: &mut App) -> Vec<Effect> {
     let mut effects = vec![Effect::Cancel(Tag::Precheck { run: w.precheck.run })];
     if w.purpose == Purpose::Look {
         let name = w.name.value().to_owned();
+        let passed = !w.precheck.running && w.precheck.failure.is_none() && w.precheck.count(CheckState::Failed) == 0;
+        let waits = app.job(&name).is_some_and(|j| {
+            matches!(j.state, LinkState::Failed | LinkState::PrecheckFailed | LinkState::NotConfigured)
+        });
         effects.extend(super::dashboard::open(app, name));
+        if passed && waits {
+            app.say(app.lang.t("precheck.now_start"), Tone::Good);
+        }
         return effects;
     }
     let starting = w.launching == Launching::Starting;

@@ -33,10 +33,10 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize) -> Page {
     let hint = lang.t("endpoints.name_hint");
     let label = lang.t("endpoints.name");
     let label_columns = text::width(label).max(10) + 2;
-    let field_columns = inner
-        .saturating_sub(label_columns + text::width(hint) + 2)
-        .clamp(20, 44)
-        .min(inner.saturating_sub(label_columns));
+    // what is wrong with the name is said in full, beside a shorter field
+    let beside = w.name_fault.map_or(text::width(hint), |fault| text::width(lang.t(fault)) + 2);
+    let field_columns =
+        inner.saturating_sub(label_columns + beside + 2).clamp(20, 44).min(inner.saturating_sub(label_columns));
     let focused = w.slot == Slot::Name;
     let (field, cursor) = w.name.draw(field_columns, focused, true, "", theme);
     if focused {

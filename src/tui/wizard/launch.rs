@@ -70,7 +70,7 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
         Row::new()
             .gap(2)
             .cell(lang.t("launch.script"), label, theme.dim)
-            .text(format!("duplex start {name}"), theme.text)
+            .text(text::cut(&script(w, config, name), inner.saturating_sub(label)), theme.text)
             .line(),
     );
     page.lines.push(
@@ -113,7 +113,7 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
             page.lines.push(Row::new().gap(6 + label).text(row, theme.dim).line());
         }
     }
-    if w.precheck.left_behind() {
+    if w.asks_to_discard() {
         focus(&mut page, w, Slot::Discard);
         let here = w.slot == Slot::Discard;
         page.lines.push(
@@ -176,6 +176,16 @@ pub fn page(w: &Wizard, config: &str, cx: &Cx, columns: usize, rows: usize) -> P
         page.focus = Some(page.lines.len() - 1);
     }
     page
+}
+
+/// The command that does the same.
+fn script(w: &Wizard, config: &str, name: &str) -> String {
+    // beginning anew wants the file
+    if w.discard_previous && w.asks_to_discard() {
+        format!("duplex start {config}/jobs/{name}.toml --discard-previous")
+    } else {
+        format!("duplex start {name}")
+    }
 }
 
 /// The job without its secrets, for the eye.

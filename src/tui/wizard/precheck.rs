@@ -261,7 +261,7 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize, rows: usize) -> Page {
         let seen = match check.state {
             CheckState::Running => lang.t("precheck.measuring").to_owned(),
             CheckState::Pending => String::new(),
-            _ => spoken::check(check, lang).map_or_else(|| text::clean(&check.seen), |(words, _)| words.to_owned()),
+            _ => spoken::check(check, lang).map_or_else(|| text::clean(&check.seen), |(words, _)| text::clean(&words)),
         };
         let seen_style = match check.state {
             CheckState::Failed => theme.bad,
@@ -333,7 +333,7 @@ fn detail(check: &Check, accepted: bool, columns: usize, parts: &[&str], cx: &Cx
     let own = own.into_iter().filter(|(key, value)| !value.is_empty() && parts.contains(key));
     match (spoken::check(check, lang), lang.engine("original")) {
         (Some((seen, advice)), Some(original)) => {
-            out.extend(part("precheck.seen", seen));
+            out.extend(part("precheck.seen", &seen));
             out.extend(advice.iter().flat_map(|advice| part("precheck.do", advice)));
             out.push(Row::new().gap(4).text(original, theme.dim).line());
             for (_, value) in own {

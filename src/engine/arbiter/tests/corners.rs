@@ -3,7 +3,9 @@
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::settling::ROUNDS_AT_ONCE;
 use crate::engine::arbiter::{Arbiter, Cause, Effect, Touch, Verdict};
+use crate::engine::strand::SlotSet;
 use crate::model::Side;
+use crate::wire::slot::slot;
 use std::time::Instant;
 
 fn touch<'a>(a: &Arbiter, key: &'a [u8], class: Class) -> Touch<'a> {
@@ -155,4 +157,28 @@ fn cost_of_a_change_without_conflict() {
     let each = began.elapsed().as_nanos() as f64 / N as f64;
     eprintln!("{each:.1} ns a change, {} bytes", a.in_flight(Side::Source).1);
     assert_eq!(a.counters().opened, 0);
+}
+
+#[test]
+fn the_side_where_a_slot_moved_stands_whatever_opens_an_episode() {
+    let mut a = Arbiter::new(1, 1, false);
+    let mut moved = [SlotSet::none(), SlotSet::none()];
+    moved[Side::Target.index()].insert(slot(b"{m}1"));
+    a.moved(&moved);
+    let authority = |a: &Arbiter, key: &[u8]| a.episodes().iter().find(|e| &*e.key == key).map(|e| e.authority);
+    let t = touch(&a, b"{m}1", Class::Write);
+    a.differs(&t, Side::Source, Cause::Recovery);
+    a.recover_episode(0, b"{m}2", Side::Source);
+    a.recover_episode(0, b"other", Side::Source);
+    // A command of the other side whose keys are in conflict is not withheld: its outcome is in no state that is carried.
+    let several = [touch(&a, b"{m}1", Class::Write), touch(&a, b"{m}3", Class::Write)];
+    serial(a.change_many(Side::Source, &several, 0));
+    for key in [&b"{m}1"[..], b"{m}2", b"{m}3"] {
+        assert_eq!(authority(&a, key), Some(Side::Target), "{}", key.escape_ascii());
+    }
+    assert_eq!(authority(&a, b"other"), Some(Side::Source));
+    // Until its keys are settled.
+    a.moved_is_settled(Side::Target);
+    a.recover_episode(0, b"{m}4", Side::Source);
+    assert_eq!(authority(&a, b"{m}4"), Some(Side::Source));
 }

@@ -11,18 +11,23 @@ use crate::{
             record::{self, Record, Wanted},
         },
     },
-    model::{Check, CheckId, CheckReport, CheckState, EventKind, Job, JobStatus, LinkState, Severity},
+    model::{Check, CheckId, CheckReport, CheckState, EventKind, Job, JobId, JobStatus, LinkState, Severity},
 };
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Between two tries to attach a job again: doubles from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Before a job is tried again, what its last try left is removed: as long as that may take at most.
+const CLEAN_UP: Duration = Duration::from_secs(5);
 
 impl Managed {
     /// Starts the job with this definition, or with the one that it has.
@@ -39,6 +44,15 @@ impl Managed {
             }
             self.halt().await;
         }
+        self.check_and_attach(job, discard_previous, Some(progress)).await
+    }
+
+    async fn check_and_attach(
+        &self,
+        job: Option<Job>,
+        discard_previous: bool,
+        progress: Option<mpsc::Sender<Check>>,
+    ) -> Result<(Option<CheckReport>, JobStatus), EngineError> {
         self.redefine(job, discard_previous).await?;
         self.has_accounts()?;
         let break_off = self.arm();
@@ -83,13 +97,33 @@ impl Managed {
     async fn redefine(&self, job: Option<Job>, discard_previous: bool) -> Result<(), EngineError> {
         let old = self.state().record.clone();
         let job = job.unwrap_or_else(|| old.job.clone());
+        let places = |job: &Job| {
+            [&job.source, &job.target].map(|i| (i.addresses.clone(), i.master_name.clone(), job.policy.two_way))
+        };
+        let elsewhere = places(&old.job) != places(&job) || old.job.policy.databases != job.policy.databases;
+        if old.begun && old.only_tried {
+            // What a start that failed half way has left stands for nothing. Where it can't be reached, the precheck says so
+            // better, and it is removed before the links are attached.
+            let removed = timeout(CLEAN_UP, RunningJob::remove_control_keys(&old.job, &old.id)).await;
+            let removed = matches!(removed, Ok(Ok(())));
+            let mut record = old;
+            record.job = job;
+            if !removed && elsewhere {
+                // It may be there still, where this job is no longer about: so nothing here may bear its id.
+                tracing::warn!(job = record.job.name, "control keys of its last try may be left at its old instances");
+                _ = self.inner.records.remove(&record.id);
+                self.remove_files(&record.id);
+                record.id = JobId::draw();
+            }
+            if removed || elsewhere {
+                (record.begun, record.only_tried) = (false, false);
+            }
+            return self.take(record);
+        }
         if old.begun && discard_previous {
             RunningJob::remove_control_keys(&old.job, &old.id).await?;
         } else if old.begun && old.wanted != Wanted::Ended {
-            let places = |job: &Job| {
-                [&job.source, &job.target].map(|i| (i.addresses.clone(), i.master_name.clone(), job.policy.two_way))
-            };
-            if places(&old.job) != places(&job) || old.job.policy.databases != job.policy.databases {
+            if elsewhere {
                 let name = &job.name;
                 return Err(EngineError::Usage {
                     what: format!("{name} is known with other instances, databases or directions"),
@@ -137,14 +171,15 @@ impl Managed {
         self.save(|record| record.failure = Some((state, reason)))
     }
 
-    async fn precheck(&self, progress: mpsc::Sender<Check>) -> CheckReport {
+    async fn precheck(&self, progress: Option<mpsc::Sender<Check>>) -> CheckReport {
         self.set_idle(LinkState::Prechecking, None);
         let (job, id) = (self.definition(), self.begun_id());
         // A job that goes on has filled its target itself.
+        let goes_on = id.is_some() && !self.state().record.only_tried;
         let only: Option<Vec<CheckId>> =
-            id.is_some().then(|| CheckId::ALL.into_iter().filter(|i| *i != CheckId::TargetEmpty).collect());
+            goes_on.then(|| CheckId::ALL.into_iter().filter(|i| *i != CheckId::TargetEmpty).collect());
         let options = PrecheckOptions { spool_dir: Some(self.inner.paths.state.join("spool")) };
-        precheck::run(&job, id.as_ref(), only.as_deref(), options, Some(progress)).await
+        precheck::run(&job, id.as_ref(), only.as_deref(), options, progress).await
     }
 
     /// A token that breaks off what begins now.
@@ -157,16 +192,21 @@ impl Managed {
     /// Attaches both links. The record is on disk before they may write a control key.
     async fn attach(&self, break_off: &CancellationToken) -> Result<(), EngineError> {
         let before = self.state().record.clone();
-        self.save(|record| (record.wanted, record.begun, record.failure) = (Wanted::Running, true, None))?;
-        let idle = if before.begun { LinkState::Reconnecting } else { LinkState::Initializing };
+        let goes_on = before.begun && !before.only_tried;
+        self.save(|record| {
+            (record.wanted, record.failure) = (Wanted::Running, None);
+            (record.begun, record.only_tried) = (true, !goes_on);
+        })?;
+        let idle = if goes_on { LinkState::Reconnecting } else { LinkState::Initializing };
         self.set_idle(idle, None);
         let started = tokio::select! {
             _ = break_off.cancelled() => Err(EngineError::BrokenOff),
-            started = self.run() => started.map_err(EngineError::Job),
+            started = self.run(before.only_tried) => started.map_err(EngineError::Job),
         };
         match started {
             Ok(()) => {
-                let (kind, text) = match before.begun {
+                self.stands().await?;
+                let (kind, text) = match goes_on {
                     true => (EventKind::JobResumed, "both links go on where they were"),
                     false => (EventKind::JobStarted, "both links have started"),
                 };
@@ -175,7 +215,8 @@ impl Managed {
                 Ok(())
             }
             Err(error) => {
-                self.save(|record| (record.wanted, record.begun) = (before.wanted, before.begun))?;
+                // Control keys may have been written: it stays begun.
+                self.save(|record| record.wanted = before.wanted)?;
                 match &error {
                     EngineError::BrokenOff => self.rest(),
                     error => self.keep_failure(LinkState::Failed, error.to_string())?,
@@ -185,7 +226,8 @@ impl Managed {
         }
     }
 
-    async fn run(&self) -> Result<(), JobError> {
+    /// `anew`: what control keys there are stand for nothing.
+    async fn run(&self, anew: bool) -> Result<(), JobError> {
         let (job, id) = {
             let state = self.state();
             (state.record.job.clone(), state.record.id.clone())
@@ -201,6 +243,9 @@ impl Managed {
             let what = format!("can't make the spool's folder {}: {error}", spool_dir.display());
             JobError::lasting(what, "see to its rights and its free space")
         })?;
+        if anew {
+            RunningJob::remove_control_keys(&job, &id).await?;
+        }
         let running = RunningJob::start(JobContext { job, id, spool_dir, events: self.events.clone() }).await?;
         let mut state = self.state();
         state.running = Some(Arc::new(running));
@@ -208,6 +253,19 @@ impl Managed {
         state.verifying = self.inner.stop.child_token();
         state.reason = None;
         Ok(())
+    }
+
+    /// Both links stand: from now on the job goes on where it was. Where that can't be written down, they don't run: the next
+    /// engine would take what they have done for a try that failed.
+    async fn stands(&self) -> Result<(), EngineError> {
+        if !self.state().record.only_tried {
+            return Ok(());
+        }
+        let saved = self.save(|record| record.only_tried = false);
+        if saved.is_err() {
+            self.halt().await;
+        }
+        saved
     }
 
     /// After a restart of the engine: tries to attach until it works, or somebody decides otherwise. What can't be
@@ -218,12 +276,17 @@ impl Managed {
         let mut wait = FIRST_RETRY;
         self.set_idle(LinkState::Reconnecting, Some("the engine has started again".into()));
         loop {
+            let only_tried = self.state().record.only_tried;
             let tried = tokio::select! {
                 _ = break_off.cancelled() => return,
-                tried = self.run() => tried,
+                tried = self.run(only_tried) => tried,
             };
             match tried {
                 Ok(()) => {
+                    if let Err(error) = self.stands().await {
+                        tracing::error!(%error, job = self.name(), "that the links stand can't be written down: halted");
+                        return self.set_idle(LinkState::Failed, Some(error.to_string()));
+                    }
                     self.events.info(None, EventKind::JobResumed, "the engine has started again; both links go on");
                     return self.inner.touch();
                 }
@@ -246,6 +309,7 @@ impl Managed {
         }
     }
 
+    /// A job goes on; one whose first start failed is started again.
     pub(in crate::engine::supervisor) async fn resume(&self) -> Result<(), EngineError> {
         // A user who resumes doesn't wait for the next try.
         self.state().break_off.cancel();
@@ -257,10 +321,13 @@ impl Managed {
             self.halt().await;
         }
         let record = self.state().record.clone();
-        if record.wanted == Wanted::Ended || !record.begun {
-            let name = &record.job.name;
-            let what = format!("{name} has {}", if record.begun { "ended" } else { "not been started" });
-            return Err(EngineError::Usage { what, remedy: format!("start it: `duplex start {name}`") });
+        if record.wanted == Wanted::Ended {
+            let (what, name) = (format!("{} has ended", record.job.name), &record.job.name);
+            let remedy = format!("start it again, with a new copy: `duplex start {name}`, or c in the console");
+            return Err(EngineError::Usage { what, remedy });
+        }
+        if !record.begun || record.only_tried {
+            return self.check_and_attach(None, false, None).await.map(|_| ());
         }
         let break_off = self.arm();
         self.attach(&break_off).await

@@ -16,9 +16,14 @@ const HALT_DEADLINE: Duration = Duration::from_secs(15);
 
 impl Managed {
     pub(in crate::engine::supervisor) async fn pause(&self) -> Result<(), EngineError> {
+        let starting = self.operation.try_lock().is_err();
         self.state().break_off.cancel();
         let _one = self.operation.lock().await;
         let record = self.state().record.clone();
+        if starting && !record.begun {
+            // It was in its first precheck, which is broken off.
+            return Ok(());
+        }
         if record.wanted == Wanted::Ended || !record.begun {
             let what = format!("{} has {}", record.job.name, if record.begun { "ended" } else { "not been started" });
             return Err(EngineError::Usage { what, remedy: "there is nothing to pause".into() });
@@ -55,13 +60,24 @@ impl Managed {
         Ok(())
     }
 
-    pub(in crate::engine::supervisor) async fn forget(&self) -> Result<(), EngineError> {
+    /// `abandon`: also where its control keys could not be removed, since an instance is gone for good.
+    pub(in crate::engine::supervisor) async fn forget(&self, abandon: bool) -> Result<(), EngineError> {
+        if abandon {
+            self.state().break_off.cancel();
+        }
         let _one = self.operation.lock().await;
         let record = self.state().record.clone();
-        if record.begun && record.wanted != Wanted::Ended {
+        if abandon {
+            self.halt().await;
+        } else if record.begun && record.wanted != Wanted::Ended {
             let name = &record.job.name;
             let what = format!("{name} has not ended: its control keys are still in both instances");
-            return Err(EngineError::Usage { what, remedy: format!("`duplex stop {name}` first") });
+            return Err(EngineError::Usage {
+                what,
+                remedy: format!(
+                    "`duplex stop {name}` first; where an instance is gone for good, `duplex forget {name} --abandon`"
+                ),
+            });
         }
         self.remove_files(&record.id);
         self.inner.records.remove(&record.id).map_err(|error| EngineError::State {

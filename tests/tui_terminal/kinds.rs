@@ -27,6 +27,11 @@ fn to_the_end(c: &mut Console) {
     c.shows(&["synchronizing both ways"]);
 }
 
+/// Waits for one side's words and for the other's answer: until both are there the focus stays where it is.
+fn both_answered(c: &Console, words: &str) {
+    c.until(words, |text| text.contains(words) && !text.contains("dialling"));
+}
+
 fn job_file(home: &Home) -> String {
     let jobs = home.0.path().join("config/jobs");
     let file = std::fs::read_dir(jobs).expect("jobs").next().expect("a job file").expect("entry").path();
@@ -65,7 +70,7 @@ fn from_a_server_that_wants_certificates_to_a_cluster() {
     c.type_(&format!("<tab><tab>{seeds}<tab><right><right><right>"));
     c.shows(&["cluster", "Seeds"]);
     c.type_("<pgdn>");
-    c.shows(&["certificate,"]);
+    both_answered(&c, "certificate,");
     // mended: the focus is on the source's account
     c.type_(&format!("<tab><tab><tab>{cert}<tab>{key}<pgdn>"));
     to_the_end(&mut c);
@@ -107,7 +112,7 @@ fn from_a_sentinel_group_to_one_that_is_read_from_its_replica() {
     c.shows(&["read/write splitting"]);
     c.type_("<pgdn>");
     // a name that the sentinels don't know is said as such; the focus is on the source's account, below it
-    c.shows(&["no sentinel"]);
+    both_answered(&c, "no sentinel");
     c.type_(&format!("<up><up><up><up><ctrl-u>{NAME}<pgdn>"));
     to_the_end(&mut c);
     let text = job_file(&home);

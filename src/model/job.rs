@@ -261,7 +261,7 @@ impl Default for Limits {
         Limits {
             max_ops_per_second: 0,
             max_bytes_per_second: 0,
-            spool_memory: 8 << 20,
+            spool_memory: 6 << 20,
             spool_disk: 10 << 30,
             lag_alert_ms: 10_000,
         }

@@ -300,8 +300,11 @@ impl Writer {
     fn fill(&mut self, pending: &mut VecDeque<Bytes>) -> Option<Duration> {
         let mut made = false;
         let mut wait = None;
-        let window = if self.s.one_at_a_time { 1 } else { self.pace.allowed() };
-        while self.window.len() < window && self.window_bytes < WINDOW_BYTES && !self.parked.is_full() {
+        // By its bytes: what burdens a site is full transactions. Small ones, of which each question for a state ends one,
+        // would be ten a second over a way of 400 ms, and settling what a cut line left would take many seconds.
+        let allowed = WINDOW_BYTES.min(self.pace.allowed() * BYTES);
+        let most = if self.s.one_at_a_time { 1 } else { WINDOW };
+        while self.window.len() < most && self.window_bytes < allowed && !self.parked.is_full() {
             if let Some(delay) = self.limiter.delay() {
                 wait = Some(delay);
                 break;

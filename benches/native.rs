@@ -6,10 +6,12 @@
 //! `DUPLEX_BENCH_ROUNDS` sets the turns (3), `DUPLEX_BENCH_SERVER` the server (redis-7.0), `DUPLEX_BENCH_ONLY=native`
 //! or `ours` leaves the other out, `DUPLEX_BENCH=snapshots,one_way,two_way,latency` takes some of the measurements.
 //! `DUPLEX_BENCH=arbitration` is another: both ways together on keys of each side's own, arbitration off, on, off, on, ...
+//! `DUPLEX_BENCH=cluster` is a third: the same writes through one standalone link and through jobs with six-shard clusters.
 
 #[allow(dead_code, unused_imports, reason = "the part of the tests' support that a measurement needs")]
 #[path = "../tests/support"]
 mod support {
+    pub mod cluster;
     pub mod compare;
     pub mod duplex;
     pub mod load;
@@ -22,6 +24,9 @@ mod support {
 
 #[path = "support/plot.rs"]
 mod plot;
+
+#[path = "native/clusters.rs"]
+mod clusters;
 
 use std::{
     collections::BTreeMap,
@@ -464,6 +469,9 @@ fn main() {
     let wanted = std::env::var("DUPLEX_BENCH").ok();
     if wanted.as_deref() == Some("arbitration") {
         return arbitration();
+    }
+    if wanted.as_deref() == Some("cluster") {
+        return clusters::clusters();
     }
     let measures: [(&str, Measure); 4] =
         [("snapshots", snapshots), ("one_way", one_way), ("two_way", two_way), ("latency", latency)];

@@ -15,6 +15,7 @@ pub mod gauge;
 pub mod history;
 pub mod job;
 pub mod link;
+pub mod manifold;
 pub mod net;
 pub mod precheck;
 pub mod probe;

@@ -190,7 +190,7 @@ async fn granting_exactly_the_printed_acl_line_is_enough() {
         "ACL SETUSER app on >pw ~* +@all -acl -psync",
         "ACL SETUSER app on >pw ~app:* +@all -acl -dump",
     ];
-    for name in ["redis-6.2", USUAL, NEWEST, VALKEY] {
+    for name in ["redis-6.0", "redis-6.2", USUAL, NEWEST, VALKEY] {
         let (a, b) = (Server::start(name, &[]), Server::start(name, &[]));
         for (n, acl) in weak.iter().enumerate() {
             let user = format!("app{n}");

@@ -4,6 +4,7 @@
 //! - `server`: starts, stops, freezes one server on a free port of 127.0.0.1; ended by its pid when dropped.
 //! - `resp`: a small client with deadlines, so that no suite depends on the product's own decoder.
 //! - `proxy`: delay, cut, refuse and stall the connections between engine and server.
+//! - `routing`: a proxy in front of a cluster, with all that such proxies refuse.
 //! - `duplex`: the `duplex` binary with a home of its own; status polling; crash and revival.
 //! - `cluster`: clusters of servers, slots moved, a client that follows redirections, loads over many slots.
 //! - `compare`: reads two servers key by key and says what differs.
@@ -20,6 +21,7 @@ pub mod load;
 pub mod observer;
 pub mod proxy;
 pub mod resp;
+pub mod routing;
 pub mod server;
 pub mod versions;
 pub mod wait;

@@ -22,25 +22,17 @@ struct Secure {
 
 impl Secure {
     fn start(name: &str, authority: &Authority, certificate: &str, mutual: bool) -> Secure {
+        Secure::start_with(name, authority, certificate, mutual, &[])
+    }
+
+    fn start_with(name: &str, authority: &Authority, certificate: &str, mutual: bool, more: &[&str]) -> Secure {
         let port = free_port();
         let file = |ending: &str| authority.path(&format!("{certificate}.{ending}"));
         let (tls_port, cert, key, ca) = (port.to_string(), file("pem"), file("key"), authority.path("ca.pem"));
         let clients = if mutual { "yes" } else { "no" };
-        let server = Server::start(
-            name,
-            &[
-                "--tls-port",
-                &tls_port,
-                "--tls-cert-file",
-                &cert,
-                "--tls-key-file",
-                &key,
-                "--tls-ca-cert-file",
-                &ca,
-                "--tls-auth-clients",
-                clients,
-            ],
-        );
+        let tls =
+            ["--tls-port", &tls_port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+        let server = Server::start(name, &[&tls[..], &["--tls-auth-clients", clients], more].concat());
         Secure { server, port }
     }
 

@@ -364,7 +364,7 @@ fn faults_of_the_new_answers_are_shown_where_they_are() {
     };
     let standalone = "n<tab>10.0.0.1, 10.0.0.2<tab><right>";
     assert_eq!(fault(standalone).map(|f| f.0), Some(F::Address));
-    let sentinel = "n<tab>10.0.0.1<tab><left>";
+    let sentinel = "n<tab>10.0.0.1<tab><left><left>";
     assert_eq!(fault(sentinel).map(|f| f.0), Some(F::Master));
     // the sentinels' account from a file that is not named
     assert_eq!(fault(&format!("{sentinel}<tab>m<tab><left><left>")).map(|f| f.0), Some(F::SentinelPlace));

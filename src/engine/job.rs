@@ -126,8 +126,7 @@ impl Inner {
         let mut context = self.context.clone();
         let nodes = self.nodes.lock().unwrap_or_else(|p| p.into_inner());
         for (instance, nodes) in [&mut context.job.source, &mut context.job.target].into_iter().zip(nodes.iter()) {
-            let new: Vec<String> = nodes.iter().filter(|n| !instance.addresses.contains(n)).cloned().collect();
-            instance.addresses.extend(new);
+            nodes.iter().for_each(|node| instance.add_seed(node));
         }
         context
     }

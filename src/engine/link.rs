@@ -24,11 +24,12 @@ use super::core::Shared;
 pub use super::core::unix_ms;
 use super::events::EventSink;
 use super::gauge::Gauge;
+use super::manifold::Unframer;
 use super::replica::ReplicaHandle;
 use super::spool::{Item, SpoolError, SpoolReader};
 use crate::model::{Databases, Direction, EventKind, Offset, ReplId, Severity, Side};
-use crate::wire::stream::{Batch, Decoder, StreamError};
-use bytes::{Buf, Bytes, BytesMut};
+use crate::wire::stream::{Batch, Decoder, StreamError, append};
+use bytes::{Buf, Bytes};
 use decide::{Decider, Turn};
 use loader::{LoadError, Loader};
 use room::wait_for_room;
@@ -72,6 +73,8 @@ pub struct LinkSetup {
     pub direction: Direction,
     pub replica: Arc<ReplicaHandle>,
     pub spool: SpoolReader,
+    /// The spool holds this strand's part of a stream that several read together.
+    pub in_parts: bool,
     pub decider: Decider,
     pub loader: Loader,
     /// Where the source is a cluster: asks its shard whose a slot is.
@@ -98,6 +101,8 @@ pub struct Link {
     /// Bytes that are no whole entry yet, and the offset of the first of them.
     rest: Bytes,
     offset: u64,
+    /// Where the entries end, if the rest is a part of the stream.
+    part: Option<Unframer>,
     /// Reconnects of the replica that were seen, and when the stream's times are known again.
     reconnects: u64,
     unknown_until: u64,
@@ -114,6 +119,7 @@ impl Link {
             batch: Batch::default(),
             rest: Bytes::new(),
             offset: s.from.offset.0,
+            part: s.in_parts.then(Unframer::default),
             reconnects: 0,
             unknown_until: 0,
             told: decide::Read::default(),
@@ -133,6 +139,9 @@ impl Link {
     pub async fn run(mut self) -> Result<(), LinkError> {
         // What a rebuild has read beyond its end is not to wait for more.
         self.entries().await?;
+        if self.part.is_some() {
+            self.pass_over();
+        }
         loop {
             let item = match self.s.spool.next().await {
                 Ok(item) => item,
@@ -174,6 +183,7 @@ impl Link {
         self.set_replid(replid);
         self.offset = offset.0;
         self.rest = Bytes::new();
+        self.part = self.s.in_parts.then(Unframer::default);
         self.decoder.reset(0);
         let mut core = self.s.shared.lock();
         core.phase[self.here.index()] = LoadPhase::Loading;
@@ -231,9 +241,72 @@ impl Link {
     // ---- the stream --------------------------------------------------------------------------------------------
 
     async fn stream(&mut self, offset: Offset, bytes: Bytes) -> Result<(), LinkError> {
-        debug_assert_eq!(offset.0, self.offset + self.rest.len() as u64);
-        self.take(bytes);
-        self.entries().await
+        debug_assert!(self.part.is_some() || offset.0 == self.offset + self.rest.len() as u64);
+        let Some(part) = &mut self.part else {
+            self.take(bytes);
+            return self.entries().await;
+        };
+        part.feed(offset, bytes);
+        while let Some(body) = self.part.as_mut().and_then(Unframer::next_body) {
+            self.take(body);
+            self.entries().await?;
+            self.pass_over();
+        }
+        Ok(())
+    }
+
+    /// Bytes of the stream have come, of which all that is whole is put behind the rest.
+    fn take_stream(&mut self, offset: Offset, bytes: Bytes) {
+        let Some(part) = &mut self.part else { return self.take(bytes) };
+        part.feed(offset, bytes);
+        while let Some(body) = self.part.as_mut().and_then(Unframer::next_body) {
+            self.take(body);
+        }
+    }
+
+    /// Up to where the stream was read.
+    fn read_until(&self) -> u64 {
+        match &self.part {
+            None => self.offset + self.rest.len() as u64,
+            Some(part) => part.reaches().unwrap_or(self.offset).max(self.offset),
+        }
+    }
+
+    /// So many bytes of the rest were dealt with.
+    fn dealt_with(&mut self, used: usize) {
+        self.rest.advance(used);
+        if self.rest.is_empty() {
+            // Or what has been decided would be held until something comes: a command may be of any size.
+            self.rest = Bytes::new();
+        }
+        match &mut self.part {
+            None => {
+                self.offset += used as u64;
+                self.s.spool.release(Offset(self.offset));
+            }
+            Some(part) => {
+                self.offset = part.deal_with(used).map_or(self.offset, |upto| upto.max(self.offset));
+                if self.rest.is_empty() {
+                    self.s.spool.release(part.taken());
+                }
+            }
+        }
+    }
+
+    /// The position moves on over what is left out of this strand's part.
+    fn pass_over(&mut self) {
+        self.dealt_with(0);
+        let mut core = self.s.shared.lock();
+        let before = core.decided[self.here.index()].offset;
+        if before.0 >= self.offset {
+            return;
+        }
+        core.decided[self.here.index()] = Position::new(self.offset, self.decoder.db());
+        core.decided_bytes(self.peer(), self.offset - before.0, false);
+        if core.out[self.peer().index()].is_empty() {
+            self.nothing_waits(&core);
+        }
+        self.s.shared.ring(core);
     }
 
     /// Decides all whole entries at hand.
@@ -250,13 +323,7 @@ impl Link {
             self.slots_stay().await;
             self.decide().await;
             self.batch.release();
-            self.rest.advance(used);
-            if self.rest.is_empty() {
-                // Or what has been decided would be held until something comes: a command may be of any size.
-                self.rest = Bytes::new();
-            }
-            self.offset += used as u64;
-            self.s.spool.release(Offset(self.offset));
+            self.dealt_with(used);
         }
     }
 
@@ -277,24 +344,24 @@ impl Link {
         }
     }
 
-    /// Puts bytes behind the rest; copies only what straddles.
     fn take(&mut self, bytes: Bytes) {
-        if self.rest.is_empty() {
-            self.rest = bytes;
-            return;
-        }
-        let rest = std::mem::take(&mut self.rest);
-        // A long command comes in many pieces: grow in place instead of copying it with each.
-        let mut whole = rest.try_into_mut().unwrap_or_else(|rest| {
-            let mut whole = BytesMut::with_capacity(rest.len() + bytes.len().max(self.decoder.needed()));
-            whole.extend_from_slice(&rest);
-            whole
-        });
-        whole.extend_from_slice(&bytes);
-        self.rest = whole.freeze();
+        append(&mut self.rest, bytes, self.decoder.needed());
     }
 
     fn decode(&mut self) -> Result<usize, LinkError> {
+        let used = self.decode_rest()?;
+        let Some(part) = &self.part else { return Ok(used) };
+        for entry in &mut self.batch.entries {
+            let end = part.end_of(entry.end).ok_or_else(|| LinkError::Stream {
+                address: self.s.replica.address(),
+                why: format!("an entry of this part ends nowhere, {} bytes behind offset {}", entry.end, self.offset),
+            })?;
+            entry.end = end.saturating_sub(self.offset);
+        }
+        Ok(used)
+    }
+
+    fn decode_rest(&mut self) -> Result<usize, LinkError> {
         let bad = |e: StreamError| LinkError::Stream { address: self.s.replica.address(), why: e.to_string() };
         let used = self.decoder.decode(&self.rest, &mut self.batch).map_err(bad)?;
         // A stream that was taken up in its middle: our own marker tells which database it is in.
@@ -316,7 +383,7 @@ impl Link {
         if reconnects != self.reconnects {
             // What was made while we were away was made at an unknown time.
             self.reconnects = reconnects;
-            self.unknown_until = self.s.replica.received().0.max(self.offset + self.rest.len() as u64);
+            self.unknown_until = self.s.replica.received().0.max(self.read_until());
         }
         let mut from = 0;
         loop {
@@ -324,7 +391,6 @@ impl Link {
             let now = self.s.shared.now_ms();
             let unix = unix_ms();
             let late = self.s.replica.received().since(Offset(self.offset)) > (1 << 20);
-            self.s.replica.read_times(Offset(self.offset), self.s.decider.read_times());
             let at =
                 if self.offset < self.unknown_until || late { 0 } else { read_at(now - self.s.way_ms.min(now - 1)) };
             // The state's bell is looked for before the look under the lock, so that it is not missed.

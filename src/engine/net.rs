@@ -19,6 +19,7 @@ mod tls;
 
 pub use cluster::{ClusterView, ClusterWatch, OwnSlots};
 pub use control::Control;
+use conversation::Tolerated;
 pub use conversation::{Conversation, Token, request};
 pub use error::{NetError, ServerError};
 pub use info::{Keyspace, ServerInfo};
@@ -136,6 +137,27 @@ impl Dialer {
         self.control(address).await?.info().await
     }
 
+    /// The version by HELLO, which from 6.2 on takes no right but to log in; `None` before that.
+    pub async fn version(&self, address: &str) -> Option<(u32, u32)> {
+        let asked = async {
+            let mut talk = Conversation::new(address, self.connect(address).await?);
+            let account = self.account().await?;
+            self.log_in(&mut talk, &account).await?;
+            let wait = self.deadlines.response;
+            let Token::Array(fields) = talk.ask(&[b"HELLO"], wait).await? else { return Ok(None) };
+            for _ in 0..fields {
+                if talk.token(wait).await? == Token::Bulk(b"version".to_vec()) {
+                    return talk.token(wait).await.map(Some);
+                }
+            }
+            Ok::<_, NetError>(None)
+        };
+        let Ok(Some(Token::Bulk(version))) = asked.await else { return None };
+        let text = String::from_utf8_lossy(&version);
+        let mut numbers = text.split('.').map_while(|n| n.parse::<u32>().ok());
+        Some((numbers.next()?, numbers.next()?)).filter(|version| *version >= (6, 2))
+    }
+
     async fn connect(&self, address: &str) -> Result<RawStream, NetError> {
         let (host, port) = split_address(address)?;
         let tcp = self.connect_tcp(address, &host, port).await?;
@@ -183,8 +205,7 @@ impl Dialer {
         Err(last)
     }
 
-    /// AUTH and CLIENT SETNAME.
-    async fn introduce(&self, talk: &mut Conversation, account: &Account) -> Result<(), NetError> {
+    async fn log_in(&self, talk: &mut Conversation, account: &Account) -> Result<(), NetError> {
         match (account.expose().map(str::as_bytes), &account.user) {
             (Some(password), Some(user)) if !self.has_users.load(Relaxed) => {
                 let wait = self.deadlines.response;
@@ -197,12 +218,21 @@ impl Dialer {
                 expect_ok(talk.address(), "AUTH", answer)?;
                 self.has_users.store(!without, Relaxed);
             }
-            (Some(password), Some(user)) => talk.ahead(&[b"AUTH", user.as_bytes(), password], "AUTH", false),
-            (Some(password), None) => talk.ahead(&[b"AUTH", password], "AUTH", false),
+            (Some(password), Some(user)) => {
+                talk.ahead(&[b"AUTH", user.as_bytes(), password], "AUTH", Tolerated::Nothing)
+            }
+            (Some(password), None) => talk.ahead(&[b"AUTH", password], "AUTH", Tolerated::Nothing),
             (None, _) => {}
         }
+        Ok(())
+    }
+
+    /// AUTH and CLIENT SETNAME.
+    async fn introduce(&self, talk: &mut Conversation, account: &Account) -> Result<(), NetError> {
+        self.log_in(talk, account).await?;
         // A proxy may not know CLIENT: it can be lived with, an old engine is then not found by its name.
-        talk.ahead(&[b"CLIENT", b"SETNAME", self.client_name.as_bytes()], "CLIENT SETNAME", true);
+        let tolerated = if self.instance.is_proxied() { Tolerated::Any } else { Tolerated::Unknown };
+        talk.ahead(&[b"CLIENT", b"SETNAME", self.client_name.as_bytes()], "CLIENT SETNAME", tolerated);
         Ok(())
     }
 }

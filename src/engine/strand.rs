@@ -213,6 +213,11 @@ impl Names {
         Names { base: base.into(), strand: Some(strand), cluster }
     }
 
+    /// How all of the job's keys at the site begin, in this direction.
+    pub fn base(&self) -> &Bytes {
+        &self.base
+    }
+
     pub fn strand(&self) -> Option<&Arc<Strand>> {
         self.strand.as_ref()
     }

@@ -13,6 +13,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 /// Values above this go in parts. Measured on Redis 5.0 and 7.0: a RESTORE of a hash, set or sorted set takes a server 10
 /// to 25 ms a MiB, and nobody wants to wait for longer than that.
 pub const BIG: usize = 512 << 10;
+/// The longest element, or string: what a server takes with `proto-max-bulk-len` raised. Only what comes is held.
+pub const LONGEST: usize = 4 << 30;
 /// Bytes of commands in a part: some 2 ms.
 const PART: usize = 64 << 10;
 

@@ -108,17 +108,27 @@ pub(crate) struct Site {
     cluster: bool,
     /// The slots that are looked at: those that it has in common with the other site. `None`: all.
     slots: Option<Arc<SlotSet>>,
+    /// A proxy: it can't be looked through, only asked for keys.
+    hidden: bool,
 }
 
 impl Site {
     async fn open(dialer: &Dialer, address: &str, db: u32) -> Result<Site, NetError> {
         let server = Server::new(dialer.control(address).await?);
+        if dialer.instance().hides_shards() {
+            let field_expiry = false;
+            // A key that is not there has no time: the answer tells whether the question is known.
+            let asked = server.ask(redis::cmd("PEXPIRETIME").arg("duplex:probe{a}")).await;
+            let absolute = asked.is_ok();
+            return Ok(Site { server, absolute, field_expiry, cluster: true, slots: None, hidden: true });
+        }
         let info = server.info().await.map_err(|e| net_error(address, "INFO", e))?;
         let site = Site {
             absolute: info.dialect.is_some_and(|d| d.speaks_redis(7, 0)),
             field_expiry: info.dialect.is_some_and(has_field_expiry),
             cluster: info.is_cluster(),
             slots: None,
+            hidden: false,
             server,
         };
         let mut select = redis::cmd("SELECT");
@@ -178,6 +188,10 @@ pub async fn compare_with(
     let mut total = 0;
     for (dialer, masters) in [(source, &a), (target, &b)] {
         for master in masters {
+            if dialer.instance().hides_shards() {
+                // It tells nothing of itself; what the other side has is looked for there.
+                continue;
+            }
             for space in dialer.info(&master.address).await?.keyspace {
                 // A cluster has no other database, and the other side's others are not synced with it.
                 if databases.contains(space.db) && (!cluster || space.db == 0) {

@@ -136,7 +136,7 @@ impl fmt::Display for Offset {
 }
 
 /// The 40 hex characters that name a replication history (`master_replid`).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplId([u8; 40]);
 
 /// Why a text is not a replication id.

@@ -47,6 +47,9 @@ pub struct Instance {
     /// `host:port`, one or more: the server, cluster seeds, or sentinels. `[::1]:6379` for IPv6.
     pub addresses: Vec<String>,
     pub topology: Topology,
+    /// For proxy: addresses of the cluster's own nodes behind it, any of them. The streams are read from those.
+    #[serde(default)]
+    pub shards: Vec<String>,
     pub account: AccountSource,
     pub tls: Option<Tls>,
     /// For sentinel: the name under which the sentinels know the master.
@@ -64,6 +67,29 @@ impl Instance {
     /// Its addresses are those of sentinels.
     pub fn may_be_sentinels(&self) -> bool {
         self.topology == Topology::Sentinel || self.master_name.is_some()
+    }
+
+    /// Writes go through one endpoint, which has no cluster commands.
+    pub fn is_proxied(&self) -> bool {
+        self.topology == Topology::Proxy
+    }
+
+    /// Nothing of it can be reached but the proxy.
+    pub fn hides_shards(&self) -> bool {
+        self.is_proxied() && self.shards.is_empty()
+    }
+
+    /// Where to ask for its masters: the addresses, or of what is behind a proxy those of the nodes.
+    pub fn seeds(&self) -> &[String] {
+        if self.shards.is_empty() { &self.addresses } else { &self.shards }
+    }
+
+    /// One more place to ask.
+    pub fn add_seed(&mut self, address: &str) {
+        let seeds = if self.shards.is_empty() { &mut self.addresses } else { &mut self.shards };
+        if !seeds.iter().any(|known| known == address) {
+            seeds.push(address.to_owned());
+        }
     }
 
     /// Its master may be found at another address later: sentinels tell, or several addresses are tried.

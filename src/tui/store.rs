@@ -56,6 +56,8 @@ pub struct Saved {
     pub region: String,
     pub address: String,
     pub topology: Topology,
+    /// Behind a proxy: the nodes that are read from.
+    pub shards: String,
     pub master_name: String,
     pub account_from: AccountFrom,
     /// The variable, file or command; never the account itself.

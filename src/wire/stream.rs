@@ -11,7 +11,23 @@ mod decoder;
 
 pub use decoder::{BatchLimits, Decoder, StreamError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+
+/// Puts bytes behind the rest of those before; copies only what straddles. `room`: so many there will be at least.
+pub fn append(rest: &mut Bytes, bytes: Bytes, room: usize) {
+    if rest.is_empty() {
+        *rest = bytes;
+        return;
+    }
+    // A long command comes in many pieces: grow in place instead of copying it with each.
+    let mut whole = std::mem::take(rest).try_into_mut().unwrap_or_else(|rest| {
+        let mut whole = BytesMut::with_capacity(rest.len() + bytes.len().max(room));
+        whole.extend_from_slice(&rest);
+        whole
+    });
+    whole.extend_from_slice(&bytes);
+    *rest = whole.freeze();
+}
 
 /// A run of whole entries, decoded in place. Nothing is copied: every range points into `buf`.
 #[derive(Debug, Default)]

@@ -569,3 +569,17 @@ pub fn assert_shared(site: &Site, a: &BTreeMap<u64, u64>, b: &BTreeMap<u64, u64>
     }
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
+
+/// Ends loads at both sides and waits until each of their steps stands exactly once at both.
+#[track_caller]
+pub fn assert_all_there(a: &Site, b: &Site, duplex: &super::duplex::Duplex, loads: &mut [Spread; 2]) {
+    let steps = loads.each_mut().map(Spread::stop);
+    duplex.wait_state("synchronizing", secs(60));
+    assert_sites_equal(a, b, secs(90));
+    for site in [a, b] {
+        for (load, steps) in loads.iter().zip(&steps) {
+            assert_spread(site, &load.prefix, steps);
+        }
+        assert_shared(site, &steps[0], &steps[1]);
+    }
+}

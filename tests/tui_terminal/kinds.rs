@@ -106,7 +106,7 @@ fn from_a_sentinel_group_to_one_that_is_read_from_its_replica() {
     c.type_("n");
     c.shows(&["[ sync-"]);
     // the kind before "auto" is the last, sentinel; the master's name; read from a replica
-    c.type_(&format!("<tab>{}<tab><left><tab>nobody<tab><tab><right>", group.sentinels[0].addr()));
+    c.type_(&format!("<tab>{}<tab><left><left><tab>nobody<tab><tab><right>", group.sentinels[0].addr()));
     c.shows(&["Sentinels", "a replica"]);
     c.type_(&format!("<tab><tab><tab><tab><tab>{}<tab><right><right>", b.addr()));
     c.shows(&["read/write splitting"]);

@@ -79,6 +79,8 @@ pub struct WriterSetup {
     pub direction: Direction,
     pub dialer: Dialer,
     pub address: String,
+    /// What is behind a proxy runs in an order of its own, so each transaction has to be answered before the next.
+    pub one_at_a_time: bool,
     pub envelope: Envelope,
     pub epoch: u64,
     pub two_way: bool,
@@ -301,7 +303,8 @@ impl Writer {
         // By its bytes: what burdens a site is full transactions. Small ones, of which each question for a state ends one,
         // would be ten a second over a way of 400 ms, and settling what a cut line left would take many seconds.
         let allowed = WINDOW_BYTES.min(self.pace.allowed() * BYTES);
-        while self.window.len() < WINDOW && self.window_bytes < allowed && !self.parked.is_full() {
+        let most = if self.s.one_at_a_time { 1 } else { WINDOW };
+        while self.window.len() < most && self.window_bytes < allowed && !self.parked.is_full() {
             if let Some(delay) = self.limiter.delay() {
                 wait = Some(delay);
                 break;

@@ -11,6 +11,7 @@ mod place;
 mod plan;
 mod recovery;
 mod removal;
+mod together;
 
 pub use direction::position_lost;
 pub use removal::remove_control_keys;
@@ -23,19 +24,21 @@ use crate::engine::core::{self, Core, Shared, SiteFacts};
 use crate::engine::fence;
 use crate::engine::gauge::Gauge;
 use crate::engine::link::{Link, unix_ms};
+use crate::engine::manifold::Manifold;
 use crate::engine::net::{Control, Dialer, Lineage, RawStream, ShardAddress};
 use crate::engine::replica::ReplicaHandle;
 use crate::engine::spool::SpoolReleaser;
 use crate::engine::strand::{Names, SlotSet, Strand};
 use crate::model::{Databases, Direction, JobId, Offset, ReplId, Side};
 use crate::wire::dialect::Dialect;
-use direction::one;
+use direction::{Reading, attached};
 use epoch::raise_epoch;
 use futures::future::try_join_all;
 use inherit::inherit;
 use place::{Found, Pair, Place};
 use plan::{Begin, Plan};
 use recovery::recover;
+use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 /// The text of the error that asks for a full sync of the reverse stream.
@@ -69,6 +72,8 @@ pub struct Site {
     /// Its connections bear the name of the strand's writer.
     pub dialer: Dialer,
     pub address: String,
+    /// What writes go through, where that is another.
+    pub proxy: Option<String>,
     pub dialect: Dialect,
     /// Keys of the strand when it was dialled; about, in a cluster.
     pub keys: u64,
@@ -87,6 +92,13 @@ pub struct Site {
     way_ms: u64,
 }
 
+impl Site {
+    /// Where its writer connects to.
+    pub fn written_at(&self) -> &str {
+        self.proxy.as_deref().unwrap_or(&self.address)
+    }
+}
+
 /// One direction, ready to go.
 pub struct Attached {
     pub direction: Direction,
@@ -95,6 +107,9 @@ pub struct Attached {
     pub replica: Arc<ReplicaHandle>,
     pub spool: SpoolReleaser,
     pub with_snapshot: bool,
+    /// So many strands read their shard by this replica, and this is the first of them.
+    pub together: usize,
+    pub first: bool,
     /// A connection for writing, where it was opened already.
     pub writer: Option<RawStream>,
 }
@@ -115,6 +130,8 @@ pub struct Ready {
 /// A job, ready to go.
 pub struct ReadyJob {
     pub strands: Vec<Ready>,
+    /// What hands on to them what is read together.
+    pub manifolds: Vec<Manifold>,
     /// The shards of both sides, as they were when it was attached.
     pub maps: [Vec<ShardAddress>; 2],
 }
@@ -148,7 +165,7 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     let control_db = context.job.policy.databases.first();
     place::shut_out(&mut places, &context.id, control_db).await?;
     let pairs = place::pairs(&places);
-    let found = place::find(&mut places, &context.id, control_db, &pairs).await?;
+    let found = place::find_at_rest(&mut places, &context.id, control_db, &pairs).await?;
     let epoch = found.iter().map(Found::epoch).max().unwrap_or(0) + 1;
     let mut begun = Vec::new();
     let n = pairs.len();
@@ -158,23 +175,36 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     }
     try_join_all(begun.iter_mut().map(Begun::note_down)).await?;
     let limits = (share(limits.0, n), share(limits.1, n));
-    if begun.iter().all(Begun::goes_on) {
-        // All go on from where they were, so none has to wait for another.
+    let mut manifolds = Vec::new();
+    // All that go on from where they were do so at once: none has to wait for another. Otherwise the reverse streams come
+    // first: what is written at the target while the forward copy runs must not be lost.
+    let orders: Vec<_> = begun.iter().map(|b| b.order(&context)).collect();
+    let in_order = |round: usize| orders.iter().enumerate().filter_map(move |(n, o)| Some((n, o[round]?)));
+    let go_on = begun.iter().all(Begun::goes_on);
+    let at_once = go_on && begun.iter().all(Begun::knows_histories);
+    let rounds: Vec<Vec<(usize, Direction)>> = match go_on {
+        true => vec![(0..2).flat_map(in_order).collect()],
+        false => (0..2).map(|round| in_order(round).collect()).collect(),
+    };
+    for wanted in rounds {
+        let begun_now = &begun;
+        let opening = together::open(&context, begun_now, &wanted, limits);
+        let writers = wanted.iter().filter(|_| go_on).map(|key| async move {
+            let (b, direction) = (&begun_now[key.0], key.1);
+            Ok::<_, JobError>((*key, open_writer(&b.ready.sites[direction.to().index()], control_db).await?))
+        });
+        let epochs = wanted.iter().filter(|_| at_once).map(|(n, direction)| begun_now[*n].shut_out(*direction));
+        let writers = async { try_join_all(writers).await };
+        let ((mut readings, more), writers, _) = tokio::try_join!(opening, writers, try_join_all(epochs))?;
+        manifolds.extend(more);
+        let mut writers: HashMap<_, _> = writers.into_iter().collect();
         let context = &context;
-        try_join_all(begun.iter_mut().map(|b| async move { b.attach_both(context, limits, n).await })).await?;
-    } else {
-        // The reverse streams first: what is written at the target while the forward copy runs must not be lost. All strands
-        // at once, so that those of one shard share its snapshot.
-        for round in 0..2 {
-            let context = &context;
-            let round = begun.iter_mut().map(|b| async move {
-                match b.order(context)[round] {
-                    Some(direction) => b.attach(context, direction, limits, n).await,
-                    None => Ok(()),
-                }
-            });
-            try_join_all(round).await?;
-        }
+        let each = begun.iter_mut().enumerate().map(|(n, b)| {
+            let own = wanted.iter().filter(|(m, _)| *m == n);
+            let own: Vec<_> = own.filter_map(|key| Some((key.1, readings.remove(key)?, writers.remove(key)))).collect();
+            async move { b.attach(context, own, at_once).await }
+        });
+        try_join_all(each).await?;
     }
     let mut strands = Vec::new();
     for mut b in begun {
@@ -190,7 +220,7 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         strands.push(b.ready);
     }
     let [source, target] = places;
-    Ok(ReadyJob { strands, maps: [source.map, target.map] })
+    Ok(ReadyJob { strands, manifolds, maps: [source.map, target.map] })
 }
 
 /// For `benches/native` alone, which measures what arbitration costs: a two-way job without it diverges at the first
@@ -221,6 +251,7 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
         control: shard.control.clone(),
         dialer: place.dialer.named(&name),
         address: shard.address.clone(),
+        proxy: place.proxy.clone(),
         dialect: shard.dialect,
         keys,
         names,
@@ -239,6 +270,8 @@ struct Begun {
     plan: Plan,
     facts: [SiteFacts; 2],
     begins: [Position; 2],
+    /// Its shards, by their places.
+    shards: [usize; 2],
 }
 
 impl Begun {
@@ -306,7 +339,7 @@ impl Begun {
             control_db,
             moved: plan.moved.clone(),
         };
-        Ok(Begun { ready, plan, facts, begins: [Position::default(); 2] })
+        Ok(Begun { ready, plan, facts, begins: [Position::default(); 2], shards: pair.shards })
     }
 
     /// What the control keys can't say is there before they are: which slots are ahead of their strand, and which are to
@@ -344,20 +377,28 @@ impl Begun {
         }
     }
 
-    /// Attaches one direction and shuts out older engines from what it writes.
+    /// Gets directions ready, all before any is written to; shuts out older engines from what they write, unless that was
+    /// done.
     async fn attach(
         &mut self,
         context: &JobContext,
-        direction: Direction,
-        limits: (u64, u64),
-        strands: usize,
+        opened: Vec<(Direction, Reading, Option<RawStream>)>,
+        shut_out: bool,
     ) -> Result<(), JobError> {
-        let start = self.plan.start(direction);
-        let (attached, begin) =
-            one(context, &self.ready, &self.facts, direction, start, limits, strands, &self.plan).await?;
-        self.begins[direction.from().index()] = begin;
-        self.ready.links.push(attached);
-        raise_epoch(&self.ready, direction, start, begin, &self.begins, &self.plan).await
+        let mut starts = Vec::new();
+        for (direction, reading, writer) in opened {
+            let start = self.plan.start(direction);
+            let (mut attached, begin) =
+                attached(context, &self.ready, &self.facts, direction, start, &self.plan, reading)?;
+            attached.writer = writer;
+            self.begins[direction.from().index()] = begin;
+            self.ready.links.push(attached);
+            starts.push((direction, start, begin));
+        }
+        for (direction, start, begin) in starts.into_iter().filter(|_| !shut_out) {
+            raise_epoch(&self.ready, direction, start, begin, &self.begins, &self.plan).await?;
+        }
+        Ok(())
     }
 
     /// Both links go on from where they were.
@@ -365,41 +406,30 @@ impl Begun {
         !self.plan.inherits && Direction::BOTH.into_iter().all(|d| matches!(self.plan.start(d), Begin::Position(..)))
     }
 
-    /// Both directions at once; only where both go on from where they were.
-    async fn attach_both(&mut self, context: &JobContext, limits: (u64, u64), strands: usize) -> Result<(), JobError> {
-        let starts = Direction::BOTH.map(|d| (d, self.plan.start(d)));
+    /// The names of both histories are known, so all that the control keys are to say is: nothing has to be waited for.
+    fn knows_histories(&self) -> bool {
         let known = Side::BOTH.map(|side| self.ready.sites[side.index()].lineage.map(|l| l.replid));
-        // The names of both histories are known, so all that the control keys are to say is: nothing has to be waited for.
-        let at_once = known.iter().all(Option::is_some);
-        if at_once {
+        let all = known.iter().all(Option::is_some);
+        if all {
             for (name, known) in self.ready.replids.iter().zip(known) {
                 *name.write().unwrap_or_else(|p| p.into_inner()) = known;
             }
         }
-        let (ready, plan) = (&self.ready, &self.plan);
-        let links = starts.map(|(d, start)| one(context, ready, &self.facts, d, start, limits, strands, plan));
-        let writers = Direction::BOTH.map(|d| open_writer(&ready.sites[d.to().index()], ready.control_db));
-        let epochs = try_join_all(self.order(context).into_iter().flatten().filter(|_| at_once).map(|d| {
-            let (start, begins) = (self.plan.start(d), &self.begins);
-            raise_epoch(ready, d, start, begins[d.from().index()], begins, plan)
-        }));
-        let (links, writers, _) = tokio::try_join!(try_join_all(links), async { try_join_all(writers).await }, epochs)?;
-        for ((mut attached, begin), writer) in links.into_iter().zip(writers) {
-            attached.writer = Some(writer);
-            self.begins[attached.direction.from().index()] = begin;
-            self.ready.links.push(attached);
-        }
-        for direction in self.order(context).into_iter().flatten().filter(|_| !at_once) {
-            let start = self.plan.start(direction);
-            let begin = self.begins[direction.from().index()];
-            raise_epoch(&self.ready, direction, start, begin, &self.begins, &self.plan).await?;
-        }
-        Ok(())
+        all
+    }
+
+    /// Shuts out older engines from what a direction writes, before its stream is attached.
+    async fn shut_out(&self, direction: Direction) -> Result<(), JobError> {
+        let (start, begin) = (self.plan.start(direction), self.begins[direction.from().index()]);
+        raise_epoch(&self.ready, direction, start, begin, &self.begins, &self.plan).await
     }
 }
 
 /// The connection for writing to a site, opened while its stream is attached.
 async fn open_writer(site: &Site, db: u32) -> Result<RawStream, JobError> {
+    if site.proxy.is_some() {
+        return Ok(site.dialer.raw(site.written_at()).await?);
+    }
     let db = (!site.names.is_cluster()).then_some(db);
     let opened = fence::open(&site.dialer, &site.address, db, site.lineage.map(|l| l.replid)).await?;
     match opened.new_history {

@@ -33,13 +33,14 @@ pub struct Setup {
     pub shared: Arc<Shared>,
     pub direction: Direction,
     pub replica: Arc<ReplicaHandle>,
-    /// The target.
-    pub dialer: Dialer,
+    /// The target's.
     pub address: String,
     /// The source, where one of the two knows no absolute times (before 7.0): those of the stream are known from when
     /// they were read and those of the target from when it was asked, and exactly from the source alone.
     pub source: Option<(Dialer, String, Dialect)>,
     pub source_control: Option<Control>,
+    /// Where names are looked for when they are not remembered.
+    pub look_at: (Dialer, String),
     pub databases: Databases,
     /// Of the target.
     pub names: Names,
@@ -131,7 +132,8 @@ impl Setup {
     async fn look_at_all(&mut self) -> Result<(), NetError> {
         // What was written before is there when this has been answered.
         self.ask(self.databases.first(), Vec::new()).await;
-        let mut control = self.dialer.control(&self.address).await?;
+        let (dialer, address) = &self.look_at;
+        let mut control = dialer.control(address).await?;
         let all = control.info().await?.keyspace;
         for db in all.iter().map(|k| k.db) {
             if !self.databases.contains(db) {

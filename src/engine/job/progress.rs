@@ -37,6 +37,8 @@ pub struct Seen<'a> {
     /// Bytes of it that were read.
     pub bytes_read: u64,
     pub replica: &'a ReplicaState,
+    /// So many strands have a part of what it reads.
+    pub together: u64,
 }
 
 impl Progress {
@@ -48,8 +50,8 @@ impl Progress {
     pub fn status(&mut self, seen: Seen<'_>, now: Instant) -> SnapshotStatus {
         match seen.replica {
             ReplicaState::Snapshot { bytes_done, bytes_total } => {
-                self.received = self.received.max(*bytes_done);
-                self.total = *bytes_total;
+                self.received = self.received.max(*bytes_done / seen.together);
+                self.total = bytes_total.map(|total| total / seen.together);
             }
             ReplicaState::Streaming => self.total = self.total.or(Some(self.received.max(seen.bytes_read))),
             _ => {}
@@ -111,6 +113,7 @@ mod tests {
             keys_expected: 10_000,
             bytes_read: read * 100,
             replica,
+            together: 1,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::Shared;
 use crate::engine::gauge::Gauge;
 use crate::engine::link::{Link, LinkError};
+use crate::engine::manifold::Manifold;
 use crate::engine::net::{Dialer, ShardAddress};
 use crate::engine::replica::{ReplicaHandle, ReplicaState};
 use crate::engine::spool::SpoolReleaser;
@@ -60,6 +61,9 @@ pub struct LinkRun {
     pub progress: Mutex<Progress>,
     /// Keys in the selected databases of the source when it was attached.
     pub keys_expected: u64,
+    /// So many strands read their shard by this replica, and this is the first of them.
+    pub together: usize,
+    pub first: bool,
     order: watch::Sender<Order>,
 }
 
@@ -86,6 +90,9 @@ impl Run {
         let (mut readers, mut writers) = (Vec::new(), Vec::new());
         let trouble: [Arc<Notify>; 2] = Default::default();
         for side in Side::BOTH.into_iter().filter(|s| ready.maps[s.index()].iter().any(|m| !m.slots.is_empty())) {
+            if context.job.instance(side).hides_shards() {
+                continue;
+            }
             let dialer = Dialer::new(context.job.instance(side), &format!("duplex:{}:control", context.id));
             let (map, bell) = (ready.maps[side.index()].clone(), trouble[side.index()].clone());
             let (tell, nodes) = (tell.clone(), nodes.clone());
@@ -108,6 +115,7 @@ impl Run {
                 }));
             }
         }
+        readers.extend(ready.manifolds.into_iter().flat_map(Manifold::into_tasks));
         let strands = ready.strands.into_iter();
         let strands =
             strands.map(|s| StrandRun::spawn(context, s, &trouble, &tell, &mut readers, &mut writers)).collect();
@@ -197,7 +205,8 @@ impl StrandRun {
                 events: context.events.clone(),
                 direction: a.direction,
                 dialer: site.dialer.clone(),
-                address: site.address.clone(),
+                address: site.written_at().to_owned(),
+                one_at_a_time: site.proxy.is_some(),
                 envelope: Envelope { names: site.names.clone(), db: control_db },
                 epoch,
                 two_way: context.job.policy.two_way,
@@ -210,7 +219,6 @@ impl StrandRun {
                 shared: shared.clone(),
                 direction: a.direction,
                 replica: a.replica.clone(),
-                dialer: site.dialer.clone(),
                 address: site.address.clone(),
                 source: {
                     let from = &sites[a.direction.from().index()];
@@ -218,6 +226,14 @@ impl StrandRun {
                     (!absolute).then(|| (from.dialer.clone(), from.address.clone(), from.dialect))
                 },
                 source_control: None,
+                // A proxy can't be looked through: what it has, its source had too.
+                look_at: match context.job.instance(a.direction.to()).hides_shards() {
+                    true => {
+                        let from = &sites[a.direction.from().index()];
+                        (from.dialer.clone(), from.address.clone())
+                    }
+                    false => (site.dialer.clone(), site.address.clone()),
+                },
                 databases: context.job.policy.databases.clone(),
                 names: site.names.clone(),
             })));
@@ -229,6 +245,8 @@ impl StrandRun {
                 replica: a.replica,
                 spool: a.spool,
                 with_snapshot: a.with_snapshot,
+                together: a.together,
+                first: a.first,
                 caught_up: AtomicBool::new(false),
                 source: Arc::default(),
                 progress: Mutex::default(),
@@ -257,7 +275,7 @@ impl StrandRun {
         readers.push(tokio::spawn(beat(shared.clone(), beats)));
         for (side, site) in Side::BOTH.into_iter().zip(&sites) {
             let Some(link) = links.iter().find(|l| l.direction.from() == side) else { continue };
-            if site.is_master && context.job.instance(side).read_from == ReadFrom::Replica {
+            if link.first && site.is_master && context.job.instance(side).read_from == ReadFrom::Replica {
                 let (control, master) = (site.control.clone(), site.address.clone());
                 let task = super::reading::follow(link.replica.clone(), site.dialer.clone(), control, master);
                 readers.push(tokio::spawn(task));

@@ -154,9 +154,14 @@ fn link(strand: &StrandRun, l: &LinkRun, run: &Run, lag_alert_ms: u64) -> LinkSt
     let replica = l.replica.state().borrow().clone();
     let received = l.replica.received();
     l.gauge.fill(&mut status, received, !loading && matches!(replica, ReplicaState::Streaming));
-    status.reconnects += l.replica.counters().reconnects;
+    if l.first {
+        status.reconnects += l.replica.counters().reconnects;
+    }
     if l.with_snapshot {
-        status.snapshot = Some(snapshot(l, &replica, loading));
+        // What a shard says of its keys is not said of a part of its slots.
+        let keys = l.gauge.snapshot_total.load(Relaxed);
+        let keys = if strand.strand.is_some() { l.keys_expected } else { keys.max(l.keys_expected) };
+        status.snapshot = Some(snapshot(l, &replica, loading, keys));
     }
     (status.state, status.reason) = state(l, &replica, (loading, read), waiting, &status, lag_alert_ms);
     if spool.full {
@@ -215,14 +220,15 @@ fn state(
     (LinkState::Synchronizing, None)
 }
 
-fn snapshot(l: &LinkRun, replica: &ReplicaState, loading: bool) -> SnapshotStatus {
+fn snapshot(l: &LinkRun, replica: &ReplicaState, loading: bool, keys_expected: u64) -> SnapshotStatus {
     let seen = Seen {
         loading,
         keys_read: l.gauge.snapshot_keys.load(Relaxed),
         keys_applied: l.gauge.changes.load(Relaxed),
-        keys_expected: l.gauge.snapshot_total.load(Relaxed).max(l.keys_expected),
+        keys_expected,
         bytes_read: l.gauge.snapshot_bytes.load(Relaxed),
         replica,
+        together: l.together as u64,
     };
     l.progress.lock().unwrap_or_else(|p| p.into_inner()).status(seen, Instant::now())
 }

@@ -11,7 +11,7 @@ use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::expiries::{meant, put_off};
 use crate::engine::core::{Core, NewItem, unix_ms};
 use crate::engine::strand::Names;
-use crate::engine::transfer::{BIG, write_entry};
+use crate::engine::transfer::{BIG, LONGEST, write_entry};
 use crate::model::{Databases, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::rdb::commands::{Command, Lost, Rebuild};
@@ -23,8 +23,6 @@ use bytes::Bytes;
 /// What is gathered for one turn under the lock.
 const KEYS: usize = 256;
 const BYTES: usize = 128 << 10;
-/// The longest element, or string: what a server takes with `proto-max-bulk-len` raised. Only what comes is held.
-const LONGEST: usize = 4 << 30;
 /// Strings below this are written by SET: those above are not worth a thought.
 const SMALL: usize = 16 << 10;
 

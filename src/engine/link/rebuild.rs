@@ -46,8 +46,11 @@ impl Link {
         // may stand within such a run.
         let mut beyond = None;
         while self.offset < span.applied.0 {
-            let wanted = (span.applied.0 - self.offset) as usize;
-            if beyond.is_none() && self.rest.len() >= wanted {
+            if beyond.is_none() && self.read_until() >= span.applied.0 {
+                let wanted = match &self.part {
+                    None => (span.applied.0 - self.offset) as usize,
+                    Some(part) => part.bytes_up_to(span.applied.0),
+                };
                 beyond = Some(self.rest.split_off(wanted));
             }
             let used = if self.rest.len() >= self.decoder.needed() { self.decode()? } else { 0 };
@@ -55,17 +58,20 @@ impl Link {
                 for entry in &self.batch.entries {
                     self.look_again(entry, self.offset + entry.end, span, &mut doubtful);
                 }
-                self.rest.advance(used);
-                self.offset += used as u64;
-                self.s.spool.release(Offset(self.offset));
+                self.dealt_with(used);
                 continue;
+            }
+            if beyond.is_some() && self.part.is_some() && self.rest.is_empty() {
+                // What lies between is not of this strand.
+                self.offset = span.applied.0;
+                break;
             }
             if beyond.is_some() {
                 let why = format!("offset {} of the control key is inside a transaction", span.applied);
                 return Err(LinkError::Stream { address: self.s.replica.address(), why });
             }
             match self.s.spool.next().await {
-                Ok(Item::Stream { bytes, .. }) => self.take(bytes),
+                Ok(Item::Stream { offset, bytes }) => self.take_stream(offset, bytes),
                 Ok(Item::NewReplid { replid, .. }) => self.goes_on(replid)?,
                 Ok(Item::Lost { why }) => return Err(LinkError::Cut(why)),
                 Ok(_) => return Err(LinkError::Cut("a snapshot came where the stream was asked for".into())),
@@ -90,8 +96,8 @@ impl Link {
         }
         self.read_up_to(until).await?;
         let (mut decoder, mut batch) = (Decoder::new(self.decoder.db()), Batch::default());
-        let (mut rest, mut offset) = (self.rest.clone(), self.offset);
-        while offset < until.0 {
+        let (mut rest, mut passed) = (self.rest.clone(), 0u64);
+        while !rest.is_empty() && self.offset + passed < until.0 {
             let used = decoder.decode(&rest, &mut batch);
             let used = used.map_err(|e| LinkError::Stream { address: self.s.replica.address(), why: e.to_string() })?;
             if used == 0 {
@@ -99,7 +105,10 @@ impl Link {
             }
             let mut core = self.s.shared.lock();
             for entry in &batch.entries {
-                let at = offset + entry.end;
+                let at = match &self.part {
+                    None => self.offset + passed + entry.end,
+                    Some(part) => part.end_of(passed + entry.end).unwrap_or(u64::MAX),
+                };
                 if at <= span.echoed.0 || self.s.decider.marker_of(&batch, entry).is_some() {
                     continue;
                 }
@@ -116,16 +125,16 @@ impl Link {
             }
             drop(core);
             rest.advance(used);
-            offset += used as u64;
+            passed += used as u64;
         }
         Ok(())
     }
 
     /// Reads, and keeps for the run, up to `end` or [`AHEAD`] bytes.
     async fn read_up_to(&mut self, end: Offset) -> Result<(), LinkError> {
-        while self.offset + (self.rest.len() as u64) < end.0 && self.rest.len() < AHEAD {
+        while self.read_until() < end.0 && self.rest.len() < AHEAD {
             match self.s.spool.next().await {
-                Ok(Item::Stream { bytes, .. }) => self.take(bytes),
+                Ok(Item::Stream { offset, bytes }) => self.take_stream(offset, bytes),
                 Ok(Item::NewReplid { replid, .. }) => self.goes_on(replid)?,
                 Ok(_) => return Err(LinkError::Cut("the stream broke off".into())),
                 Err(SpoolError::Closed) => return Err(LinkError::Cut("the source's stream ended".into())),

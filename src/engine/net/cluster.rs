@@ -40,7 +40,7 @@ pub struct ClusterWatch {
 impl ClusterWatch {
     pub fn new(dialer: &Dialer) -> Self {
         let dialer = dialer.clone().with_deadlines(DEADLINES);
-        ClusterWatch { known: dialer.instance().addresses.iter().cloned().collect(), open: BTreeMap::new(), dialer }
+        ClusterWatch { known: dialer.instance().seeds().iter().cloned().collect(), open: BTreeMap::new(), dialer }
     }
 
     /// Nodes that were seen so far.

@@ -3,7 +3,7 @@
 //! Not a client: no nesting, and whoever sends several requests at once reads their replies in order himself; whoever
 //! needs more takes the control connection or the raw stream.
 
-use super::{NetError, RawStream};
+use super::{NetError, RawStream, ServerError};
 use bytes::{Buf, BytesMut};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -45,8 +45,27 @@ pub struct Conversation {
 #[derive(Debug)]
 struct Due {
     doing: &'static str,
-    /// The server may not know the command: that can be lived with.
-    may_lack: bool,
+    tolerated: Tolerated,
+}
+
+/// Which refusals of a request can be lived with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tolerated {
+    Nothing,
+    /// The command is not known there.
+    Unknown,
+    /// It is not taken there; but an account that is missing, or lacks a right, is told.
+    Any,
+}
+
+impl Tolerated {
+    fn covers(self, text: &str) -> bool {
+        match self {
+            Tolerated::Nothing => false,
+            Tolerated::Unknown => text.starts_with("ERR unknown") || text.starts_with("ERR unsupported"),
+            Tolerated::Any => !matches!(ServerError::classify(text), ServerError::NoAuth | ServerError::NoPerm),
+        }
+    }
 }
 
 impl Conversation {
@@ -63,9 +82,9 @@ impl Conversation {
 
     /// A request that wants OK and goes out with the next ones, so that it costs no round trip of its own. Its answer is
     /// looked at before theirs.
-    pub(super) fn ahead(&mut self, words: &[&[u8]], doing: &'static str, may_lack: bool) {
+    pub(super) fn ahead(&mut self, words: &[&[u8]], doing: &'static str, tolerated: Tolerated) {
         put_request(&mut self.ahead, words);
-        self.due.push_back(Due { doing, may_lack });
+        self.due.push_back(Due { doing, tolerated });
     }
 
     /// Sends what is to go ahead, and waits for its answers.
@@ -77,9 +96,9 @@ impl Conversation {
     }
 
     async fn take_due(&mut self, quiet: Duration) -> Result<(), NetError> {
-        while let Some(Due { doing, may_lack }) = self.due.pop_front() {
+        while let Some(Due { doing, tolerated }) = self.due.pop_front() {
             match self.next_token(quiet).await? {
-                Token::Error(text) if may_lack && text.starts_with("ERR unknown") => {}
+                Token::Error(text) if tolerated.covers(&text) => {}
                 answer => super::expect_ok(&self.address, doing, answer)?,
             }
         }

@@ -38,7 +38,9 @@ impl Dialer {
         match self.instance.topology {
             Topology::Sentinel => self.ask_sentinels().await,
             Topology::Cluster => self.first_of(|d, a| d.ask_cluster(a).boxed()).await,
-            Topology::Standalone | Topology::Proxy => self.standalone().await,
+            Topology::Proxy if self.instance.hides_shards() => self.proxy().await,
+            Topology::Proxy => self.first_of(|d, a| d.ask_cluster(a).boxed()).await,
+            Topology::Standalone => self.standalone().await,
             Topology::Auto => self.find_out().await,
         }
     }
@@ -62,16 +64,23 @@ impl Dialer {
         ask: impl for<'a> Fn(&'a Dialer, &'a str) -> BoxFuture<'a, Result<T, NetError>>,
     ) -> Result<T, NetError> {
         let mut last = NetError::NoAddress;
-        for address in &self.instance.addresses {
+        for address in self.instance.seeds() {
             match ask(self, address).await {
                 Ok(answer) => return Ok(answer),
                 Err(e) => last = e,
             }
         }
-        match self.instance.addresses.len() {
+        match self.instance.seeds().len() {
             0 | 1 => Err(last),
             count => Err(NetError::NoneAnswered { count, last: Box::new(last) }),
         }
+    }
+
+    /// One that takes all slots and tells of none.
+    async fn proxy(&self) -> Result<Vec<ShardAddress>, NetError> {
+        let address = self.instance.addresses.first().ok_or(NetError::NoAddress)?.clone();
+        self.conversation(&address).await?;
+        Ok(vec![ShardAddress { address, node_id: None, slots: vec![(0, crate::wire::slot::SLOTS - 1)] }])
     }
 
     async fn standalone(&self) -> Result<Vec<ShardAddress>, NetError> {

@@ -1,6 +1,6 @@
 //! What the two instances are: version, formats, role, topology, and whether they are two at all.
 
-use super::{Context, Finding, SideContext};
+use super::{Context, Finding, SideContext, proxied};
 use crate::{
     engine::{
         probe::{
@@ -220,16 +220,31 @@ pub(super) async fn topology(cx: &Context) -> Result<Finding, Refusal> {
     const WHY: &str = "a job on such an instance would sync a part of its data, or none";
     let mut findings = Vec::new();
     for side in cx.both() {
-        let info = side.info().await?;
         let name = side.name();
-        let told = cx.job.instance(side.side).topology;
-        let refused = |what: &str| {
-            Finding::failed(
-                format!("{name}: {what}"),
-                WHY,
-                "name the servers behind it: a standalone instance, one with sentinels, or a cluster's nodes",
-            )
+        let instance = cx.job.instance(side.side);
+        let told = instance.topology;
+        if instance.hides_shards() {
+            findings.push(proxied::takes_writes(side, &side.server()?.address).await.at(side.side));
+            continue;
+        }
+        let info = match side.info().await {
+            Err(Refusal::Refused(line)) if !line.starts_with("NOPERM") => {
+                findings.push(
+                    Finding::failed(
+                        format!("{name}: INFO is answered with {line}"),
+                        WHY,
+                        "if this is a proxy in front of a cluster, set `topology = \"proxy\"`: one that is only written to needs no \
+                         more, of others the nodes are named too, `shards = [\"host:port\", …]`",
+                    )
+                    .at(side.side),
+                );
+                continue;
+            }
+            info => info?,
         };
+        if let (Topology::Proxy, true, Some(address)) = (told, cx.writes(side.side), instance.addresses.first()) {
+            findings.push(proxied::takes_writes(side, address).await.at(side.side));
+        }
         findings.push(
             match (told, info.mode()) {
                 (_, Some("sentinel")) => Finding::failed(
@@ -248,7 +263,11 @@ pub(super) async fn topology(cx: &Context) -> Result<Finding, Refusal> {
                     "set `topology = \"cluster\"`, or leave it out",
                 ),
                 _ if info.is_cluster() => cluster(side, cx.job.policy.forward_flush).await,
-                (Topology::Proxy, _) => refused("a proxy before a cluster"),
+                (Topology::Proxy, _) => Finding::failed(
+                    format!("{name}: named a node behind a proxy, but it is no part of a cluster"),
+                    WHY,
+                    "a proxy is written to by slots: name the nodes of the cluster behind it as `shards`",
+                ),
                 (Topology::Sentinel, _) => Finding::passed(format!("{name}: the master that the sentinels name")),
                 _ => Finding::passed(format!("{name}: standalone")),
             }

@@ -226,7 +226,11 @@ async fn login(cx: &Context, side: &SideContext) -> Finding {
         Ok(Ok(server)) => server,
         Ok(Err(e)) => {
             let (seen, remedy) = e.parts();
-            let remedy = account_remedy(cx, side, &e).unwrap_or(remedy);
+            let version = match lacks_right(&e) {
+                Some(address) => side.dialer.version(address).await,
+                None => None,
+            };
+            let remedy = account_remedy(cx, side, &e, version).unwrap_or(remedy);
             return Finding::failed(format!("{who}: {seen}"), WHY_ACCOUNT, remedy).at(who);
         }
         Err(_) => {
@@ -263,8 +267,17 @@ fn is_account_error(e: &NetError) -> bool {
     }
 }
 
+/// The server that lacks a right for us, if that is the error.
+fn lacks_right(e: &NetError) -> Option<&str> {
+    match e {
+        NetError::NoPermission { address, .. } => Some(address),
+        NetError::NoneAnswered { last, .. } => lacks_right(last),
+        _ => None,
+    }
+}
+
 /// The exact lines for what the dialer can only name.
-fn account_remedy(cx: &Context, side: &SideContext, e: &NetError) -> Option<String> {
+fn account_remedy(cx: &Context, side: &SideContext, e: &NetError, version: Option<(u32, u32)>) -> Option<String> {
     match e {
         NetError::WrongPassword { address, .. } if is_sentinel(cx, side, address) => Some(format!(
             "correct the {}'s sentinel_account, the account of the sentinels themselves: try it with `redis-cli {} \
@@ -295,10 +308,13 @@ fn account_remedy(cx: &Context, side: &SideContext, e: &NetError) -> Option<Stri
             Some(format!(
                 "all that a sync needs, run as an administrator: redis-cli {} ACL SETUSER {user} {}",
                 cli(address),
-                rights::whole_grant(cx, side.side)
+                rights::whole_grant(cx, side.side, version, &[])
             ))
         }
-        NetError::NoneAnswered { last, .. } => account_remedy(cx, side, last),
+        NetError::Server { doing, .. } if doing == "CLIENT SETNAME" => Some(
+            "a server knows this command: if this is a proxy in front of a cluster, set `topology = \"proxy\"`".into(),
+        ),
+        NetError::NoneAnswered { last, .. } => account_remedy(cx, side, last, version),
         _ => None,
     }
 }

@@ -5,7 +5,7 @@
 
 mod needs;
 
-use super::{Context, Finding, SideContext, reach::cli};
+use super::{Context, Finding, SideContext, proxied, reach::cli};
 use crate::{
     engine::probe::server::{Refusal, Server, error_line, items, text},
     model::Side,
@@ -37,6 +37,9 @@ pub(super) async fn rights(cx: &Context) -> Result<Finding, Refusal> {
 }
 
 async fn of_side(cx: &Context, side: &SideContext) -> Result<Finding, Refusal> {
+    if cx.job.instance(side.side).hides_shards() {
+        return Ok(proxied::rights(side));
+    }
     let server = side.server()?;
     let name = side.name();
     let mut whoami = redis::cmd("ACL");
@@ -55,6 +58,7 @@ async fn of_side(cx: &Context, side: &SideContext) -> Result<Finding, Refusal> {
     // Whether it is a cluster; without the right to ask, that right is missing first.
     let _ = side.info().await;
     let needs = wanted(cx, side.side);
+    let version = side.dialer.version(&server.address).await;
     let own = side.own().await?;
     let mut verdicts = match &user {
         Some(user) => dry_run(&own, user, &needs).await?,
@@ -69,20 +73,20 @@ async fn of_side(cx: &Context, side: &SideContext) -> Result<Finding, Refusal> {
         if let Some(there) = dry_run(other, &user, &needs).await? {
             let worse = |v: &Verdict| matches!(v, Verdict::Command | Verdict::Key);
             if there.iter().any(worse) && verdicts.as_ref().is_some_and(|v| !v.iter().any(worse)) {
-                let mut finding = judge(side, &user, &needs, &there);
+                let mut finding = judge(side, &user, &needs, &there, version);
                 finding.seen = format!("{} (at the shard {})", finding.seen, other.address);
                 return Ok(finding.at(side.side));
             }
         }
     }
     Ok(match verdicts {
-        Some(verdicts) => judge(side, &user, &needs, &verdicts),
+        Some(verdicts) => judge(side, &user, &needs, &verdicts, version),
         None => Finding::failed(
             format!(
                 "{name}: user {user} has no right to MULTI and DISCARD; what else is missing can't be tried without it"
             ),
             WHY,
-            grant_remedy(side, &user, &whole_grant(cx, side.side)),
+            grant_remedy(side, &user, &whole_grant(cx, side.side, version, &all_of(server, version).await)),
         ),
     }
     .at(side.side))
@@ -130,13 +134,32 @@ fn wanted(cx: &Context, side: Side) -> Vec<&'static Need> {
     needs
 }
 
-/// The words for `ACL SETUSER` that grant all that the job needs at a side.
-pub(super) fn whole_grant(cx: &Context, side: Side) -> String {
+/// What brings a right along, at a server of this version: before 6.2 the time is something to read.
+fn brought_by(need: &Need, version: Option<(u32, u32)>) -> &'static str {
+    if need.command == "TIME" && version.is_none() { "+@read" } else { need.within }
+}
+
+/// The words for `ACL SETUSER` that grant all that the job needs at a side. Before 6.2 (`None`) there are no rights to
+/// channels, and the word for them is refused; so is one for a subcommand of `all_of`, which are granted as a whole.
+pub(super) fn whole_grant(cx: &Context, side: Side, version: Option<(u32, u32)>, all_of: &[&str]) -> String {
     let needs = wanted(cx, side);
-    let mut grants: BTreeSet<&str> = needs.iter().filter(|n| n.within.is_empty()).map(|n| n.grant).collect();
-    let (writes, channels) = if cx.writes(side) { (Some("+@write"), " &*") } else { (None, "") };
-    grants.extend(writes);
+    let is_there = |grant: &str| all_of.iter().any(|c| grant.strip_prefix('+').is_some_and(|g| g.starts_with(c)));
+    let needed = needs.iter().filter(|n| brought_by(n, version).is_empty() && !is_there(n.grant));
+    let mut grants: BTreeSet<&str> = needed.map(|n| n.grant).collect();
+    grants.extend(cx.writes(side).then_some("+@write"));
+    let channels = if cx.writes(side) && version.is_some() { " &*" } else { "" };
     format!("{}{channels} ~*", grants.into_iter().collect::<Vec<_>>().join(" "))
+}
+
+/// Before 6.2: the commands with subcommands that the account has as a whole.
+async fn all_of(server: &Server, version: Option<(u32, u32)>) -> Vec<&'static str> {
+    let mut all = Vec::new();
+    for (prefix, name) in [("client|", "CLIENT"), ("config|", "CONFIG"), ("cluster|", "CLUSTER")] {
+        if version.is_none() && server.ask(redis::cmd(name).arg("HELP")).await.is_ok() {
+            all.push(prefix);
+        }
+    }
+    all
 }
 
 /// `None` where `ACL DRYRUN` itself is refused or not known.
@@ -237,7 +260,13 @@ async fn queue(own: &Server, needs: &[&Need]) -> Result<Option<Vec<Verdict>>, Re
     Ok(Some(verdicts))
 }
 
-fn judge(side: &SideContext, user: &str, needs: &[&Need], verdicts: &[Verdict]) -> Finding {
+fn judge(
+    side: &SideContext,
+    user: &str,
+    needs: &[&Need],
+    verdicts: &[Verdict],
+    version: Option<(u32, u32)>,
+) -> Finding {
     let name = side.name();
     let (mut grants, mut missing, mut optional) = (Vec::new(), Vec::new(), Vec::new());
     let (mut missing_writes, mut keys, mut channels) = (Vec::new(), false, false);
@@ -277,7 +306,8 @@ fn judge(side: &SideContext, user: &str, needs: &[&Need], verdicts: &[Verdict]) 
         unique.extend(optional_grants);
         // A category that is granted brings these along.
         let whole = unique.clone();
-        unique.retain(|g| !needs.iter().any(|n| n.grant == *g && !n.within.is_empty() && whole.contains(n.within)));
+        let brought = |g: &str| needs.iter().any(|n| n.grant == g && whole.contains(brought_by(n, version)));
+        unique.retain(|g| !brought(g));
         let mut line: Vec<&str> = unique.into_iter().collect();
         line.extend(channels.then_some("&*"));
         line.extend(keys.then_some("~*"));
@@ -307,7 +337,10 @@ fn judge(side: &SideContext, user: &str, needs: &[&Need], verdicts: &[Verdict]) 
 pub(super) async fn commands(cx: &Context) -> Result<Finding, Refusal> {
     let mut findings = Vec::new();
     for side in cx.both() {
-        findings.push(known(cx, side).await?.at(side.side));
+        findings.push(match cx.job.instance(side.side).hides_shards() {
+            true => proxied::rights(side),
+            false => known(cx, side).await?.at(side.side),
+        });
     }
     Ok(Finding::all(findings))
 }

@@ -95,15 +95,24 @@ impl ReplicaHandle {
     }
 
     /// Puts into `out` when the bytes behind `from` came: (their end, milliseconds since 1970), in order. What came
-    /// before is forgotten.
-    pub fn read_times(&self, from: Offset, out: &mut Vec<(u64, u64)>) {
-        let mut times = self.shared.times();
-        while times.front().is_some_and(|(end, _)| *end <= from.0) {
-            times.pop_front();
+    /// before is forgotten, if nobody else reads them.
+    pub fn read_times(&self, from: Offset, alone: bool, out: &mut Vec<(u64, u64)>) {
+        if alone {
+            self.forget_times(from);
         }
+        let times = self.shared.times();
+        let first = times.partition_point(|(end, _)| *end <= from.0);
         out.clear();
         // A batch spans few reads, unless it comes from a file.
-        out.extend(times.iter().take(SPAN));
+        out.extend(times.range(first..).take(SPAN));
+    }
+
+    /// Nobody asks any more when the bytes before `upto` came.
+    pub fn forget_times(&self, upto: Offset) {
+        let mut times = self.shared.times();
+        while times.front().is_some_and(|(end, _)| *end <= upto.0) {
+            times.pop_front();
+        }
     }
 
     /// For how many milliseconds bytes behind `from` have been here.

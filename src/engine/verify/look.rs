@@ -1,6 +1,7 @@
 //! One look at a page of keys: both sides asked at once, the cheap way first.
 
 use super::{NetError, Site, VerifyOptions, collection, streams};
+use crate::engine::core::unix_ms;
 use crate::engine::probe::server::{bytes, error_line, int, items, text};
 use redis::Value;
 use std::fmt;
@@ -113,7 +114,8 @@ async fn outline(site: &Site, keys: &[Vec<u8>]) -> Result<Vec<(Expiry, Option<i6
     let time: Vec<i64> = items(replies.next().unwrap_or_default()).iter().filter_map(int).collect();
     let now = match time.as_slice() {
         [s, us] => s * 1000 + us / 1000,
-        _ => 0,
+        // A proxy has no clock to ask.
+        _ => i64::try_from(unix_ms()).unwrap_or(0),
     };
     let mut outlines = Vec::with_capacity(keys.len());
     while let (Some(expiry), Some(memory)) = (replies.next(), replies.next()) {

@@ -188,7 +188,9 @@ async fn missing(source: &Site, keys: Vec<Vec<u8>>) -> Result<Vec<(Vec<u8>, Diff
 
 /// The pages of a SCAN over a site's selected database, without control keys.
 fn pages(site: &Site) -> impl futures::Stream<Item = Result<Vec<Vec<u8>>, NetError>> + '_ {
-    stream::try_unfold(Some(b"0".to_vec()), async move |cursor| {
+    // A proxy knows no SCAN: what only the servers behind it hold is not seen.
+    let begin = (!site.hidden).then(|| b"0".to_vec());
+    stream::try_unfold(begin, async move |cursor| {
         let Some(cursor) = cursor else { return Ok(None) };
         let mut cmd = redis::cmd("SCAN");
         cmd.arg(cursor).arg("COUNT").arg(PAGE);

@@ -27,6 +27,8 @@ pub enum FormSlot {
     Region,
     Address,
     Topology,
+    /// The nodes that are read from, behind a proxy.
+    Shards,
     Master,
     SentinelFrom,
     SentinelAccount,
@@ -75,6 +77,7 @@ impl FormSlot {
             FormSlot::Region => "form.region",
             FormSlot::Address => "form.address",
             FormSlot::Topology => "form.topology",
+            FormSlot::Shards => "form.shards",
             FormSlot::Master => "form.master",
             FormSlot::AccountFrom => "form.account_from",
             FormSlot::Account => "form.account",
@@ -93,6 +96,7 @@ impl FormSlot {
                 Topology::Sentinel => "form.sentinels_hint",
                 _ => "form.address_hint",
             },
+            FormSlot::Shards => "form.shards_hint",
             FormSlot::Master => "form.master_hint",
             FormSlot::Account if form.held => "form.account_held",
             FormSlot::SentinelAccount if form.sentinel_held => "form.account_held",
@@ -130,6 +134,7 @@ pub struct Form {
     pub region: Field,
     pub address: Field,
     pub topology: Topology,
+    pub shards: Field,
     pub master: Field,
     pub account_from: AccountFrom,
     pub account: Field,
@@ -161,6 +166,7 @@ impl Default for Form {
             region: Field::default(),
             address: Field::default(),
             topology: Topology::Auto,
+            shards: Field::default(),
             master: Field::default(),
             account_from: AccountFrom::Typed,
             account: Field::secret(),
@@ -191,12 +197,13 @@ pub enum Kind {
     ReadWriteSplitting,
 }
 
-pub const KINDS: [Kind; 5] = [
+pub const KINDS: [Kind; 6] = [
     Kind::Plain(Topology::Auto),
     Kind::Plain(Topology::Standalone),
     Kind::ReadWriteSplitting,
     Kind::Plain(Topology::Cluster),
     Kind::Plain(Topology::Sentinel),
+    Kind::Plain(Topology::Proxy),
 ];
 
 impl Kind {
@@ -235,6 +242,9 @@ impl Form {
     pub fn slots(&self, inventory: bool) -> Vec<FormSlot> {
         let mut slots = if inventory { vec![FormSlot::Id, FormSlot::Region] } else { vec![FormSlot::Instance] };
         slots.extend([FormSlot::Address, FormSlot::Topology]);
+        if self.topology == Topology::Proxy {
+            slots.push(FormSlot::Shards);
+        }
         if self.topology == Topology::Sentinel {
             slots.extend([FormSlot::Master, FormSlot::SentinelFrom]);
             match self.sentinel_from {
@@ -298,6 +308,7 @@ impl Form {
             FormSlot::Id => &mut self.id,
             FormSlot::Region => &mut self.region,
             FormSlot::Address => &mut self.address,
+            FormSlot::Shards => &mut self.shards,
             FormSlot::Master => &mut self.master,
             FormSlot::Account => &mut self.account,
             FormSlot::Place => &mut self.place,
@@ -316,6 +327,7 @@ impl Form {
             FormSlot::Id => &self.id,
             FormSlot::Region => &self.region,
             FormSlot::Address => &self.address,
+            FormSlot::Shards => &self.shards,
             FormSlot::Master => &self.master,
             FormSlot::Account => &self.account,
             FormSlot::Place => &self.place,
@@ -342,16 +354,14 @@ impl Form {
         }
     }
 
-    /// The addresses that were typed, apart by commas or spaces; the usual port where none is given.
+    /// The addresses that were typed.
     pub fn addresses(&self) -> Vec<String> {
-        let port = if self.topology == Topology::Sentinel { 26379 } else { 6379 };
-        self.address
-            .value()
-            .split([',', ' ', '，', '；', ';'])
-            .map(str::trim)
-            .filter(|a| !a.is_empty())
-            .map(|a| if has_port(a) { a.to_owned() } else { format!("{a}:{port}") })
-            .collect()
+        listed(&self.address, if self.topology == Topology::Sentinel { 26379 } else { 6379 })
+    }
+
+    /// The nodes behind a proxy that were typed.
+    fn shards(&self) -> Vec<String> {
+        if self.topology == Topology::Proxy { listed(&self.shards, 6379) } else { Vec::new() }
     }
 
     /// Says what is missing; `None` where the form is complete.
@@ -363,7 +373,10 @@ impl Form {
         if addresses.iter().any(|a| !is_address(a)) {
             return Some((FormSlot::Address, "fault.address"));
         }
-        if self.topology == Topology::Standalone && addresses.len() > 1 {
+        if self.shards().iter().any(|a| !is_address(a)) {
+            return Some((FormSlot::Shards, "fault.address"));
+        }
+        if matches!(self.topology, Topology::Standalone | Topology::Proxy) && addresses.len() > 1 {
             return Some((FormSlot::Address, "fault.one_address"));
         }
         if self.topology == Topology::Sentinel && self.master.value().trim().is_empty() {
@@ -412,6 +425,7 @@ impl Form {
                 false => AccountSource::None,
             },
             read_from: self.read_from,
+            shards: self.shards(),
             region: label(&self.region),
             id: label(&self.id),
         }
@@ -427,6 +441,7 @@ impl Form {
             region: instance.region.clone().unwrap_or_default(),
             address: instance.addresses.join(", "),
             topology: instance.topology,
+            shards: instance.shards.join(", "),
             master_name: instance.master_name.clone().unwrap_or_default(),
             account_from,
             account_place: place,
@@ -451,6 +466,7 @@ impl Form {
             region: Field::new(&saved.region),
             address: Field::new(&saved.address),
             topology: saved.topology,
+            shards: Field::new(&saved.shards),
             master: Field::new(&saved.master_name),
             account_from: saved.account_from,
             place: Field::new(&saved.account_place),
@@ -475,6 +491,7 @@ impl Form {
             region: text(&self.region),
             address: text(&self.address),
             topology: self.topology,
+            shards: text(&self.shards),
             master_name: text(&self.master),
             account_from: self.account_from,
             account_place: text(&self.place),
@@ -551,6 +568,12 @@ impl Form {
     }
 }
 
+/// Addresses apart by commas or spaces; the usual port where none is given.
+fn listed(field: &Field, port: u16) -> Vec<String> {
+    let words = field.value().split([',', ' ', '，', '；', ';']).map(str::trim).filter(|a| !a.is_empty());
+    words.map(|a| if has_port(a) { a.to_owned() } else { format!("{a}:{port}") }).collect()
+}
+
 /// The rows of a form and where the focus is among them.
 #[derive(Debug, Default)]
 pub struct FormLines {
@@ -615,47 +638,4 @@ fn is_address(address: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn form(address: &str) -> Form {
-        Form { address: Field::new(address), ..Form::default() }
-    }
-
-    #[test]
-    fn addresses_get_a_port_and_are_checked() {
-        assert_eq!(form("10.0.0.1, 10.0.0.2:7000").addresses(), ["10.0.0.1:6379", "10.0.0.2:7000"]);
-        assert_eq!(form("[::1]").addresses(), ["[::1]:6379"]);
-        assert!(form("[::1]:6380").check().is_none());
-        for bad in ["", "a:b", "a:0", "::1", "redis://x:1", "a:70000"] {
-            assert_eq!(form(bad).check().map(|(s, _)| s), Some(FormSlot::Address), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_saved_form_holds_no_secret() {
-        let mut form = form("h:1");
-        form.account.set("admin:s3cret");
-        let saved = toml::to_string(&form.to_saved()).expect("toml");
-        assert!(!saved.contains("s3cret"), "{saved}");
-        assert!(matches!(form.instance().account, AccountSource::Inline(_)));
-        assert!(!format!("{form:?}").contains("s3cret"));
-    }
-
-    #[test]
-    fn every_row_is_as_wide_as_asked() {
-        let theme = Theme::new(crate::tui::theme::ThemeName::Mono);
-        let mut form = form("a very long address that does not fit anywhere");
-        form.topology = Topology::Sentinel;
-        form.tls = TlsChoice::OwnCa;
-        for lang in Lang::ALL {
-            for slot in form.slots(false) {
-                for columns in [26, 38, 60] {
-                    for line in form.draw(Some(slot), false, true, columns, lang, &theme).lines {
-                        assert_eq!(text::line_width(&line), columns, "{line:?}");
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -7,6 +7,10 @@ use crate::engine::fence;
 use crate::engine::gauge::Condition;
 use crate::engine::net::{NetError, RawStream};
 use crate::model::{EventKind, Severity};
+use std::time::Duration;
+
+/// How long what was sent through a proxy may still be on its way when the connection is gone.
+const AT_REST: Duration = Duration::from_secs(1);
 
 impl Writer {
     pub(super) fn lost(&self, why: String) {
@@ -27,6 +31,9 @@ impl Writer {
     pub(super) async fn open(&mut self, first: bool) -> Result<Result<RawStream, End>, NetError> {
         if let Some(stream) = self.s.opened.take() {
             return Ok(Ok(stream));
+        }
+        if self.s.one_at_a_time {
+            return self.open_proxied(first).await;
         }
         let known = *self.s.replids[self.site.index()].read().unwrap_or_else(|p| p.into_inner());
         let (names, db) = (self.s.envelope.names.clone(), self.s.envelope.db);
@@ -57,6 +64,29 @@ impl Writer {
         // Behind this address (a name, a virtual one) is another server than before, or the same with another past. What
         // that means for the positions has to be looked at before anything is written.
         Ok(if opened.new_history { Err(End::WentBack) } else { Ok(opened.stream) })
+    }
+
+    /// The same through a proxy: there the old connection can't be ended, and what is behind it has no name of its own.
+    async fn open_proxied(&mut self, first: bool) -> Result<Result<RawStream, End>, NetError> {
+        if !first {
+            // What was on its way has come through by then, or never does.
+            tokio::time::sleep(AT_REST).await;
+            let names = self.s.envelope.names.clone();
+            let asking = self.s.dialer.named(&self.s.dialer.client_name().replacen(":apply", ":control", 1));
+            let mut control = asking.control(&self.s.address).await?;
+            let slots = names.strand().map(|strand| strand.slots.clone()).unwrap_or_default();
+            let (found, unread) = fence::read_slots(&mut control, &names, slots.iter()).await?;
+            if let Some(slot) = unread.first() {
+                // It may be the one that tells.
+                let (address, seen) = (self.s.address.clone(), format!("the control key of slot {slot} can't be read"));
+                return Err(NetError::Io { address, doing: "read the control keys", seen });
+            }
+            let key = found.into_iter().map(|(_, key)| key).max_by_key(|key| (key.epoch, key.number));
+            if let Err(end) = self.reconcile(key) {
+                return Ok(Err(end));
+            }
+        }
+        self.s.dialer.raw(&self.s.address).await.map(Ok)
     }
 
     /// What the control key says was applied needs not be sent again.

@@ -13,50 +13,83 @@ use crate::engine::link::peer::Peer;
 use crate::engine::link::{Link, LinkSetup, UNKNOWN_DB as NO_DB};
 use crate::engine::net::Dialer;
 use crate::engine::replica::{Replica, ReplicaHandle, ReplicaOptions, ReplicaState, Start};
-use crate::engine::spool::{Spool, SpoolOptions};
+use crate::engine::spool::{Spool, SpoolOptions, SpoolReader, SpoolWriter};
 use crate::model::job::ReadFrom;
 use crate::model::{Direction, Offset, ReplId};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
-/// Attaches one direction; gives where its stream begins.
-#[allow(clippy::too_many_arguments, reason = "private; its caller names them")]
-pub(super) async fn one(
+/// What a link reads from.
+pub(super) struct Reading {
+    pub gauge: Arc<Gauge>,
+    pub replica: Arc<ReplicaHandle>,
+    pub spool: SpoolReader,
+    /// Of so many strands that are read together this is one, and perhaps the first of them.
+    pub together: usize,
+    pub first: bool,
+    /// Where the stream begins, for this strand.
+    pub replid: ReplId,
+    pub at: Offset,
+}
+
+/// A strand's own spool and gauge.
+pub(super) fn spool(
     context: &JobContext,
     ready: &Ready,
-    facts: &[SiteFacts; 2],
     direction: Direction,
-    begin: Begin,
-    limits: (u64, u64),
     strands: usize,
-    plan: &Plan,
-) -> Result<(Attached, Position), JobError> {
-    let (job, from, to) = (&context.job, direction.from(), direction.to());
-    let site = &ready.sites[from.index()];
-    let (writer, reader) = Spool::new(SpoolOptions {
-        memory_bytes: share(job.limits.spool_memory, strands),
-        disk_bytes: share(job.limits.spool_disk, strands),
-        dir: context.spool_dir.join(match &ready.strand {
+) -> Result<(SpoolWriter, SpoolReader), JobError> {
+    let limits = &context.job.limits;
+    spool_in(
+        context,
+        &match &ready.strand {
             None => direction.as_str().to_owned(),
             Some(strand) => format!("{direction}-{}", strand.id),
-        }),
-    })
-    .map_err(|e| JobError::lasting(e.to_string(), "mend the disk or move the state folder"))?;
+        },
+        share(limits.spool_memory, strands),
+        share(limits.spool_disk, strands),
+    )
+}
+
+pub(super) fn spool_in(
+    context: &JobContext,
+    folder: &str,
+    memory_bytes: u64,
+    disk_bytes: u64,
+) -> Result<(SpoolWriter, SpoolReader), JobError> {
+    let options = SpoolOptions { memory_bytes, disk_bytes, dir: context.spool_dir.join(folder) };
+    Spool::new(options).map_err(|e| JobError::lasting(e.to_string(), "mend the disk or move the state folder"))
+}
+
+pub(super) fn gauge(direction: Direction, begin: Begin, limits: (u64, u64), plan: &Plan) -> Arc<Gauge> {
     let applied = match begin {
         Begin::Position(_, at) => plan.from[direction as usize].map_or(at.offset, |k| k.applied.offset),
         _ => Offset(0),
     };
-    let gauge = Arc::new(Gauge::new(applied, limits.0, limits.1));
+    Arc::new(Gauge::new(applied, limits.0, limits.1))
+}
+
+/// A replica of the site that a direction reads.
+pub(super) async fn replica(
+    context: &JobContext,
+    ready: &Ready,
+    direction: Direction,
+    begin: Begin,
+    writer: SpoolWriter,
+    applied: watch::Receiver<Offset>,
+) -> Result<(ReplicaHandle, ReplId, Offset), JobError> {
+    let (job, from) = (&context.job, direction.from());
+    let site = &ready.sites[from.index()];
     let dialer = site.dialer.named(&client_name(&context.id, "replica", ready.strand.as_deref()));
-    let mut options = ReplicaOptions::new(context.events.clone(), direction, gauge.watch_applied());
+    let mut options = ReplicaOptions::new(context.events.clone(), direction, applied);
     options.dialect = Some(site.dialect);
     let start = match begin {
         Begin::Snapshot => Start::Full { keep_snapshot: true },
         Begin::Nothing(start) => start,
         Begin::Position(replid, at) => Start::Resume { replid, offset: at.offset },
     };
-    let spool = reader.releaser();
     let mut address = site.address.clone();
     if site.is_master {
         let at = match begin {
@@ -68,6 +101,23 @@ pub(super) async fn one(
     }
     let replica = Replica::spawn(dialer, &address, start, writer, options);
     let (replid, at) = wait_attached(&replica, direction).await?;
+    Ok((replica, replid, at))
+}
+
+/// One direction, ready to go, and where its stream begins.
+pub(super) fn attached(
+    context: &JobContext,
+    ready: &Ready,
+    facts: &[SiteFacts; 2],
+    direction: Direction,
+    begin: Begin,
+    plan: &Plan,
+    reading: Reading,
+) -> Result<(Attached, Position), JobError> {
+    let (job, from, to) = (&context.job, direction.from(), direction.to());
+    let site = &ready.sites[from.index()];
+    let Reading { gauge, replica, spool: reader, together, first, replid, at } = reading;
+    let spool = reader.releaser();
     if matches!(begin, Begin::Position(..)) && site.lineage.is_some_and(|l| l.replid != replid) {
         let what = format!("{} has begun another history while it was attached to", site.address);
         return Err(JobError::passing(what, "it is looked at again"));
@@ -98,7 +148,6 @@ pub(super) async fn one(
         }
         core.replied[to.index()] = plan.from[direction as usize].map_or(position, |k| k.applied);
     }
-    let replica = Arc::new(replica);
     let merge = plan.merge && direction == Direction::Reverse;
     let target = facts[to.index()].dialect;
     let databases = job.policy.databases.clone();
@@ -127,6 +176,7 @@ pub(super) async fn one(
         direction,
         replica: replica.clone(),
         spool: reader,
+        in_parts: together > 1,
         decider,
         loader: Loader::new(from, target, databases.clone(), merge, false, facts[to.index()].names.clone()),
         home: site.names.is_cluster().then(|| {
@@ -144,7 +194,8 @@ pub(super) async fn one(
         control_db: ready.control_db,
         way_ms: site.way_ms,
     });
-    Ok((Attached { direction, link, gauge, replica, spool, with_snapshot, writer: None }, position))
+    let attached = Attached { direction, link, gauge, replica, spool, with_snapshot, together, first, writer: None };
+    Ok((attached, position))
 }
 
 /// Waits for the stream's begin; what only a person can mend is told at once.

@@ -6,7 +6,7 @@ use crate::engine::core;
 use crate::engine::fence::{self, Asked, Left, Look};
 use crate::engine::job::JobError;
 use crate::engine::link::decide::Ahead;
-use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, ShardAddress};
+use crate::engine::net::{ClusterWatch, Control, Dialer, Lineage, NetError, ShardAddress};
 use crate::engine::strand::{Names, SlotSet, Strand, StrandId};
 use crate::model::job::ReadFrom;
 use crate::model::{Job, JobId, Offset, ReplId, Side};
@@ -51,6 +51,8 @@ pub struct Place {
     pub dialer: Dialer,
     pub shards: Vec<Shard>,
     pub cluster: bool,
+    /// What writes go through, where the job names a proxy.
+    pub proxy: Option<String>,
     pub map: Vec<ShardAddress>,
 }
 
@@ -81,7 +83,9 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
         }
     };
     let cluster = map.iter().any(|m| !m.slots.is_empty());
-    if cluster {
+    let instance = job.instance(side);
+    let hidden = instance.hides_shards();
+    if cluster && !hidden {
         // The first that answered may be behind.
         map = ClusterWatch::new(&named).look().await?.shards;
     }
@@ -89,6 +93,9 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
         Some(look) => vec![shard(job, side, &map[0], cluster, look).await?],
         None => {
             let looks = map.iter().map(|m| async {
+                if hidden {
+                    return hidden_shards(named.control(&m.address).await?, m.address.clone()).await;
+                }
                 let look = fence::look(&named, &m.address, asked).await?;
                 shard(job, side, m, cluster, look).await
             });
@@ -105,7 +112,8 @@ async fn dial(job: &Job, id: &JobId, side: Side) -> Result<Place, JobError> {
             ));
         }
     }
-    Ok(Place { dialer: named, shards, cluster, map })
+    let proxy = instance.addresses.first().filter(|_| instance.is_proxied()).cloned();
+    Ok(Place { dialer: named, shards, cluster, proxy, map })
 }
 
 async fn shard(job: &Job, side: Side, at: &ShardAddress, cluster: bool, look: Look) -> Result<Shard, JobError> {
@@ -149,6 +157,43 @@ async fn shard(job: &Job, side: Side, at: &ShardAddress, cluster: bool, look: Lo
     let is_master = info.is_master();
     let stream_end = info.master_repl_offset.filter(|_| !not_alone).unwrap_or(Offset(0));
     Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage, is_master, stream_end, not_alone, left })
+}
+
+/// All that is behind a proxy, as one shard of which little can be asked.
+async fn hidden_shards(mut control: Control, address: String) -> Result<Shard, JobError> {
+    let asked = Instant::now();
+    let _: redis::Value = control.ask(&redis::cmd("PING")).await?;
+    let way_ms = asked.elapsed().as_millis() as u64 / 2;
+    let dialect = proxied_dialect(&mut control).await?;
+    let keys = control.ask::<u64>(&redis::cmd("DBSIZE")).await.unwrap_or(0);
+    Ok(Shard {
+        control,
+        address,
+        dialect,
+        keys,
+        way_ms,
+        slots: SlotSet::all(),
+        lineage: None,
+        is_master: true,
+        stream_end: Offset(0),
+        not_alone: false,
+        left: None,
+    })
+}
+
+/// What the servers behind a proxy understand, as far as it is told: by INFO, or by a command that came with 7.0.
+async fn proxied_dialect(control: &mut Control) -> Result<Dialect, JobError> {
+    let refused = |e: &NetError| matches!(e, NetError::Server { .. } | NetError::NoPermission { .. });
+    match control.info().await {
+        Ok(info) if info.dialect.is_some() => return Ok(info.dialect.unwrap_or(Dialect::redis(5, 0))),
+        Err(e) if !refused(&e) => return Err(e.into()),
+        _ => {}
+    }
+    match control.ask::<i64>(redis::cmd("PEXPIRETIME").arg("duplex:probe{a}")).await {
+        Ok(_) => Ok(Dialect::redis(7, 0)),
+        Err(e) if refused(&e) => Ok(Dialect::redis(5, 0)),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Shuts out the engine before us, at all shards of both sides at once.
@@ -246,6 +291,41 @@ impl Found {
             *newest = key;
         }
     }
+}
+
+/// How long the control keys behind a proxy have to stand still, and how often that is looked at.
+const AT_REST: Duration = Duration::from_secs(1);
+const LOOKS: usize = 20;
+
+/// Reads the control keys of both sides. Behind a proxy the connections of an engine before us can't be ended: what it had
+/// sent is waited for.
+pub async fn find_at_rest(
+    places: &mut [Place; 2],
+    id: &JobId,
+    db: u32,
+    pairs: &[Pair],
+) -> Result<[Found; 2], JobError> {
+    let mut found = find(places, id, db, pairs).await?;
+    let told = |found: &[Found; 2]| -> Vec<(StrandId, ControlKey)> {
+        let mut all: Vec<_> = found.iter().flat_map(|f| f.newest.iter().map(|(id, key)| (*id, *key))).collect();
+        all.sort_by_key(|(id, key)| (*id, key.epoch, key.number));
+        all
+    };
+    if places.iter().all(|place| place.proxy.is_none()) || told(&found).is_empty() {
+        return Ok(found);
+    }
+    for _ in 0..LOOKS {
+        tokio::time::sleep(AT_REST).await;
+        let now = find(places, id, db, pairs).await?;
+        if told(&now) == told(&found) {
+            return Ok(now);
+        }
+        found = now;
+    }
+    Err(JobError::passing(
+        "another engine of this job still writes through the proxy",
+        "stop it there; where none runs, it is waited for what the proxy still holds",
+    ))
 }
 
 /// Reads the control keys of both sides.

@@ -1,5 +1,7 @@
 //! Text to job. All mistakes are collected, so that one run shows them all.
 
+mod addresses;
+
 use super::{JobFileError, Mistake, size};
 use crate::model::{
     AccountSource, Databases, ExistingKeys, Instance, Job, Limits, Policy, Topology,
@@ -13,6 +15,7 @@ const TOP_KEYS: &[&str] = &["name", "source", "target", "policy", "limits"];
 const INSTANCE_KEYS: &[&str] = &[
     "address",
     "topology",
+    "shards",
     "account",
     "account_env",
     "account_file",
@@ -191,7 +194,9 @@ impl Reader {
             Some(section) => self.limits(section),
             None => Limits::default(),
         };
-        Some(Job { name: name?, source: source?, target: target?, policy, limits })
+        let job = Job { name: name?, source: source?, target: target?, policy, limits };
+        self.proxies(top, &job);
+        Some(job)
     }
 
     /// Complains about each key that is not in `allowed`.
@@ -232,7 +237,8 @@ impl Reader {
         }
         let section = self.section(top, name)?;
         self.keys(section, INSTANCE_KEYS);
-        let (addresses, secure) = self.addresses(section).map_or((None, None), |(all, secure)| (Some(all), secure));
+        let (addresses, secure) =
+            self.addresses(section, "address").map_or((None, None), |(all, secure)| (Some(all), secure));
         let topology = self
             .choice(
                 section,
@@ -269,6 +275,7 @@ impl Reader {
                 format!("a standalone instance has one address; in [{name}] choose topology \"cluster\" or \"sentinel\" for a list"),
             );
         }
+        let shards = self.shards(section, topology, addresses.as_deref(), secure.is_some());
         let account = self.account(section, "account");
         let sentinel_account = self.account(section, "sentinel_account");
         let tls = self.tls(section, secure);
@@ -277,6 +284,7 @@ impl Reader {
         Some(Instance {
             addresses: addresses?,
             topology,
+            shards,
             account,
             tls,
             master_name,
@@ -285,84 +293,6 @@ impl Reader {
             region,
             id,
         })
-    }
-
-    /// The addresses, and where the first `rediss://` stands, which is `tls = true` in another word.
-    fn addresses(&mut self, section: Section<'_>) -> Option<(Vec<String>, Option<usize>)> {
-        let place = section.place();
-        let Some(value) = section.get("address") else {
-            self.fault(
-                section.at,
-                format!("the key \"address\" is missing{place}; allowed: {ADDRESS}, or a list of such"),
-            );
-            return None;
-        };
-        let items: Vec<Value<'_>> = match value.get_ref() {
-            DeValue::String(_) => vec![value],
-            DeValue::Array(list) => list.iter().collect(),
-            other => {
-                let kind = kind(other);
-                self.fault(
-                    value.span().start,
-                    format!("\"address\"{place} can't be {kind}; allowed: {ADDRESS}, or a list of such"),
-                );
-                return None;
-            }
-        };
-        if items.is_empty() {
-            self.fault(
-                value.span().start,
-                format!("the list of addresses{place} is empty; allowed: {ADDRESS}, at least one"),
-            );
-            return None;
-        }
-        let mut found: Vec<String> = Vec::new();
-        let before = self.faults.len();
-        let (mut secure, mut plain) = (None, None);
-        for item in items {
-            let at = item.span().start;
-            let text = item.get_ref().as_str();
-            let bare = text.and_then(|t| t.strip_prefix("rediss://"));
-            if bare.is_some() {
-                secure.get_or_insert(at)
-            } else {
-                plain.get_or_insert(at)
-            };
-            match bare.map(|b| b.strip_suffix('/').unwrap_or(b)).or(text) {
-                None => self.fault(at, format!("an address{place} is a text in quotes; allowed: {ADDRESS}")),
-                Some(text) => match address(text) {
-                    Err(fault) => self.fault(at, fault),
-                    Ok(_) if found.iter().any(|a| a == text) => {
-                        self.fault(at, format!("{text:?} stands twice in the list of addresses{place}"));
-                    }
-                    Ok(_) => found.push(text.to_owned()),
-                },
-            }
-        }
-        if let (Some(at), Some(_)) = (secure, plain) {
-            self.fault(
-                at,
-                format!("some addresses{place} begin with rediss:// and others don't: one instance speaks TLS or not"),
-            );
-        }
-        (self.faults.len() == before).then_some((found, secure))
-    }
-
-    /// The same server on both sides would be synced with itself. Two masters under the same sentinels are fine.
-    fn same_address(&mut self, top: Section<'_>, source: &Instance, target: &Instance) {
-        if source.master_name.is_some() && target.master_name.is_some() && source.master_name != target.master_name {
-            return;
-        }
-        let of = |i: &Instance| -> Vec<(String, u16)> { i.addresses.iter().filter_map(|a| address(a).ok()).collect() };
-        let theirs = of(source);
-        if let Some((host, port)) = of(target).into_iter().find(|a| theirs.contains(a)) {
-            let at = top.get("target").and_then(|v| v.get_ref().as_table()).and_then(|t| t.get("address"));
-            let host = if host.contains(':') { format!("[{host}]") } else { host };
-            self.fault(
-                at.map_or(0, |v| v.span().start),
-                format!("[source] and [target] both name {host}:{port}; a job needs two different instances"),
-            );
-        }
     }
 
     fn account(&mut self, section: Section<'_>, key: &str) -> AccountSource {

@@ -285,10 +285,14 @@ fn instance(addresses: &'static str) -> impl Strategy<Value = Instance> {
     (addresses, topology, account(), account(), tls, read_from, label(), label()).prop_map(
         |(addresses, (topology, master_name), account, sentinel_account, tls, read_from, region, id)| {
             let mut addresses: Vec<String> = addresses.into_iter().collect();
-            if topology == Topology::Standalone {
+            if matches!(topology, Topology::Standalone | Topology::Proxy) {
                 addresses.truncate(1);
             }
-            Instance { addresses, topology, account, tls, master_name, sentinel_account, read_from, region, id }
+            let shards = match topology {
+                Topology::Proxy => vec![format!("shard.{}", addresses[0])],
+                _ => Vec::new(),
+            };
+            Instance { addresses, topology, shards, account, tls, master_name, sentinel_account, read_from, region, id }
         },
     )
 }
@@ -327,6 +331,28 @@ fn job() -> impl Strategy<Value = Job> {
         limits,
     )
         .prop_map(|(name, source, target, policy, limits)| Job { name, source, target, policy, limits })
+}
+
+#[test]
+fn a_proxy_has_one_address_and_names_its_shards_where_it_is_read() {
+    let file = |source: &str, target: &str, policy: &str| {
+        let text = format!("name = 'j'\n[source]\n{source}\n[target]\n{target}\n[policy]\n{policy}\n");
+        parse(&text, "f").map_err(|e| e.to_string())
+    };
+    let plain = "address = 'a:1'";
+    let hidden = "address = 'b:1'\ntopology = 'proxy'";
+    let named = "address = 'b:1'\ntopology = 'proxy'\nshards = ['b:2', 'b:3']";
+    let job = file(plain, hidden, "two_way = false").unwrap();
+    assert!(job.target.hides_shards() && job.target.seeds() == ["b:1"]);
+    let job = file(plain, named, "").unwrap();
+    assert!(!job.target.hides_shards() && job.target.seeds() == ["b:2", "b:3"]);
+    assert!(file(plain, hidden, "").unwrap_err().contains("can't be read through a proxy"));
+    assert!(file(plain, hidden, "").unwrap_err().contains("two_way = false"));
+    let reversed = hidden.replace("b:1", "c:1");
+    assert!(file(&reversed, plain, "two_way = false").unwrap_err().contains("shards = ["));
+    let two = "address = ['b:1', 'b:2']\ntopology = 'proxy'";
+    assert!(file(plain, two, "two_way = false").unwrap_err().contains("one address"));
+    assert!(file(plain, "address = 'b:1'\nshards = ['b:2']", "").unwrap_err().contains("topology \"proxy\" only"));
 }
 
 proptest! {

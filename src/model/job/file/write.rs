@@ -85,6 +85,10 @@ fn instance(out: &mut String, instance: &Instance, side: Side, with_secrets: boo
         Topology::Proxy => "proxy",
     };
     line(out, &format!("topology = {}", quote(topology)), "auto | standalone | cluster | sentinel | proxy");
+    if !instance.shards.is_empty() {
+        let list = instance.shards.iter().map(|a| quote(a)).collect::<Vec<_>>().join(", ");
+        line(out, &format!("shards   = [{list}]"), "nodes of the cluster behind the proxy");
+    }
     account(out, "account", &instance.account, side, with_secrets);
     if let Some(tls) = &instance.tls {
         line(out, "tls = true", "");

@@ -95,6 +95,78 @@ fn a_job_goes_over_tls_both_ways_on_the_newest_valkey() {
     both_ways(Slot::NewestValkey);
 }
 
+/// Nodes that talk to each other over TLS tell of each other by those ports; the account changes while the job runs.
+#[test]
+fn a_cluster_goes_over_tls_and_its_password_changes() {
+    let (authority, name) = (authority(), Slot::Usual.server());
+    let a = Server::start(name, &[]);
+    let buses = [free_port(), free_port()];
+    let nodes = buses.map(|bus| {
+        let bus = bus.to_string();
+        let more = [
+            "--cluster-enabled",
+            "yes",
+            "--tls-cluster",
+            "yes",
+            "--cluster-port",
+            &bus,
+            "--cluster-node-timeout",
+            "5000",
+        ];
+        Secure::start_with(name, &authority, "good", false, &more)
+    });
+    for (n, (node, slots)) in nodes.iter().zip(["0 8000", "8001 16383"]).enumerate() {
+        let mut client = node.server.client();
+        client.run(&format!("CLUSTER SET-CONFIG-EPOCH {}", n + 1));
+        client.run(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
+        client.run("ACL SETUSER app on >first ~* &* +@all");
+    }
+    nodes[0].server.client().run(&format!("CLUSTER MEET 127.0.0.1 {} {}", nodes[1].port, buses[1]));
+    for node in &nodes {
+        wait_for("the cluster is whole", secs(60), || {
+            let info = node.server.client().run("CLUSTER INFO").text();
+            let whole = info.contains("cluster_state:ok") && info.contains("cluster_slots_assigned:16384");
+            if whole { Ok(()) } else { Err(info) }
+        });
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let account = dir.path().join("account");
+    let write = |password: &str| std::fs::write(&account, format!("app:{password}\n")).expect("write");
+    write("first");
+    let job = JobSpec::between(a.addr(), format!("rediss://{}", nodes[0].addr()))
+        .target_line(&line("ca_file", &authority.path("ca.pem")))
+        .target_line("tls_server_name = \"redis.test\"")
+        .target_line(&line("account_file", &account.display().to_string()));
+    let duplex = Duplex::synced(&job);
+    let held = |n: u32| -> i64 {
+        // One client: WAIT is about its own writes.
+        let mut client = a.client();
+        for i in 0..200 {
+            client.run(&format!("SET key:{n}:{i} {i}"));
+        }
+        client.run("WAIT 1 20000").int()
+    };
+    assert_eq!(held(1), 1);
+    for node in &nodes {
+        node.server.client().run("ACL SETUSER app >second");
+    }
+    write("second");
+    for node in &nodes {
+        let mut client = node.server.client();
+        client.run("ACL SETUSER app <first");
+        client.run("CLIENT KILL USER app");
+    }
+    duplex.wait_state("synchronizing", secs(60));
+    assert_eq!(held(2), 1);
+    let keys: i64 = nodes.iter().map(|n| n.server.client().run("DBSIZE").int()).sum();
+    // Each slot has a control key beside them.
+    assert_eq!(keys, 400 + 16_384);
+    let shards = duplex.status().link("reverse").expect("a link")["shards"].clone();
+    let addresses: Vec<&str> =
+        shards.as_array().expect("shards").iter().filter_map(|s| s["address"].as_str()).collect();
+    assert_eq!(addresses, [nodes[0].addr(), nodes[1].addr()]);
+}
+
 #[test]
 fn each_fault_is_told_with_what_mends_it() {
     let (ours, others) = (authority(), authority());

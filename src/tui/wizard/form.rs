@@ -1,6 +1,12 @@
 //! The form of one instance: address, topology, account, TLS. Used by both sides of the wizard's first step and by
 //! the inventory.
 
+mod kind;
+mod slot;
+
+pub use kind::{KINDS, Kind, READ_FROM, read_from_label, topology_label};
+pub use slot::FormSlot;
+
 use crate::{
     control::protocol::{Failure, Probe},
     model::{
@@ -17,106 +23,6 @@ use crate::{
     },
 };
 use ratatui::text::Line;
-
-/// One part of the form that can have the focus.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FormSlot {
-    /// Saved or typed; not in the inventory's own form.
-    Instance,
-    Id,
-    Region,
-    Address,
-    Topology,
-    /// The nodes that are read from, behind a proxy.
-    Shards,
-    Master,
-    SentinelFrom,
-    SentinelAccount,
-    SentinelPlace,
-    ReadFrom,
-    AccountFrom,
-    /// The account itself, masked.
-    Account,
-    /// The variable, the file or the command that holds it.
-    Place,
-    Tls,
-    Ca,
-    Cert,
-    Key,
-    ServerName,
-}
-
-impl FormSlot {
-    /// Whether it is chosen from a list and not typed.
-    pub fn is_choice(self) -> bool {
-        matches!(
-            self,
-            FormSlot::Instance
-                | FormSlot::Topology
-                | FormSlot::SentinelFrom
-                | FormSlot::ReadFrom
-                | FormSlot::AccountFrom
-                | FormSlot::Tls
-        )
-    }
-
-    /// The locale key of its words, as the instance's kind has them.
-    pub fn label(self, form: &Form) -> &'static str {
-        match self {
-            FormSlot::Address if form.topology == Topology::Cluster => "form.seeds",
-            FormSlot::Address if form.topology == Topology::Sentinel => "form.sentinels",
-            FormSlot::SentinelFrom => "form.sentinel_from",
-            FormSlot::SentinelAccount => "form.sentinel_account",
-            FormSlot::SentinelPlace => "form.sentinel_place",
-            FormSlot::ReadFrom => "form.read_from",
-            FormSlot::Cert => "form.cert",
-            FormSlot::Key => "form.key",
-            FormSlot::ServerName => "form.server_name",
-            FormSlot::Instance => "form.instance",
-            FormSlot::Id => "form.id",
-            FormSlot::Region => "form.region",
-            FormSlot::Address => "form.address",
-            FormSlot::Topology => "form.topology",
-            FormSlot::Shards => "form.shards",
-            FormSlot::Master => "form.master",
-            FormSlot::AccountFrom => "form.account_from",
-            FormSlot::Account => "form.account",
-            FormSlot::Place => "form.place",
-            FormSlot::Tls => "form.tls",
-            FormSlot::Ca => "form.ca",
-        }
-    }
-
-    fn placeholder(self, form: &Form) -> &'static str {
-        match self {
-            FormSlot::Id => "form.id_hint",
-            FormSlot::Region => "form.region_hint",
-            FormSlot::Address => match form.topology {
-                Topology::Cluster => "form.seeds_hint",
-                Topology::Sentinel => "form.sentinels_hint",
-                _ => "form.address_hint",
-            },
-            FormSlot::Shards => "form.shards_hint",
-            FormSlot::Master => "form.master_hint",
-            FormSlot::Account if form.held => "form.account_held",
-            FormSlot::SentinelAccount if form.sentinel_held => "form.account_held",
-            FormSlot::Account | FormSlot::SentinelAccount => "form.account_hint",
-            FormSlot::Ca => "form.ca_hint",
-            FormSlot::Cert | FormSlot::Key | FormSlot::ServerName => "form.optional",
-            FormSlot::Place => place_hint(form.account_from),
-            FormSlot::SentinelPlace => place_hint(form.sentinel_from),
-            _ => "form.none",
-        }
-    }
-}
-
-fn place_hint(from: AccountFrom) -> &'static str {
-    match from {
-        AccountFrom::Environment => "form.environment_hint",
-        AccountFrom::File => "form.file_hint",
-        _ => "form.command_hint",
-    }
-}
 
 /// What is known of an instance from dialling it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -186,54 +92,6 @@ impl Default for Form {
             dialled: Dialled::No,
             fault: None,
         }
-    }
-}
-
-/// What an instance is, as an operator calls it. One with read replicas of which one is to be read is a kind of its own,
-/// as at the cloud providers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Plain(Topology),
-    ReadWriteSplitting,
-}
-
-pub const KINDS: [Kind; 6] = [
-    Kind::Plain(Topology::Auto),
-    Kind::Plain(Topology::Standalone),
-    Kind::ReadWriteSplitting,
-    Kind::Plain(Topology::Cluster),
-    Kind::Plain(Topology::Sentinel),
-    Kind::Plain(Topology::Proxy),
-];
-
-impl Kind {
-    /// Its locale key.
-    pub fn label(self) -> &'static str {
-        match self {
-            Kind::Plain(topology) => topology_label(topology),
-            Kind::ReadWriteSplitting => "topology.read_write",
-        }
-    }
-}
-
-pub const READ_FROM: [ReadFrom; 2] = [ReadFrom::Master, ReadFrom::Replica];
-
-/// The locale key of where changes are read.
-pub fn read_from_label(from: ReadFrom) -> &'static str {
-    match from {
-        ReadFrom::Master => "read_from.master",
-        ReadFrom::Replica => "read_from.replica",
-    }
-}
-
-/// The locale key of a topology.
-pub fn topology_label(topology: Topology) -> &'static str {
-    match topology {
-        Topology::Auto => "topology.auto",
-        Topology::Standalone => "topology.standalone",
-        Topology::Cluster => "topology.cluster",
-        Topology::Sentinel => "topology.sentinel",
-        Topology::Proxy => "topology.proxy",
     }
 }
 

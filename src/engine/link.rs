@@ -391,6 +391,7 @@ impl Link {
             let now = self.s.shared.now_ms();
             let unix = unix_ms();
             let late = self.s.replica.received().since(Offset(self.offset)) > (1 << 20);
+            self.s.replica.read_times(Offset(self.offset), self.part.is_none(), self.s.decider.read_times());
             let at =
                 if self.offset < self.unknown_until || late { 0 } else { read_at(now - self.s.way_ms.min(now - 1)) };
             // The state's bell is looked for before the look under the lock, so that it is not missed.

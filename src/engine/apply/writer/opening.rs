@@ -7,6 +7,7 @@ use crate::engine::fence;
 use crate::engine::gauge::Condition;
 use crate::engine::net::{NetError, RawStream};
 use crate::model::{EventKind, Severity};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// How long what was sent through a proxy may still be on its way when the connection is gone.
@@ -47,8 +48,16 @@ impl Writer {
             let (opened, key) = if names.is_cluster() {
                 let mut control = asking.control(&address).await?;
                 fence::kill_clients(&mut control, &[apply]).await?;
-                let key = fence::read_position(&mut control, db, &names).await?;
-                (fence::open(&dialer, &address, in_db, known).await?, key)
+                let slots = names.strand().map(|s| s.slots.clone()).unwrap_or_default();
+                let (found, _) = fence::read_slots(&mut control, &names, slots.iter()).await?;
+                let newest = found.iter().map(|(_, key)| *key).max_by_key(|key| (key.epoch, key.number));
+                let home = names.home();
+                let sent = self.window.iter().map(|t| (t.slot().or(home), t.control.number));
+                let ours = newest.filter(|newest| newest.epoch == self.s.epoch);
+                if ours.is_some_and(|newest| was_redirected(sent, newest, &found.into_iter().collect())) {
+                    return Ok(Err(End::Redirected));
+                }
+                (fence::open(&dialer, &address, in_db, known).await?, newest)
             } else {
                 let (key, notes) = (names.control(None), names.notes());
                 let asked = fence::Asked { before: &[apply], db, key: &key, notes: &notes };
@@ -112,5 +121,44 @@ impl Writer {
         }
         self.tell_answered();
         Ok(())
+    }
+}
+
+/// Of what was sent to a cluster, as slots and numbers, some was not applied though later transactions to other slots were: its
+/// slot was moving, and the reply that said so is lost. Or the slot has gone, and took along how far it had come. What is
+/// true of each slot is looked at by the next run; here all up to the newest number would count as applied.
+fn was_redirected(
+    sent: impl Iterator<Item = (Option<u16>, u64)>,
+    newest: ControlKey,
+    by_slot: &HashMap<u16, ControlKey>,
+) -> bool {
+    sent.filter(|(_, number)| *number <= newest.number).any(|(slot, number)| {
+        let own = slot.and_then(|slot| by_slot.get(&slot));
+        own.is_none_or(|own| (own.epoch, own.number) < (newest.epoch, number))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_to_a_slot_that_was_moving_was_not_applied() {
+        let newest: ControlKey = ControlKey::parse(b"1 0 0 0 s - 0 0 0 0 - 0 0").unwrap();
+        let at = |epoch: u64, number: u64| ControlKey { epoch, number, ..newest };
+        let newest = at(5, 9);
+        let found = |pairs: &[(u16, ControlKey)]| pairs.iter().copied().collect::<HashMap<_, _>>();
+        let redirected = |sent: &[(u16, u64)], by_slot: &[(u16, ControlKey)]| {
+            was_redirected(sent.iter().map(|(s, n)| (Some(*s), *n)), newest, &found(by_slot))
+        };
+        // All that was sent was applied, or stands behind all that was.
+        assert!(!redirected(&[(1, 7), (2, 8), (2, 9), (1, 10)], &[(1, at(5, 7)), (2, newest)]));
+        // Slot 1 was moving when the eighth came, and no more when the ninth did.
+        assert!(redirected(&[(1, 7), (1, 8), (2, 9)], &[(1, at(5, 7)), (2, newest)]));
+        // Its key was written by the engine before.
+        assert!(redirected(&[(1, 8), (2, 9)], &[(1, at(4, 30)), (2, newest)]));
+        // It has gone.
+        assert!(redirected(&[(1, 8), (2, 9)], &[(2, newest)]));
+        assert!(!redirected(&[], &[(2, newest)]));
     }
 }

@@ -129,7 +129,9 @@ pub fn inherit(
         if let Some(key) = &mut result.from[*direction as usize] {
             key.echoed = match (echoed, back) {
                 (Some(a), Some(b)) => earlier(a, b),
-                (a, b) => a.or(b).unwrap_or_default(),
+                // Nothing of a stream that was not read before has come back: it is read from now on. Position 0 would ask a
+                // later engine for all of it, which is to be had by a copy alone.
+                (a, b) => a.or(b).unwrap_or(Position { offset: shard.stream_end, ..Position::default() }),
             };
         }
     }

@@ -578,8 +578,8 @@ pub fn assert_all_there(a: &Site, b: &Site, duplex: &super::duplex::Duplex, load
     assert_sites_equal(a, b, secs(90));
     for site in [a, b] {
         for (load, steps) in loads.iter().zip(&steps) {
-            assert_spread(site, &load.prefix, steps);
+            assert_spread(site, &load.prefix, steps, &BTreeSet::new());
         }
-        assert_shared(site, &steps[0], &steps[1]);
+        assert_shared(site, &steps[0], &steps[1], &BTreeSet::new());
     }
 }

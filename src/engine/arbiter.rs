@@ -270,7 +270,9 @@ impl Arbiter {
         if self.one_way {
             return Verdict::Forward(self.tables[peer.index()].skip());
         }
-        if self.may_go_whole(here, touches) {
+        // What an unfinished copy has left here is not there. Once a client here has deleted it, nothing tells of it.
+        let on_leftovers = touches.iter().any(|t| self.leftovers.holds(t.hash));
+        if !on_leftovers && self.may_go_whole(here, touches) {
             return self.enter_many(peer, touches, at);
         }
         let stands = |t: &Touch<'_>| self.standing(t.key) == Some(peer);
@@ -344,6 +346,9 @@ impl Arbiter {
     /// copy anew, over whatever the other site alone has.
     pub fn loading(&mut self, side: Option<Side>) {
         self.loading = side;
+        if side.is_none() {
+            self.leftovers = Leftovers::default();
+        }
     }
 
     /// These slots came from another shard of their side: until they are settled by its state it is the authority of all
@@ -383,6 +388,14 @@ impl Arbiter {
     /// What the snapshot has not named so far.
     pub fn leftovers(&self) -> &Leftovers {
         &self.leftovers
+    }
+
+    /// All that were still there are being deleted. The others stay known while the copy is not certain: a client there has
+    /// deleted them, and what it made of them before is still to be read.
+    pub fn leftovers_deleted(&mut self) {
+        if self.loading.is_none() {
+            self.leftovers = Leftovers::default();
+        }
     }
 
     /// This one is being dealt with.

@@ -393,6 +393,7 @@ impl Core {
         };
         if let Some(e) = self.arbiter.episodes().by_token(token) {
             self.conflicts.carried(e.number, state.dump.as_deref());
+            self.tell_if_big(e, &state);
         }
         self.transfer(site, token, db, key, &state, serial);
     }

@@ -7,7 +7,7 @@ use super::given_up::Verdict;
 use super::{Core, NewItem, field, unix_ms};
 use crate::engine::apply::outbox::ItemKind;
 use crate::engine::apply::replies::State;
-use crate::engine::arbiter::episode::Cause;
+use crate::engine::arbiter::episode::{Cause, Episode};
 use crate::engine::arbiter::{Token, Touch};
 use crate::engine::conflicts::shown;
 use crate::engine::transfer::{self, Transfer};
@@ -17,6 +17,8 @@ use crate::wire::rdb::commands::Lost;
 
 /// Command names that a site has told it does not know; more than this many are not remembered.
 const UNKNOWN: usize = 256;
+/// A value in conflict of so many bytes keeps its server for some 20 ms or more each time it is read.
+const BIG_DUMP: usize = 4 << 20;
 
 impl Core {
     /// Keys that are being settled or carried.
@@ -133,6 +135,22 @@ impl Core {
                 let item = NewItem::new(bytes::Bytes::new(), 0, ItemKind::Restore(token), serial);
                 self.push(site, NewItem { slot, ..item });
             }
+        }
+    }
+
+    /// DUMP gives a value as a whole, and its server answers nobody else meanwhile: the operator is told where that can be
+    /// noticed, once an episode.
+    pub(super) fn tell_if_big(&self, e: &Episode, state: &State) {
+        let size = state.dump.as_ref().map_or(0, |dump| dump.len());
+        if size >= BIG_DUMP && e.rounds == 1 {
+            let text = format!(
+                "{:?} in db{} is in conflict and {} MiB: it is read as a whole, and the {} answers nobody else meanwhile",
+                shown(&e.key),
+                e.db,
+                size >> 20,
+                e.authority
+            );
+            self.events.emit(Some(e.authority.outgoing()), Severity::Warning, EventKind::ConflictDetected, text);
         }
     }
 

@@ -400,7 +400,11 @@ fn footer(app: &App, cx: &Cx, area: Rect) -> Line<'static> {
     }
     let room = columns.saturating_sub(last.width() + 2);
     for context in contexts.iter().filter(|c| **c != keymap::Context::Global) {
-        for binding in keymap::BINDINGS.iter().filter(|b| b.context == *context && b.footer) {
+        let here = |b: &&keymap::Binding| b.context == *context && b.footer;
+        // what brings a job that stands still on its way again is never what a narrow screen leaves out
+        let first = |b: &&keymap::Binding| here(b) && label_now(b, app) != b.label;
+        let (before, after) = (keymap::BINDINGS.iter().filter(first), keymap::BINDINGS.iter().filter(here));
+        for binding in before.chain(after) {
             if seen.contains(&binding.action)
                 || (app.readonly && binding.action.changes())
                 || !makes_sense(binding.action, app)

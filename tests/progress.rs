@@ -60,6 +60,10 @@ fn keys_and_time_left_are_right_within_a_fifth() {
             let (part, expected) = (*then as f64 / bytes as f64, *done as f64 / KEYS as f64);
             assert!((part - expected).abs() <= expected * 0.2, "{then} of {bytes} bytes at {done} of {KEYS} keys");
         }
+        // What was copied says nothing of how fast clients write: the target's backlog lasts as long as it is kept.
+        duplex.wait_status("the target's window", secs(20), |s| {
+            s.link("reverse").and_then(|l| l["resume_window_seconds"].as_u64()).is_some_and(|s| s >= 3_600)
+        });
     }
 }
 

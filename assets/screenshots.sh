@@ -95,7 +95,8 @@ keys q
 
 open "$program" demo --lang en --rate 400
 shows "synchronizing both ways"
-sleep 25 # until the charts have something to show
+until mux capture-pane -p | grep -qF " 1m "; do keys r; sleep 0.5; done
+sleep 65 # until the charts of a minute are full
 picture dashboard "The dashboard"
 keys k
 shows "Again and again" # the dashboard names these keys too

@@ -292,3 +292,24 @@ async fn both_ends_at_full_speed_over_the_disk_lose_nothing() {
     pusher.await.unwrap();
     assert_eq!(reader.stats().bytes_disk, 0);
 }
+
+#[tokio::test]
+async fn what_has_no_bytes_keeps_within_the_memory_too() {
+    // Given a snapshot that fills the memory as far as it goes, whatever is left at its end.
+    const MEMORY: u64 = 16 << 10;
+    let name: redis_duplex::model::ReplId = "a".repeat(40).parse().unwrap();
+    for last in (0..1_500usize).step_by(20) {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, reader) = spool(&dir.path().join("s"), MEMORY, 1 << 30);
+        writer.push(Item::SnapshotBegin { replid: name, offset: Offset(1), total: None }).await.unwrap();
+        for len in [vec![1_000; 13], vec![last; 2]].concat() {
+            soon("push", writer.push(Item::Snapshot(vec![1; len].into()))).await.unwrap();
+        }
+        // When its end and the stream's name follow, which can't go to the disk.
+        writer.push(Item::SnapshotEnd).await.unwrap();
+        writer.push(Item::NewReplid { replid: name, at: Offset(1) }).await.unwrap();
+        // Then the bound holds for them as well.
+        let stats = reader.stats();
+        assert!(stats.bytes_memory <= MEMORY, "the last with {last} bytes: {stats:?}");
+    }
+}

@@ -97,9 +97,13 @@ impl Widths {
         let link = text::width(cx.lang.t("direction.forward")).max(text::width(cx.lang.t("direction.reverse"))) + 2;
         let state = if columns < 76 { 18 } else { 19 };
         let lag = 7;
-        let rate = if columns >= 100 { 12 } else { 0 };
+        let mut rate = if columns >= 100 { text::width(cx.lang.t("jobs.rate")) + 2 } else { 0 };
         let name = longest.clamp(8, if columns < 76 { 12 } else { 22 }) + 2;
         let ends = inner.saturating_sub(name + link + state + lag + rate).min(60);
+        if rate > 0 {
+            // what a wide screen has left stands before the last column, which ends at the margin
+            rate = inner.saturating_sub(name + link + ends + state + lag);
+        }
         Widths { name, link, ends, state, lag, rate }
     }
 }

@@ -19,18 +19,22 @@ pub fn alert(alert: &Alert, job: &JobStatus, lang: Lang) -> (String, String) {
         ("spool", spool.unwrap_or_else(|| "?".into())),
         ("conflicts", text::count(job.conflicts_open)),
     ];
+    // what to do with its figures, where it has words of its own; else that of the rule
+    let remedy = || match is_known(&alert.remedy, lang) {
+        true => sentence(&alert.remedy, lang),
+        false => lang.engine(&format!("alert_do.{}", alert.rule)).unwrap_or_default().to_owned(),
+    };
     match lang.engine(&format!("alert.{}", alert.rule)) {
         // why a link is down is in what the engine says alone
-        Some(_) if alert.rule.starts_with("link_") && is_known(&alert.text, lang) => (
-            sentence(&alert.text, lang),
-            lang.engine(&format!("alert_do.{}", alert.rule)).unwrap_or_default().to_owned(),
-        ),
+        Some(_) if alert.rule.starts_with("link_") && is_known(&alert.text, lang) => {
+            (sentence(&alert.text, lang), remedy())
+        }
         Some(words) => {
             let mut words = words.to_owned();
             for (name, value) in &values {
                 words = words.replace(&format!("{{{name}}}"), value);
             }
-            (words, lang.engine(&format!("alert_do.{}", alert.rule)).unwrap_or_default().to_owned())
+            (words, remedy())
         }
         None => (text::clean(&alert.text), text::clean(&alert.remedy)),
     }

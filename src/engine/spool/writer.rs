@@ -9,6 +9,9 @@ use std::time::Duration;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(5);
 
+/// Memory that only items without bytes use: they can't go to the disk, and the bound holds for them too.
+const FOR_MARKERS: u64 = 8 * super::ENTRY_COST as u64;
+
 /// Takes items in order. Dropping it lets the reader finish and then see [`SpoolError::Closed`].
 #[derive(Debug)]
 pub struct SpoolWriter {
@@ -62,7 +65,7 @@ impl SpoolWriter {
         if state.log.memory <= most / 2 {
             self.spilling = false;
         }
-        let fits = !self.spilling && state.log.memory + item.cost() <= most;
+        let fits = !self.spilling && state.log.memory + item.cost() + (most / 8).min(FOR_MARKERS) <= most;
         let memory_only = self.shared.disk_bytes == 0;
         if bytes == 0 || fits || (memory_only && state.log.memory == 0) {
             state.disk.full = false;

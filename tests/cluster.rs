@@ -268,6 +268,13 @@ fn storms_are_weathered() {
     }
 }
 
+/// Slots move right after each of several kills, while all that was in flight is being looked at again.
+#[test]
+fn keys_in_conflict_move() {
+    let server = Slot::NewestRedis.server();
+    storm::move_in_conflict(&[Kind::Three, Kind::Uneven].map(|kind| kind.start(server)));
+}
+
 fn conflicts_are_settled(server: &str, a: Kind, b: Kind) {
     let (a, b) = (a.start(server), b.start(server));
     let mut duplex = Duplex::synced(&job(&a, &b));

@@ -1,9 +1,9 @@
 //! Slots that move, engines that are killed, shards that stand still: at random and at once.
 
 use crate::support::{
-    cluster::{Cluster, Site, slot},
+    cluster::{Cluster, Site, assert_sites_equal, slot},
     load::sized,
-    wait::until,
+    wait::{secs, until},
     words::words,
     *,
 };
@@ -199,4 +199,35 @@ pub fn weather(server: &str, seed: u64, sites: &[Site; 2]) {
     assert_counted(&[a, b], &wrote, &but);
     let wrote: [Wrote; 2] = wrote.try_into().unwrap_or_else(|_| unreachable!("of two sides"));
     sites.iter().for_each(|site| assert_pushed(site, &wrote));
+}
+
+/// Slots move while keys in them are in conflict: the engine has just been killed, so all that was in flight is being looked
+/// at again, and some strands have nothing but slots that have just moved. The job goes on, both sides end equal, and of keys that
+/// it does not name nothing is missing.
+pub fn move_in_conflict(sites: &[Site; 2]) {
+    let [a, b] = sites;
+    let mut duplex = Duplex::synced(&job(a, b));
+    let stop = AtomicBool::new(false);
+    let wrote: Vec<Wrote> = thread::scope(|s| {
+        let stop = &stop;
+        let threads = [(a, 1), (b, 2)].map(|(site, n)| s.spawn(move || write(site, n, stop)));
+        let mut rng = fastrand::Rng::with_seed(7);
+        for round in 0..sized(6, 30) {
+            duplex.crash();
+            duplex.revive();
+            until(Instant::now() + Duration::from_millis(rng.u64(100..500)));
+            let side = round % 2;
+            let Site::Many(cluster) = &sites[side] else { continue };
+            let slots = (0..COUNTERS).map(|n| slot(format!("n:{n}").as_bytes())).filter(|slot| slot % 2 == side);
+            for slot in slots {
+                cluster.migrate(slot, some_master(cluster, &mut rng));
+            }
+            until(Instant::now() + Duration::from_millis(rng.u64(100..1_500)));
+        }
+        stop.store(true, Ordering::SeqCst);
+        threads.into_iter().map(|t| t.join().expect("the storm")).collect()
+    });
+    duplex.wait_state("synchronizing", secs(60));
+    assert_sites_equal(a, b, secs(60));
+    assert_counted(&[a, b], &wrote, &overruled(&duplex));
 }

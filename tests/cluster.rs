@@ -272,7 +272,14 @@ fn storms_are_weathered() {
 #[test]
 fn keys_in_conflict_move() {
     let server = Slot::NewestRedis.server();
-    storm::move_in_conflict(&[Kind::Three, Kind::Uneven].map(|kind| kind.start(server)));
+    storm::move_in_conflict(&[Kind::Three, Kind::Uneven].map(|kind| kind.start(server)), true);
+}
+
+/// The same before the first copy is kept: each kill begins it again.
+#[test]
+fn slots_move_while_a_copy_begins_again() {
+    let server = Slot::NewestRedis.server();
+    storm::move_in_conflict(&[Kind::Three, Kind::Uneven].map(|kind| kind.start(server)), false);
 }
 
 fn conflicts_are_settled(server: &str, a: Kind, b: Kind) {

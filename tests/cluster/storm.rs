@@ -85,7 +85,21 @@ fn overruled(duplex: &Duplex) -> BTreeSet<String> {
         let (key, _) = text.split_once(" in db0 was in conflict when its slot moved")?;
         Some(key.trim_matches('"').to_owned())
     });
-    let told: BTreeSet<String> = told.collect();
+    let mut told: BTreeSet<String> = told.collect();
+    // A copy that a kill had ended early, and slots that moved meanwhile: told by their numbers.
+    let texts = events.lines().filter_map(|line| {
+        let event: serde_json::Value = serde_json::from_str(line).ok()?;
+        let text = event["text"].as_str()?;
+        let (slots, _) = text.strip_prefix("slots ")?.split_once(" of the target have moved before the first copy")?;
+        Some(slots.to_owned())
+    });
+    let number = |text: &str| text.parse::<usize>().expect("a slot");
+    for range in texts.flat_map(|slots| slots.split(',').map(str::to_owned).collect::<Vec<_>>()) {
+        let (first, last) = range.split_once('-').unwrap_or((&range, &range));
+        let moved = number(first)..=number(last);
+        let counters = (0..COUNTERS).map(|n| format!("n:{n}"));
+        told.extend(counters.filter(|key| moved.contains(&slot(key.as_bytes()))));
+    }
     eprintln!("in conflict when their slots moved: {told:?}");
     told
 }
@@ -204,9 +218,14 @@ pub fn weather(server: &str, seed: u64, sites: &[Site; 2]) {
 /// Slots move while keys in them are in conflict: the engine has just been killed, so all that was in flight is being looked
 /// at again, and some strands have nothing but slots that have just moved. The job goes on, both sides end equal, and of keys that
 /// it does not name nothing is missing.
-pub fn move_in_conflict(sites: &[Site; 2]) {
+///
+/// `copied`: only when a kill would not begin the first copy again. Otherwise slots move while that is begun again and again.
+pub fn move_in_conflict(sites: &[Site; 2], copied: bool) {
     let [a, b] = sites;
     let mut duplex = Duplex::synced(&job(a, b));
+    if copied {
+        b.wait_copied(a);
+    }
     let stop = AtomicBool::new(false);
     let wrote: Vec<Wrote> = thread::scope(|s| {
         let stop = &stop;

@@ -1,6 +1,5 @@
 //! Recovery, before anything is applied: the tables rebuilt, what was open opened, what is doubtful settled.
 
-use super::place::Place;
 use super::plan::Plan;
 use super::{Ready, Site, UNKNOWN_DB};
 use crate::engine::arbiter::Touch;
@@ -15,12 +14,7 @@ use crate::model::{EventKind, Severity, Side};
 use std::collections::HashMap;
 
 /// The three steps of recovery.
-pub(super) async fn recover(
-    context: &JobContext,
-    ready: &mut Ready,
-    plan: &Plan,
-    places: &mut [Place; 2],
-) -> Result<(), JobError> {
+pub(super) async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result<(), JobError> {
     let mut doubtful = Vec::new();
     for attached in ready.links.iter_mut().filter(|_| plan.resume) {
         let Some((span, _)) = plan.span(attached.direction) else { continue };
@@ -61,14 +55,6 @@ pub(super) async fn recover(
             Some(notes) => notes,
             None => fence::read_notes(control, db, &names.notes()).await?,
         };
-        // Those of the strands that had these slots before.
-        for id in plan.parents.iter().filter(|id| Some(**id) != names.id()) {
-            let before = names.of_sibling(*id);
-            let shard = places[side.index()].shards.iter_mut().find(|s| s.slots.contains(id.home));
-            if let Some(shard) = shard {
-                notes.extend(fence::read_notes(&mut shard.control, db, &before.notes()).await?);
-            }
-        }
         notes.retain(|(_, key, ..)| names.strand().is_none_or(|strand| strand.has(key)));
         for (db, key, number, authority) in notes {
             let entry = open.entry((db, key)).or_insert((number, authority));

@@ -142,6 +142,8 @@ pub struct Core {
     pub parked: [BTreeSet<u16>; 2],
     /// By site: fields of its notes beside the open episodes, as they were written where the run began.
     pub kept_notes: [Vec<(&'static str, String)>; 2],
+    /// Keys that were told to be overruled.
+    overruled: u64,
     states: HashMap<Token, State>,
     events: EventSink,
     now_ms: u64,
@@ -177,6 +179,7 @@ impl Core {
             turns: turns::Turns::default(),
             parked: Default::default(),
             kept_notes: Default::default(),
+            overruled: 0,
             states: HashMap::new(),
             events,
             now_ms: 1,

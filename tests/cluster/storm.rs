@@ -166,6 +166,8 @@ pub fn weather(server: &str, seed: u64, sites: &[Site; 2]) {
         b.masters().len()
     );
     let mut duplex = Duplex::synced(&job(a, b));
+    // Slots that move while a kill begins the first copy again are another test's.
+    b.wait_copied(a);
     let loads = Loads::start(a, b, 200);
     let stop = AtomicBool::new(false);
     let wrote: Vec<Wrote> = thread::scope(|s| {

@@ -13,7 +13,7 @@ use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::job::JobError;
 use crate::engine::link::decide::Ahead;
 use crate::engine::strand::{SlotSet, Strand, StrandId};
-use crate::model::{Direction, Offset, Side};
+use crate::model::{Direction, Offset, ReplId, Side};
 use std::collections::{BTreeSet, HashMap};
 
 /// What a strand goes on from.
@@ -130,19 +130,23 @@ pub fn inherit(
     for direction in directions {
         let stream = direction.to();
         let shard = &places[stream.index()].shards[shards[stream.index()]];
-        let back = result.from[direction.other() as usize].map(|k| k.applied);
+        let back = result.from[direction.other() as usize].map(|k| (k.replid, k.applied));
         let parents = strand.slots.iter().filter_map(|slot| found[stream.index()].newest.get(&owner(stream, slot)?));
-        let echoed = parents.filter(|k| shard.knows(k.peer_replid)).map(|k| k.echoed).reduce(earlier);
+        let echoed = parents.filter(|k| shard.knows(k.peer_replid)).map(|k| (k.peer_replid, k.echoed));
+        let least = [echoed.reduce(less), back].into_iter().flatten().reduce(less);
         if let Some(key) = &mut result.from[*direction as usize] {
-            key.echoed = match (echoed, back) {
-                (Some(a), Some(b)) => earlier(a, b),
-                // Nothing of a stream that was not read before has come back: it is read from now on. Position 0 would ask a
-                // later engine for all of it, which is to be had by a copy alone.
-                (a, b) => a.or(b).unwrap_or(Position { offset: shard.stream_end, ..Position::default() }),
-            };
+            // Together with whose stream it is a position in: the first of the keys may be from a slot that another shard had.
+            // Nothing of a stream that was not read before has come back: it is read from now on. Position 0 would ask a
+            // later engine for all of it, which is to be had by a copy alone.
+            let now = (shard.lineage.map(|l| l.replid), Position { offset: shard.stream_end, ..Position::default() });
+            (key.peer_replid, key.echoed) = least.unwrap_or(now);
         }
     }
     Ok(Some(result))
+}
+
+fn less(a: (Option<ReplId>, Position), b: (Option<ReplId>, Position)) -> (Option<ReplId>, Position) {
+    if b.1.offset < a.1.offset { b } else { a }
 }
 
 fn earlier(a: Position, b: Position) -> Position {

@@ -67,11 +67,10 @@ pub(super) async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan
     open.sort_by_key(|(_, (number, _))| *number);
     let mut core = ready.shared.lock();
     core.arbiter.recover_flushed();
-    let mut overruled: Vec<(u32, Vec<u8>, Side)> = Vec::new();
     for ((db, key), (_, authority)) in open {
         if plan.two_way {
             if core.arbiter.is_overruled(&key, authority) {
-                overruled.push((db, key.clone(), authority));
+                core.overruled(db, &key, authority);
             }
             core.arbiter.recover_episode(db, &key, authority);
         } else {
@@ -88,29 +87,7 @@ pub(super) async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan
     }
     core.carry_out();
     core.settle();
-    drop(core);
-    tell_overruled(context, &overruled);
     Ok(())
-}
-
-/// Told by name; of more than these the number.
-const NAMED: usize = 50;
-
-/// Keys that were in conflict, the other side's order standing, when their slot moved: what that other side did since the
-/// conflict opened was withheld, and where its authority has ended no transfer brings it any more.
-fn tell_overruled(context: &JobContext, keys: &[(u32, Vec<u8>, Side)]) {
-    let tell = |text| context.events.emit(None, Severity::Warning, EventKind::ConflictDetected, text);
-    for (db, key, other) in keys.iter().take(NAMED) {
-        tell(format!(
-            "{:?} in db{db} was in conflict when its slot moved: the {}'s value stands, and what was done to it at the {other} \
-             since the conflict began may be lost",
-            shown(key),
-            other.other()
-        ));
-    }
-    if keys.len() > NAMED {
-        tell(format!("{} more keys were in conflict when their slots moved", keys.len() - NAMED));
-    }
 }
 
 /// What a site got from the other's old master, and the new one never had.

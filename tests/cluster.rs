@@ -253,11 +253,7 @@ fn slots_move_at_both_sides_of_the_newest_valkey() {
 
 /// Slots move at both sides while both write the same keys, the engine is killed, a shard stands still: at random, from a
 /// seed. `DUPLEX_SEED=n` plays one again, `DUPLEX_SEEDS=n` so many.
-///
-/// Not part of the usual run, since it does not hold each time: seeds 0 and 6 have each lost increments once in four runs on a
-/// machine under load, and seed 0 has once ended with a job that asks for a new copy. See ARCHITECTURE.md, "Clusters".
 #[test]
-#[ignore = "storms are not weathered each time yet: see ARCHITECTURE.md, Clusters"]
 fn storms_are_weathered() {
     let servers = [Slot::NewestRedis, Slot::NewestValkey, Slot::Usual];
     let pairs =

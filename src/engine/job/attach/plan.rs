@@ -109,7 +109,8 @@ impl Plan {
         let slots = &self.moved[Side::Target.index()];
         if self.copies_again && !slots.is_empty() {
             let text = format!(
-                "slots {slots} of the target have moved before the first copy had ended: the source's values stand there, and                  what was done at the target since the copy began may be lost"
+                "slots {slots} of the target have moved before the first copy had ended: the source's values stand there, and \
+                 what was done at the target since the copy began may be lost"
             );
             context.events.emit(None, Severity::Warning, EventKind::ConflictDetected, text);
         }

@@ -136,3 +136,19 @@ fn a_target_that_came_back_empty_is_started_anew() {
     assert_equal_within(&a, &b, secs(30));
     wait_for("the end of the alert", secs(20), || if alert("alert_cleared") > 0 { Ok(()) } else { Err("none".into()) });
 }
+
+#[test]
+fn a_second_job_on_the_same_pair_is_told_which_the_first_is() {
+    // Given a job that runs.
+    let (a, b) = (Server::start("redis-7.0", &[]), Server::start("redis-7.0", &[]));
+    let duplex = Duplex::synced(&JobSpec::between(a.addr(), b.addr()));
+    // When another is started between the same two.
+    let spec = JobSpec::between(a.addr(), b.addr()).name("again").policy("existing_keys = \"merge\"");
+    let file = duplex.home().join("again.toml");
+    std::fs::write(&file, spec.toml()).expect("write the job file");
+    // Then the first is named, as `stop` takes it.
+    let file = file.to_str().expect("a path");
+    duplex.run(&["start", file]).code(3).says(&["job orders (", "syncs these two", "duplex stop orders"]);
+    duplex.run(&["stop", "orders"]).code(0);
+    duplex.run(&["start", file]).code(0);
+}

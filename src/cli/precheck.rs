@@ -27,7 +27,7 @@ pub async fn run(places: &Places, options: Options) -> Outcome {
         Ok(client) => client.precheck(job, None, |_| ()).await?,
         Err(ClientError::NoEngine { .. }) => {
             let spool_dir = Some(places.state.join("spool"));
-            precheck::run(&job, None, None, PrecheckOptions { spool_dir }, None).await
+            precheck::run(&job, None, None, PrecheckOptions { spool_dir, ..Default::default() }, None).await
         }
         Err(error) => return Err(error.into()),
     };

@@ -29,6 +29,7 @@ use crate::model::{Check, CheckId, CheckReport, CheckState, Job, JobId, Side};
 use finding::Finding;
 use futures::future::join_all;
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -48,6 +49,8 @@ const REPORT_VERSION: u32 = 1;
 pub struct PrecheckOptions {
     /// The folder in which the job's spool will lie; need not exist yet. `None`: the spool's disk is not looked at.
     pub spool_dir: Option<PathBuf>,
+    /// Names of the jobs that this engine knows, to say by name whose control keys are found.
+    pub names: BTreeMap<JobId, String>,
 }
 
 /// One instance of the job while it is checked.

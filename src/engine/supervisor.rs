@@ -94,6 +94,12 @@ impl Inner {
     fn touch(&self) {
         self.changed.send_modify(|n| *n += 1);
     }
+
+    fn precheck_options(&self) -> PrecheckOptions {
+        let known: Vec<Arc<Managed>> = lock(&self.jobs).values().cloned().collect();
+        let names = known.iter().filter_map(|job| Some((job.begun_id()?, job.name()))).collect();
+        PrecheckOptions { spool_dir: Some(self.paths.state.join("spool")), names }
+    }
 }
 
 impl Engine {
@@ -182,8 +188,7 @@ impl Engine {
         self.fill_accounts(&mut job);
         let job = &job;
         let id = self.job(&job.name).ok().and_then(|known| known.begun_id());
-        let options = PrecheckOptions { spool_dir: Some(self.inner.paths.state.join("spool")) };
-        precheck::run(job, id.as_ref(), only, options, progress).await
+        precheck::run(job, id.as_ref(), only, self.inner.precheck_options(), progress).await
     }
 
     /// Precheck, then both links. A job of that name that is known is resumed, or (`discard_previous`) begun anew. The

@@ -400,9 +400,10 @@ fn footer(app: &App, cx: &Cx, area: Rect) -> Line<'static> {
     }
     let room = columns.saturating_sub(last.width() + 2);
     for context in contexts.iter().filter(|c| **c != keymap::Context::Global) {
-        let here = |b: &&keymap::Binding| b.context == *context && b.footer;
+        let of = |b: &keymap::Binding| b.context == *context;
+        let here = |b: &&keymap::Binding| of(b) && b.footer;
         // what brings a job that stands still on its way again is never what a narrow screen leaves out
-        let first = |b: &&keymap::Binding| here(b) && label_now(b, app) != b.label;
+        let first = |b: &&keymap::Binding| of(b) && (label_now(b, app) != b.label || shows_what_failed(b, app));
         let (before, after) = (keymap::BINDINGS.iter().filter(first), keymap::BINDINGS.iter().filter(here));
         for binding in before.chain(after) {
             if seen.contains(&binding.action)
@@ -450,6 +451,11 @@ fn label_now(binding: &keymap::Binding, app: &App) -> &'static str {
         (keymap::Action::PauseResume, Some(Failed | PrecheckFailed | NotConfigured)) => "action.retry",
         _ => binding.label,
     }
+}
+
+/// The items of a precheck that failed, which say what to do, are behind this key.
+fn shows_what_failed(binding: &keymap::Binding, app: &App) -> bool {
+    binding.action == keymap::Action::Precheck && job_here(app).is_some_and(|j| j.state == LinkState::PrecheckFailed)
 }
 
 /// Whether the footer offers an action as things stand; what it does not offer answers why not.

@@ -175,7 +175,7 @@ pub async fn item(job: &Job, id: CheckId) -> Check {
 }
 
 pub async fn report(job: &Job, only: Option<&[CheckId]>) -> CheckReport {
-    let options = PrecheckOptions { spool_dir: Some(std::env::temp_dir()) };
+    let options = PrecheckOptions { spool_dir: Some(std::env::temp_dir()), ..Default::default() };
     precheck::run(job, None, only, options, None).await
 }
 

@@ -55,7 +55,8 @@ pub(super) async fn control_keys(cx: &Context) -> Result<Finding, Refusal> {
     }
     let replids = [replids(cx, Side::Source).await?, replids(cx, Side::Target).await?];
     for (job, keys) in &jobs {
-        findings.push(other_job(job, keys, &replids));
+        let name = cx.options.names.iter().find(|(id, _)| id.0 == *job).map(|(_, name)| name);
+        findings.push(other_job(job, name, keys, &replids));
     }
     findings.extend(ring(&others, &replids));
     Ok(Finding::all(findings))
@@ -88,7 +89,7 @@ fn resume(cx: &Context, ours: &[Found]) -> Option<Finding> {
 }
 
 /// Control keys of another job: fine in a chain, refused where it syncs the same two instances.
-fn other_job(job: &str, keys: &[&Found], replids: &[BTreeSet<String>; 2]) -> Finding {
+fn other_job(job: &str, name: Option<&String>, keys: &[&Found], replids: &[BTreeSet<String>; 2]) -> Finding {
     let at = |side: Side, direction| keys.iter().any(|f| f.side == side && f.direction == Some(direction));
     let both_ways =
         Direction::BOTH.into_iter().any(|forward| at(Side::Target, forward) && at(Side::Source, forward.other()));
@@ -99,14 +100,22 @@ fn other_job(job: &str, keys: &[&Found], replids: &[BTreeSet<String>; 2]) -> Fin
     if both_ways || names_other {
         let removed: Vec<String> =
             keys.iter().take(4).map(|f| format!("{}: SELECT {} and DEL {}", f.side, f.db, f.key)).collect();
-        return Finding::failed(
-            format!("job {job} syncs these two instances: {list}"),
-            "two jobs between the same two instances would carry each change twice",
-            format!(
-                "stop the other job (`duplex stop`), which removes its control keys; if it is gone for ever:\n{}",
-                removed.join("\n")
+        let why = "two jobs between the same two instances would carry each change twice";
+        return match name {
+            Some(name) => Finding::failed(
+                format!("job {name} ({job}) syncs these two instances: {list}"),
+                why,
+                format!("end that job first (`duplex stop {name}`), which removes its control keys"),
             ),
-        );
+            None => Finding::failed(
+                format!("job {job} syncs these two instances: {list}"),
+                why,
+                format!(
+                    "stop the other job (`duplex stop`), which removes its control keys; if it is gone for ever:\n{}",
+                    removed.join("\n")
+                ),
+            ),
+        };
     }
     Finding::passed(format!("control keys of another job: {list}; its changes are forwarded as any client's (a chain)"))
 }

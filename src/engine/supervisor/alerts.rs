@@ -101,7 +101,8 @@ fn spool(job: &Job, link: &LinkStatus, holds: &dyn Fn(&str) -> bool, add: Add<'_
     let target = side_of(job, link.direction.to());
     let remedy = format!("see why the {target} takes the changes so slowly, or raise spool_disk in the job file");
     let direction = link.direction;
-    if percent >= if holds("spool_full") { 98 } else { 100 } {
+    // What comes next may be larger than what is left: full is what waits, and stays so until there is room again.
+    if link.spool_full || holds("spool_full") && percent >= SPOOL_NEAR {
         let text = format!("the {direction} link's spool is full; it reads no further, and the server may cut it off");
         add("spool_full", Severity::Error, text, remedy);
     } else if percent >= if holds("spool_near_full") { SPOOL_NEAR * 4 / 5 } else { SPOOL_NEAR } {
@@ -200,18 +201,20 @@ mod tests {
     #[test]
     fn a_full_spool_is_an_error_and_comes_first() {
         let status = link(|l| {
-            l.spool_bytes = 11 << 30;
+            (l.spool_bytes, l.spool_full) = (9 << 30, true);
             l.lag_ms = Some(60_000);
         });
         assert_eq!(rules(&status, &[]), ["spool_full", "lag_high"]);
-        let status = link(|l| l.spool_bytes = 9 << 30);
-        assert_eq!(rules(&status, &[]), ["spool_near_full"]);
+        // room for a moment is not room yet
+        let (near, held) = (link(|l| l.spool_bytes = 9 << 30), evaluate(&job(), &status, &[]));
+        assert_eq!(rules(&near, &held), ["spool_full"]);
+        assert_eq!(rules(&near, &[]), ["spool_near_full"]);
     }
 
     #[test]
     fn the_difference_is_what_began_and_what_ended() {
         let before = evaluate(&job(), &link(|l| l.lag_ms = Some(60_000)), &[]);
-        let now = evaluate(&job(), &link(|l| l.spool_bytes = 11 << 30), &[]);
+        let now = evaluate(&job(), &link(|l| l.spool_full = true), &[]);
         let (raised, cleared) = difference(&before, &now);
         assert_eq!((raised[0].rule.as_str(), cleared[0].rule.as_str()), ("spool_full", "lag_high"));
         assert_eq!(difference(&now, &now), (vec![], vec![]));

@@ -4,7 +4,7 @@ use super::{ACCOUNT_MISSING, Managed, resting};
 use crate::{
     engine::{
         job::{JobContext, JobError, RunningJob},
-        precheck::{self, PrecheckOptions},
+        precheck,
         supervisor::{
             EngineError,
             error::failed_items,
@@ -178,8 +178,7 @@ impl Managed {
         let goes_on = id.is_some() && !self.state().record.only_tried;
         let only: Option<Vec<CheckId>> =
             goes_on.then(|| CheckId::ALL.into_iter().filter(|i| *i != CheckId::TargetEmpty).collect());
-        let options = PrecheckOptions { spool_dir: Some(self.inner.paths.state.join("spool")) };
-        precheck::run(&job, id.as_ref(), only.as_deref(), options, progress).await
+        precheck::run(&job, id.as_ref(), only.as_deref(), self.inner.precheck_options(), progress).await
     }
 
     /// A token that breaks off what begins now.

@@ -354,7 +354,7 @@ fn search_indexes_are_made_at_both_sides_or_named() {
     }
     a.client().run("HSET doc:2 t hello");
     b.client().run("HSET doc:3 t hello");
-    let found = |s: &Server, index: &str| match s.client().run(&format!("FT.SEARCH {index} hello NOCONTENT")) {
+    let found = |s: &Server, index: &str| match s.client().call(&["FT.SEARCH", index, "hello", "NOCONTENT"]) {
         reply if reply.is_error() => Err(format!("{reply:?}")),
         reply => match reply.items()[0].int() {
             3 => Ok(()),

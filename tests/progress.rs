@@ -60,6 +60,10 @@ fn keys_and_time_left_are_right_within_a_fifth() {
             let (part, expected) = (*then as f64 / bytes as f64, *done as f64 / KEYS as f64);
             assert!((part - expected).abs() <= expected * 0.2, "{then} of {bytes} bytes at {done} of {KEYS} keys");
         }
+        // What was copied says nothing of how fast clients write: the target's backlog lasts as long as it is kept.
+        duplex.wait_status("the target's window", secs(20), |s| {
+            s.link("reverse").and_then(|l| l["resume_window_seconds"].as_u64()).is_some_and(|s| s >= 3_600)
+        });
     }
 }
 
@@ -97,4 +101,31 @@ fn limits_are_changed_while_the_job_runs() {
     assert!(begun.elapsed() > Duration::from_secs(2), "200 kB at 50 kB a second took {:?}", begun.elapsed());
     duplex.run(&["limit", &duplex.name]).code(2).says(&["--ops"]);
     duplex.run(&["limit", "nobody", "--ops", "1"]).code(2);
+}
+
+#[test]
+fn a_full_spool_is_told_until_there_is_room_again_and_loses_nothing() {
+    // Given a job with a small spool.
+    let (a, b) = (Server::start(Slot::Usual.server(), &[]), Server::start(Slot::Usual.server(), &[]));
+    let spec = JobSpec::between(a.addr(), b.addr()).limits("spool_memory = \"1MiB\"\nspool_disk = \"8MiB\"");
+    let duplex = Duplex::synced(&spec);
+    let alerts = |status: &duplex::Status| -> Vec<String> {
+        let all = status.0["alerts"].as_array().cloned().unwrap_or_default();
+        all.iter().filter_map(|a| Some(a["rule"].as_str()?.to_owned())).collect()
+    };
+    // When the target stands still, and more is written at the source than the spool takes.
+    support::server::signal(b.pid(), nix::sys::signal::Signal::SIGSTOP);
+    let value = "v".repeat(300_000);
+    let mut client = a.client();
+    for n in 0..80 {
+        client.run(&format!("SET key:{n} {value}"));
+    }
+    // Then that is said, as an alert and with the link, though a spool is never full to its last byte.
+    let full = duplex.wait_status("full", secs(60), |s| alerts(s).iter().any(|rule| rule == "spool_full"));
+    assert_eq!(full.link("forward").map(|l| l["spool_full"].clone()), Some(Value::Bool(true)));
+    assert_eq!(full.link("reverse").map(|l| l["spool_full"].clone()), Some(Value::Bool(false)));
+    // And when the target goes on, all of it arrives.
+    support::server::signal(b.pid(), nix::sys::signal::Signal::SIGCONT);
+    duplex.wait_status("room", secs(60), |s| !alerts(s).iter().any(|rule| rule.starts_with("spool")));
+    assert_equal_within(&a, &b, secs(30));
 }

@@ -150,7 +150,9 @@ pub fn jobs(jobs: &[JobStatus], unicode: bool) -> String {
         let mut told: Vec<&str> = Vec::new();
         let reasons = job.reason.iter().chain(job.links.iter().filter_map(|l| l.reason.as_ref()));
         for reason in reasons {
-            if !told.contains(&reason.as_str()) {
+            // an alert says it with what to do
+            let words = reason.split_once(" link: ").map_or(reason.as_str(), |(_, words)| words);
+            if !told.contains(&reason.as_str()) && !job.alerts.iter().any(|alert| alert.text.contains(words)) {
                 told.push(reason);
                 text.push_str(&wrap(reason, 4, "  "));
             }

@@ -139,6 +139,9 @@ pub struct LinkStatus {
     #[serde(default)]
     pub backlog_bytes: Option<u64>,
     pub spool_bytes: u64,
+    /// The spool's bounds are reached: nothing more is read from the source.
+    #[serde(default)]
+    pub spool_full: bool,
     #[serde(default)]
     pub in_flight: u64,
     #[serde(default)]

@@ -76,6 +76,7 @@ pub fn link(direction: Direction, state: LinkState) -> LinkStatus {
         resume_window_seconds: known.then_some(if forward { 540 } else { 3_600 }),
         backlog_bytes: known.then_some(if forward { 64 << 20 } else { 512 << 20 }),
         spool_bytes: 0,
+        spool_full: false,
         in_flight: 2,
         reconnects: u64::from(forward),
         shards: vec![ShardStatus {

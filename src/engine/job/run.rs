@@ -283,7 +283,9 @@ impl StrandRun {
         }
         for (side, site) in Side::BOTH.into_iter().zip(sites) {
             if let Some(link) = links.iter().find(|l| l.direction.from() == side) {
-                readers.push(tokio::spawn(super::watch::follow(site.control, link.source.clone())));
+                let core = shared.clone();
+                let copied_to = move || core.lock().phase[side.other().index()] == LoadPhase::Loading;
+                readers.push(tokio::spawn(super::watch::follow(site.control, link.source.clone(), copied_to)));
             }
         }
         StrandRun { strand, shared, links }

@@ -147,6 +147,7 @@ fn link(strand: &StrandRun, l: &LinkRun, run: &Run, lag_alert_ms: u64) -> LinkSt
         resume_window_seconds: facts.resume_window_seconds,
         backlog_bytes: facts.backlog_bytes,
         spool_bytes: spool.bytes_memory + spool.bytes_disk,
+        spool_full: spool.full,
         in_flight: 0,
         reconnects: 0,
         shards: Vec::new(),

@@ -58,8 +58,9 @@ impl Evictions {
     }
 }
 
-/// Asks for ever; what can't be had stays unknown.
-pub async fn follow(mut control: Control, facts: std::sync::Arc<SourceFacts>) {
+/// Asks for ever; what can't be had stays unknown. A copy that is just written to the server (`copied_to`) says nothing of
+/// how fast its clients write.
+pub async fn follow(mut control: Control, facts: std::sync::Arc<SourceFacts>, copied_to: impl Fn() -> bool) {
     // The backlog is freed so long after the last replica has left; 0 is never. Servers that forbid CONFIG have the
     // default as a rule.
     let ttl = control.config("repl-backlog-ttl").await.ok().flatten().and_then(|v| v.parse::<u64>().ok());
@@ -69,6 +70,9 @@ pub async fn follow(mut control: Control, facts: std::sync::Arc<SourceFacts>) {
     loop {
         if let Ok(info) = control.info().await {
             let now = Instant::now();
+            if copied_to() {
+                offsets.clear();
+            }
             if let Some(offset) = info.master_repl_offset {
                 offsets.push_back((now, offset.0));
                 if offsets.len() > MEMORY {

@@ -23,7 +23,7 @@ pub fn evaluate(job: &Job, status: &JobStatus, held: &[Alert]) -> Vec<Alert> {
         let mut add = |rule: &str, severity, text: String, remedy: String| {
             alerts.push(Alert { rule: rule.into(), direction: Some(link.direction), severity, text, remedy });
         };
-        state(link, &mut add);
+        state(status, link, &mut add);
         window(job, link, holds("resume_window_short"), &mut add);
         spool(job, link, &holds, &mut add);
         lag(job, link, holds("lag_high"), &mut add);
@@ -45,9 +45,19 @@ pub fn evaluate(job: &Job, status: &JobStatus, held: &[Alert]) -> Vec<Alert> {
 
 type Add<'a> = &'a mut dyn FnMut(&str, Severity, String, String);
 
-fn state(link: &LinkStatus, add: Add<'_>) {
-    let why = link.reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default();
+fn state(status: &JobStatus, link: &LinkStatus, add: Add<'_>) {
     let direction = link.direction;
+    let (whose, why) = link.reason.as_deref().map(whose).unwrap_or_default();
+    // One link that fails ends the other, and its reason stands with both: it is told once.
+    let told = |other: &LinkStatus| {
+        other.direction != direction
+            && (other.state, &other.reason) == (link.state, &link.reason)
+            && whose.map_or(!why.is_empty() && direction != Direction::Forward, |whose| whose == other.direction)
+    };
+    if status.links.iter().any(told) {
+        return;
+    }
+    let why = if why.is_empty() { String::new() } else { format!(": {why}") };
     match link.state {
         LinkState::Failed => add(
             "link_failed",
@@ -63,6 +73,12 @@ fn state(link: &LinkStatus, add: Add<'_>) {
         ),
         _ => {}
     }
+}
+
+/// The link that a reason names, and what it says of it.
+fn whose(reason: &str) -> (Option<Direction>, &str) {
+    let of = |d: Direction| Some((Some(d), reason.strip_prefix(d.as_str())?.strip_prefix(" link: ")?));
+    Direction::BOTH.into_iter().find_map(of).unwrap_or((None, reason))
 }
 
 fn side_of(job: &Job, side: Side) -> String {
@@ -101,7 +117,8 @@ fn spool(job: &Job, link: &LinkStatus, holds: &dyn Fn(&str) -> bool, add: Add<'_
     let target = side_of(job, link.direction.to());
     let remedy = format!("see why the {target} takes the changes so slowly, or raise spool_disk in the job file");
     let direction = link.direction;
-    if percent >= if holds("spool_full") { 98 } else { 100 } {
+    // What comes next may be larger than what is left: full is what waits, and stays so until there is room again.
+    if link.spool_full || holds("spool_full") && percent >= SPOOL_NEAR {
         let text = format!("the {direction} link's spool is full; it reads no further, and the server may cut it off");
         add("spool_full", Severity::Error, text, remedy);
     } else if percent >= if holds("spool_near_full") { SPOOL_NEAR * 4 / 5 } else { SPOOL_NEAR } {
@@ -198,20 +215,47 @@ mod tests {
     }
 
     #[test]
+    fn what_ended_both_links_is_told_once_and_of_its_own() {
+        let failed = |reason: &str| {
+            link(|_| ()).links.into_iter().fold(link(|_| ()), |mut status, of| {
+                let l = status.links.iter_mut().find(|l| l.direction == of.direction).unwrap();
+                (l.state, l.reason) = (LinkState::Failed, Some(reason.to_owned()));
+                status
+            })
+        };
+        let told = |reason: &str| {
+            let alerts = evaluate(&job(), &failed(reason), &[]);
+            alerts.into_iter().map(|a| (a.direction.unwrap(), a.text)).collect::<Vec<_>>()
+        };
+        let once = |d, text: &str| vec![(d, text.to_owned())];
+        assert_eq!(
+            told("reverse link: it was cut"),
+            once(Direction::Reverse, "the reverse link has failed: it was cut")
+        );
+        assert_eq!(
+            told("forward link: it was cut"),
+            once(Direction::Forward, "the forward link has failed: it was cut")
+        );
+        assert_eq!(told("the key is gone"), once(Direction::Forward, "the forward link has failed: the key is gone"));
+    }
+
+    #[test]
     fn a_full_spool_is_an_error_and_comes_first() {
         let status = link(|l| {
-            l.spool_bytes = 11 << 30;
+            (l.spool_bytes, l.spool_full) = (9 << 30, true);
             l.lag_ms = Some(60_000);
         });
         assert_eq!(rules(&status, &[]), ["spool_full", "lag_high"]);
-        let status = link(|l| l.spool_bytes = 9 << 30);
-        assert_eq!(rules(&status, &[]), ["spool_near_full"]);
+        // room for a moment is not room yet
+        let (near, held) = (link(|l| l.spool_bytes = 9 << 30), evaluate(&job(), &status, &[]));
+        assert_eq!(rules(&near, &held), ["spool_full"]);
+        assert_eq!(rules(&near, &[]), ["spool_near_full"]);
     }
 
     #[test]
     fn the_difference_is_what_began_and_what_ended() {
         let before = evaluate(&job(), &link(|l| l.lag_ms = Some(60_000)), &[]);
-        let now = evaluate(&job(), &link(|l| l.spool_bytes = 11 << 30), &[]);
+        let now = evaluate(&job(), &link(|l| l.spool_full = true), &[]);
         let (raised, cleared) = difference(&before, &now);
         assert_eq!((raised[0].rule.as_str(), cleared[0].rule.as_str()), ("spool_full", "lag_high"));
         assert_eq!(difference(&now, &now), (vec![], vec![]));

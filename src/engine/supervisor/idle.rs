@@ -39,6 +39,7 @@ fn link(direction: Direction, state: LinkState, reason: Option<&str>) -> LinkSta
         resume_window_seconds: None,
         backlog_bytes: None,
         spool_bytes: 0,
+        spool_full: false,
         in_flight: 0,
         reconnects: 0,
         shards: Vec::new(),

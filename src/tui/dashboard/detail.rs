@@ -48,7 +48,13 @@ pub fn page(job: &JobStatus, d: &Dashboard, cx: &Cx, columns: usize) -> Page {
         ("detail.reconnects", Box::new(|l| text::count(l.reconnects))),
         ("detail.window", Box::new(move |l| l.resume_window_seconds.map(text::seconds).unwrap_or_else(unknown))),
         ("detail.backlog", Box::new(move |l| l.backlog_bytes.map(text::bytes).unwrap_or_else(unknown))),
-        ("detail.spool", Box::new(|l| text::bytes(l.spool_bytes))),
+        (
+            "detail.spool",
+            Box::new(move |l| match l.spool_full {
+                true => format!("{} {}", text::bytes(l.spool_bytes), lang.t("link.full")),
+                false => text::bytes(l.spool_bytes),
+            }),
+        ),
         (
             "detail.snapshot",
             Box::new(move |l| match &l.snapshot {

@@ -201,7 +201,7 @@ fn counters(link: &LinkStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
                 .text(lang.f("link.open", &[("n", &link.conflicts_open)]), open_style),
         ),
         row("link.window", window),
-        row("link.spool", Row::new().text(text::bytes(link.spool_bytes), theme.text).append(shards(link, cx))),
+        row("link.spool", spool(link, cx).append(shards(link, cx))),
         row(
             "link.errors",
             Row::new()
@@ -209,6 +209,15 @@ fn counters(link: &LinkStatus, columns: usize, cx: &Cx) -> Vec<Line<'static>> {
                 .text(format!("  {}", lang.f("link.reconnects", &[("n", &link.reconnects)])), theme.dim),
         ),
     ]
+}
+
+/// What waits there; full, nothing more is read from the source.
+fn spool(link: &LinkStatus, cx: &Cx) -> Row {
+    let row = Row::new().text(text::bytes(link.spool_bytes), cx.theme.text);
+    match link.spool_full {
+        true => row.text(format!(" ▲ {}", cx.lang.t("link.full")), cx.theme.warn),
+        false => row,
+    }
 }
 
 /// How many shards, and how many of them are not in step, where there is more than one.

@@ -216,6 +216,15 @@ mod tests {
                 "正向链路中断 9 分钟以上需要重新全量复制；将源端（r-bp1abc）的 repl-backlog-size 调大到 512mb",
             ),
             ("no longer so: the reverse link is 12.5 s behind", "告警解除：反向链路延迟 12.5 秒"),
+            (
+                "the forward link has failed: the source no longer has its stream from offset 36009084 on: the backlog \
+                 was too small for the time away; compare both sides with duplex verify, then start with a new copy \
+                 (duplex start --discard-previous), or set policy.allow_resnapshot; a larger repl-backlog-size there \
+                 makes the window longer",
+                "正向链路同步失败：源端已不再保留位点 36009084 之后的复制流：离线时间超出了积压缓冲所能覆盖的范围；用 duplex \
+                 verify 比较两端后重新全量（duplex start --discard-previous），或设置 policy.allow_resnapshot；调大该端的 \
+                 repl-backlog-size 可延长续传窗口",
+            ),
             ("precheck failed: target_empty, rights", "预检查失败：目标库为空、账号权限"),
             (
                 "10.0.0.1:7 holds no control key of this job any more: it was flushed, replaced, or restored from a \

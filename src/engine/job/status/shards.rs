@@ -48,6 +48,7 @@ fn add(whole: &mut LinkStatus, part: &mut LinkStatus) {
     ] {
         *sum += more;
     }
+    whole.spool_full |= part.spool_full;
     whole.resume_window_seconds = least(whole.resume_window_seconds, part.resume_window_seconds);
     whole.backlog_bytes = least(whole.backlog_bytes, part.backlog_bytes);
     for shard in part.shards.drain(..) {
@@ -99,6 +100,7 @@ mod tests {
             resume_window_seconds: Some(applied),
             backlog_bytes: None,
             spool_bytes: 0,
+            spool_full: false,
             in_flight: 0,
             reconnects: 0,
             shards: vec![ShardStatus {

@@ -1,6 +1,11 @@
 //! Clusters at either side or both: every write once, both sites equal, through crashes of the engine, failovers and
 //! moved slots.
 
+#[path = "sentinel/group.rs"]
+#[allow(dead_code, reason = "the failover suite uses the rest")]
+mod group;
+#[path = "cluster/matrix.rs"]
+mod matrix;
 #[path = "cluster/storm.rs"]
 mod storm;
 mod support;

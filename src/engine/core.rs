@@ -54,7 +54,12 @@ impl Shared {
 
     /// Milliseconds of the job's clock; never 0.
     pub fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64 + 1
+        self.ms_at(Instant::now())
+    }
+
+    /// The same, of a moment that is at hand.
+    pub fn ms_at(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_millis() as u64 + 1
     }
 
     /// No code panics while it holds the lock by design; if it did, the state is still whole between calls.

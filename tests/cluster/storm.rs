@@ -124,7 +124,7 @@ pub fn assert_counted(sites: &[&Site; 2], wrote: &[Wrote], but: &BTreeSet<String
 
 /// What both sides pushed stands there once, in the order of each side.
 #[track_caller]
-fn assert_pushed(site: &Site, wrote: &[Wrote; 2]) {
+pub fn assert_pushed(site: &Site, wrote: &[Wrote; 2]) {
     let mut faults = Vec::new();
     for list in 0..LISTS {
         let found = site.router().run(&format!("LRANGE u:{list} 0 -1"));

@@ -43,11 +43,12 @@ soak: ## every server, all pairs, many seeds, a million keys (hours)
 		$(CARGO) $(if $(NEXTEST),nextest run --profile soak,test --no-fail-fast) --locked --release
 	$(CARGO) test --locked --release --test tui_terminal over_ssh -- --ignored --nocapture
 
-# SEEDS=n: n seeds on each of the four servers, a quarter at each delay; a failing seed does not end the run.
+# SEEDS=n: n seeds on each of the four servers, a quarter at each delay, and n over copies of 200,000 keys, a quarter on
+# each server; a failing seed does not end the run.
 SEEDS ?= 52
 storms: servers ## both sides written at random, the engine killed, links cut: many seeds, results in target/storms.txt
 	DUPLEX_SOAK=1 DUPLEX_SEEDS=$(SEEDS) DUPLEX_STORM_RESULTS=$(CURDIR)/target/storms.txt \
-		$(CARGO) test --locked --release --test conflicts sites_converge_on -- --test-threads=4 --nocapture
+		$(CARGO) test --locked --release --test conflicts -- sites_converge_on sites_converge_while --test-threads=4 --nocapture
 
 servers: ## the servers that the tests run against
 	@tests/servers.sh

@@ -198,6 +198,9 @@ fn a_conflict_on_a_big_key_is_settled_in_parts() {
         assert_same(&a, &b, &["hash"]);
         assert_eq!(b.client().run("HLEN hash").int() as u64, members + 201);
         assert_calls_were_short(&b);
+        // What can't be done in parts is told: the authority's DUMP.
+        let events = duplex.run(&["events", &duplex.name, "--json"]).stdout;
+        assert!(events.contains("it is read as a whole, and the "), "{events}");
     }
 }
 

@@ -127,6 +127,26 @@ fn a_target_that_came_back_empty_is_started_anew() {
         events.lines().filter(|l| l.contains(kind) && l.contains("link has failed")).count()
     };
     wait_for("the alert", secs(20), || if alert("alert_raised") > 0 { Ok(()) } else { Err("none".into()) });
+    // It is looked at again now and then, and told once more at most.
+    let failures = || {
+        let events = duplex.run(&["events", "orders", "--json"]).code(0).stdout;
+        events.lines().filter(|l| l.contains("\"failed\"") && l.contains("holds no control key")).count()
+    };
+    let mut at_the_target = b.client();
+    let mut dialled = || {
+        let info = at_the_target.call(&["INFO", "stats"]).text();
+        let line = info.lines().find_map(|l| l.strip_prefix("total_connections_received:")).expect("its line");
+        line.trim().parse::<u64>().expect("a number")
+    };
+    for again in 1..=2 {
+        let before = dialled();
+        wait_for("another look", secs(30), || if dialled() > before { Ok(()) } else { Err(again.to_string()) });
+        wait_for("its end", secs(10), || match duplex.status().state() {
+            "failed" => Ok(()),
+            other => Err(other.to_owned()),
+        });
+    }
+    assert_eq!(failures(), 1);
     duplex.run(&["resume", "orders"]).code(1).says(&["holds no control key", "--discard-previous"]);
     // some looks at the alerts go by: what was tried in vain has not ceased
     until(Instant::now() + Duration::from_millis(2_500));

@@ -270,7 +270,9 @@ impl Arbiter {
         if self.one_way {
             return Verdict::Forward(self.tables[peer.index()].skip());
         }
-        if self.may_go_whole(here, touches) {
+        // What an unfinished copy has left here is not there. Once a client here has deleted it, nothing tells of it.
+        let on_leftovers = touches.iter().any(|t| self.leftovers.holds(t.hash));
+        if !on_leftovers && self.may_go_whole(here, touches) {
             return self.enter_many(peer, touches, at);
         }
         let stands = |t: &Touch<'_>| self.standing(t.key) == Some(peer);
@@ -344,6 +346,9 @@ impl Arbiter {
     /// copy anew, over whatever the other site alone has.
     pub fn loading(&mut self, side: Option<Side>) {
         self.loading = side;
+        if side.is_none() {
+            self.leftovers = Leftovers::default();
+        }
     }
 
     /// These slots came from another shard of their side: until they are settled by its state it is the authority of all
@@ -371,6 +376,21 @@ impl Arbiter {
         self.moved.is_some() && self.standing(key).is_some_and(|side| side != authority)
     }
 
+    /// A key has come to a shard of `here` together with its slot: whose changes may be lost by that, if anybody's. Where the
+    /// other site's state stands, what clients did to it at the shard before is told nowhere; where an episode had the other
+    /// site as authority, what that one withheld.
+    pub fn loses_by_move(&self, here: Side, touch: &Touch<'_>) -> Option<Side> {
+        let peer = here.other();
+        match self.standing(touch.key) {
+            _ if self.one_way => None,
+            Some(side) => (side == peer).then_some(here),
+            None => {
+                let open = self.episodes.find(touch.hash, touch.db, touch.key)?;
+                (open.authority == peer && open.cause != Cause::Spread).then_some(peer)
+            }
+        }
+    }
+
     pub fn is_loading(&self, side: Side) -> bool {
         self.loading == Some(side)
     }
@@ -383,6 +403,14 @@ impl Arbiter {
     /// What the snapshot has not named so far.
     pub fn leftovers(&self) -> &Leftovers {
         &self.leftovers
+    }
+
+    /// All that were still there are being deleted. The others stay known while the copy is not certain: a client there has
+    /// deleted them, and what it made of them before is still to be read.
+    pub fn leftovers_deleted(&mut self) {
+        if self.loading.is_none() {
+            self.leftovers = Leftovers::default();
+        }
     }
 
     /// This one is being dealt with.

@@ -24,7 +24,7 @@ mod status;
 mod topology;
 mod watch;
 
-use super::events::EventSink;
+use super::events::{EventSink, Quiet};
 use super::net::NetError;
 use crate::model::{ConflictRecord, Direction, EventKind, HotKey, Job, JobId, JobStatus, Severity};
 use attach::AttachOptions;
@@ -103,6 +103,8 @@ struct Inner {
     context: JobContext,
     state: Mutex<State>,
     limits: Mutex<(u64, u64)>,
+    /// On while the begin of a run, that has failed for good, is tried again.
+    quiet: Quiet,
     /// Nodes of clusters that were seen, by side: more seeds for when those of the job file are away.
     nodes: Arc<Mutex<[BTreeSet<String>; 2]>>,
 }
@@ -137,8 +139,10 @@ impl RunningJob {
     /// the control keys where the instances hold some of this job's id.
     pub async fn start(context: JobContext) -> Result<RunningJob, JobError> {
         let limits = (context.job.limits.max_ops_per_second, context.job.limits.max_bytes_per_second);
+        let quiet = Quiet::default();
         let inner = Arc::new(Inner {
-            context,
+            context: JobContext { events: context.events.quieted(quiet.clone()), ..context },
+            quiet,
             state: Mutex::new(State { run: None, waiting: None, failed: None, since: Instant::now(), last: None }),
             limits: Mutex::new(limits),
             nodes: Arc::default(),
@@ -324,6 +328,7 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
             };
             match attempt {
                 Ok(run) => {
+                    inner.quiet.off();
                     events.info(None, EventKind::Resumed, "both links run again");
                     break run;
                 }
@@ -338,8 +343,10 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
                     return;
                 }
                 Err(e) => {
+                    // What needs a person is looked at again now and then: the person may have been there. Once told
+                    // is enough.
+                    inner.quiet.on();
                     events.emit(None, Severity::Error, EventKind::Failed, e.to_string());
-                    // What needs a person is looked at again now and then: the person may have been there.
                     wait = AGAIN_MOST;
                     error = e;
                 }

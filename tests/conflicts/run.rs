@@ -31,35 +31,22 @@ pub fn seeds(first: u64, ci: u64, soak: u64) -> Vec<u64> {
 /// `DUPLEX_STORM_RESULTS`. Several blow at once: each of them mostly waits for its slow line.
 #[track_caller]
 pub fn storms(server: &str, seeds: &[u64]) {
-    let at_once = sized(5, 2);
-    let mut failed = Vec::new();
-    for some in seeds.chunks(at_once) {
-        failed.extend(thread::scope(|s| {
-            let threads: Vec<_> = some.iter().map(|seed| s.spawn(move || one_storm(server, *seed))).collect();
-            threads.into_iter().flat_map(|t| t.join().expect("a storm tells how it ended")).collect::<Vec<u64>>()
-        }));
-    }
-    assert!(failed.is_empty(), "{} of {} storms failed on {server}: seeds {failed:?}", failed.len(), seeds.len());
+    let all: Vec<_> = seeds.iter().map(|seed| (server, *seed, Storm::of(*seed))).collect();
+    blow_all(&all, sized(5, 2));
 }
 
-/// The seed, if it failed.
-fn one_storm(server: &str, seed: u64) -> Option<u64> {
-    let storm = Storm::of(seed);
-    let outcome = std::panic::catch_unwind(|| storm.blow(seed, server, server));
-    let told = match &outcome {
-        Ok(told) => told.clone(),
-        Err(why) => {
-            let why = why.downcast_ref::<String>().map_or("it panicked", |s| s.lines().next().unwrap_or_default());
-            format!("FAILED: {why}")
-        }
-    };
-    let line = format!("{server} seed {seed} delay {:?} breaks {}: {told}\n", storm.delay, storm.breaks);
-    eprint!("{line}");
-    if let Some(file) = std::env::var_os("DUPLEX_STORM_RESULTS") {
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).expect("the results' file");
-        std::io::Write::write_all(&mut file, line.as_bytes()).expect("write the results");
+/// The same, each between two servers of its own kind.
+#[track_caller]
+pub fn blow_all(storms: &[(&str, u64, Storm)], at_once: usize) {
+    let mut failed = Vec::new();
+    for some in storms.chunks(at_once) {
+        failed.extend(thread::scope(|s| {
+            let threads: Vec<_> =
+                some.iter().map(|(server, seed, storm)| s.spawn(move || storm.blow_and_tell(*seed, server))).collect();
+            threads.into_iter().flat_map(|t| t.join().expect("a storm tells how it ended")).collect::<Vec<String>>()
+        }));
     }
-    outcome.is_err().then_some(seed)
+    assert!(failed.is_empty(), "{} of {} storms failed: {failed:?}", failed.len(), storms.len());
 }
 
 /// A storm at both sides, with what the seed says goes wrong meanwhile.
@@ -83,6 +70,27 @@ impl Storm {
             per_second: sized(400.0, 800.0),
             copied: 0,
         }
+    }
+
+    /// Server and seed, if it failed.
+    fn blow_and_tell(&self, seed: u64, server: &str) -> Option<String> {
+        let outcome = std::panic::catch_unwind(|| self.blow(seed, server, server));
+        let told = match &outcome {
+            Ok(told) => told.clone(),
+            Err(why) => {
+                let why = why.downcast_ref::<String>().map_or("it panicked", |s| s.lines().next().unwrap_or_default());
+                format!("FAILED: {why}")
+            }
+        };
+        let copied = if self.copied > 0 { format!(" over a copy of {} keys", self.copied) } else { String::new() };
+        let line = format!("{server} seed {seed} delay {:?} breaks {}{copied}: {told}\n", self.delay, self.breaks);
+        eprint!("{line}");
+        if let Some(file) = std::env::var_os("DUPLEX_STORM_RESULTS") {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
+            std::io::Write::write_all(&mut file.expect("the results' file"), line.as_bytes())
+                .expect("write the results");
+        }
+        outcome.is_err().then(|| format!("{server} seed {seed}"))
     }
 
     /// What it came to, in a line.

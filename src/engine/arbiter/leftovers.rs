@@ -9,13 +9,20 @@
 pub struct Leftovers {
     sorted: Vec<u64>,
     named: Vec<u64>,
+    /// The other site has not been looked through yet: any key may be one.
+    unknown: bool,
 }
 
 impl Leftovers {
     pub fn new(mut hashes: Vec<u64>) -> Self {
         hashes.sort_unstable();
         hashes.dedup();
-        Leftovers { named: vec![0; hashes.len().div_ceil(64)], sorted: hashes }
+        Leftovers { named: vec![0; hashes.len().div_ceil(64)], sorted: hashes, unknown: false }
+    }
+
+    /// Before the other site has been looked through.
+    pub fn unknown() -> Self {
+        Leftovers { unknown: true, ..Leftovers::default() }
     }
 
     /// The snapshot holds this key.
@@ -30,7 +37,7 @@ impl Leftovers {
 
     /// Whether this key was there and has not been named.
     pub fn holds(&self, hash: u64) -> bool {
-        self.sorted.binary_search(&hash).is_ok_and(|i| self.named[i / 64] & (1 << (i % 64)) == 0)
+        self.unknown || self.sorted.binary_search(&hash).is_ok_and(|i| self.named[i / 64] & (1 << (i % 64)) == 0)
     }
 
     /// How many have not been named.
@@ -57,5 +64,6 @@ mod tests {
         assert_eq!(all.len(), 1);
         all.name(199 * 7);
         assert!(all.is_empty() && Leftovers::default().is_empty());
+        assert!(Leftovers::unknown().holds(3) && !Leftovers::default().holds(3));
     }
 }

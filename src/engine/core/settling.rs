@@ -7,7 +7,7 @@ use super::given_up::Verdict;
 use super::{Core, NewItem, field, unix_ms};
 use crate::engine::apply::outbox::ItemKind;
 use crate::engine::apply::replies::State;
-use crate::engine::arbiter::episode::Cause;
+use crate::engine::arbiter::episode::{Cause, Episode};
 use crate::engine::arbiter::{Token, Touch};
 use crate::engine::conflicts::shown;
 use crate::engine::transfer::{self, Transfer};
@@ -17,6 +17,10 @@ use crate::wire::rdb::commands::Lost;
 
 /// Command names that a site has told it does not know; more than this many are not remembered.
 const UNKNOWN: usize = 256;
+/// A value in conflict of so many bytes keeps its server for some 20 ms or more each time it is read.
+const BIG_DUMP: usize = 4 << 20;
+/// So many overruled keys are told by name.
+const NAMED: u64 = 50;
 
 impl Core {
     /// Keys that are being settled or carried.
@@ -136,6 +140,22 @@ impl Core {
         }
     }
 
+    /// DUMP gives a value as a whole, and its server answers nobody else meanwhile: the operator is told where that can be
+    /// noticed, once an episode.
+    pub(super) fn tell_if_big(&self, e: &Episode, state: &State) {
+        let size = state.dump.as_ref().map_or(0, |dump| dump.len());
+        if size >= BIG_DUMP && e.rounds == 1 {
+            let text = format!(
+                "{:?} in db{} is in conflict and {} MiB: it is read as a whole, and the {} answers nobody else meanwhile",
+                shown(&e.key),
+                e.db,
+                size >> 20,
+                e.authority
+            );
+            self.events.emit(Some(e.authority.outgoing()), Severity::Warning, EventKind::ConflictDetected, text);
+        }
+    }
+
     /// A state's transfer failed at a site: it is tried again, or given up.
     pub fn restore_failed(&mut self, site: Side, touch: &Touch<'_>, token: Token, why: &str) {
         match self.given_up.failed(site, touch.db, touch.key, token, why, self.now_ms) {
@@ -153,6 +173,26 @@ impl Core {
         if let Verdict::GivenUp { news } = self.given_up.impossible(site, db, key, why, self.now_ms) {
             self.tell_given_up(news, site, db, key, why);
         }
+    }
+
+    /// A key was in conflict, and `other`'s order stood, when its slot moved at the other side, whose value stands from now on:
+    /// what `other` did since the conflict opened was withheld, and no transfer brings it any more. Told by name; of more
+    /// than some the number.
+    pub fn overruled(&mut self, db: u32, key: &[u8], other: Side) {
+        self.overruled += 1;
+        let text = match self.overruled {
+            ..=NAMED => format!(
+                "{:?} in db{db} was in conflict when its slot moved: the {}'s value stands, and what was done to it at the \
+                 {other} since the conflict began may be lost",
+                shown(key),
+                other.other()
+            ),
+            n if (n - NAMED).is_power_of_two() => {
+                format!("{} more keys were in conflict when their slots moved", n - NAMED)
+            }
+            _ => return,
+        };
+        self.events.emit(None, Severity::Warning, EventKind::ConflictDetected, text);
     }
 
     fn tell_given_up(&self, news: bool, site: Side, db: u32, key: &[u8], why: &str) {

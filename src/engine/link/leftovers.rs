@@ -37,6 +37,7 @@ impl Link {
             Ok(()) => self.s.shared.lock().arbiter.expect_leftovers(Leftovers::new(hashes)),
             Err(e) => {
                 self.s.left_over = None;
+                self.s.shared.lock().arbiter.expect_leftovers(Leftovers::default());
                 let text = format!(
                     "what the unfinished copy left at the {} can't be looked through: {e}; keys that were deleted \
                      meanwhile may stay there: run duplex verify",
@@ -67,7 +68,7 @@ impl Link {
                 }
             }
         }
-        self.s.shared.lock().arbiter.expect_leftovers(Leftovers::default());
+        self.s.shared.lock().arbiter.leftovers_deleted();
         if gone > 0 {
             let text =
                 format!("{gone} keys that an unfinished copy had left are deleted: the new one does not hold them");

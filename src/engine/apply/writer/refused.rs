@@ -103,11 +103,7 @@ impl Writer {
         let mut notes = false;
         for item in items {
             match item.kind {
-                ItemKind::Ask(token) => {
-                    let now = core.now_ms();
-                    core.arbiter.token_lost(token, now);
-                }
-                ItemKind::Expiries => core.expiries_came(self.site, None),
+                ItemKind::Ask(_) | ItemKind::Expiries => self.unanswered(&mut core, item),
                 ItemKind::Notes => notes = true,
                 _ => self.send_again(&mut core, item),
             }
@@ -116,12 +112,7 @@ impl Writer {
             // What they said may have changed since: what is true now is written down.
             core.rewrite_notes(self.site, None);
         }
-        core.carry_out();
-        core.settle();
-        drop(core);
-        self.s.shared.wake_writers();
-        self.s.shared.state_came.notify_waiters();
-        self.s.shared.settle.notify_one();
+        self.told(core);
     }
 
     fn send_again(&self, core: &mut Core, item: &Item) {

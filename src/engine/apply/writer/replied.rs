@@ -13,6 +13,7 @@ use crate::engine::gauge::Condition;
 use crate::model::{EventKind, Offset, Severity, Side};
 use crate::wire::stream::{Batch, Command, Decoder};
 use bytes::Buf;
+use std::sync::MutexGuard;
 use std::time::Instant;
 
 /// Transactions that were answered in a row, for the gauge: to a cluster there are as many as changes.
@@ -150,17 +151,30 @@ impl Writer {
         core.set_now(self.s.shared.now_ms());
         for item in &t.items {
             match item.kind {
-                ItemKind::Ask(token) => {
-                    let now = core.now_ms();
-                    core.arbiter.token_lost(token, now);
-                }
-                ItemKind::Expiries => core.expiries_came(self.site, None),
+                ItemKind::Ask(_) | ItemKind::Expiries => self.unanswered(&mut core, item),
                 ItemKind::Notes => {}
                 _ => {
                     self.differs(&mut core, item, None, self.site.other(), Cause::Recovery);
                 }
             }
         }
+        self.told(core);
+    }
+
+    /// A question whose answer nobody will see.
+    pub(super) fn unanswered(&self, core: &mut Core, item: &Item) {
+        match item.kind {
+            ItemKind::Ask(token) => {
+                let now = core.now_ms();
+                core.arbiter.token_lost(token, now);
+            }
+            ItemKind::Expiries => core.expiries_came(self.site, None),
+            _ => {}
+        }
+    }
+
+    /// What was told to the core takes effect, and who waits for that is woken.
+    pub(super) fn told(&self, mut core: MutexGuard<'_, Core>) {
         core.carry_out();
         core.settle();
         drop(core);

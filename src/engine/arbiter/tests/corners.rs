@@ -1,6 +1,7 @@
 //! Corner cases that no schedule is likely to dwell on: bounds, back-off, cost.
 
 use crate::engine::arbiter::class::{Class, Part};
+use crate::engine::arbiter::leftovers::Leftovers;
 use crate::engine::arbiter::settling::ROUNDS_AT_ONCE;
 use crate::engine::arbiter::{Arbiter, Cause, Effect, Touch, Verdict};
 use crate::engine::strand::SlotSet;
@@ -181,4 +182,23 @@ fn the_side_where_a_slot_moved_stands_whatever_opens_an_episode() {
     a.moved_is_settled(Side::Target);
     a.recover_episode(0, b"{m}4", Side::Source);
     assert_eq!(authority(&a, b"{m}4"), Some(Side::Source));
+}
+
+/// A copy is begun anew; the source has deleted `a` meanwhile, which the first one has left at the target. There a client
+/// makes a union with it and deletes it: the union comes out differently at the source, and no reply says so.
+#[test]
+fn what_is_made_of_a_leftover_is_settled() {
+    for known in [false, true] {
+        let mut a = Arbiter::new(1, 1, false);
+        a.loading(Some(Side::Source));
+        let left = a.hash(0, b"a");
+        a.expect_leftovers(if known { Leftovers::new(vec![left]) } else { Leftovers::unknown() });
+        let union = [touch(&a, b"a", Class::Read), touch(&a, b"b", Class::Read), touch(&a, b"d", Class::Write)];
+        // Also where the leftovers that are still there have been deleted before that is read.
+        a.leftovers_deleted();
+        serial(a.change_many(Side::Target, &union, 1));
+        serial(a.change(Side::Target, &touch(&a, b"a", Class::Delete), 2));
+        let open: Vec<_> = a.episodes().iter().map(|e| (&*e.key, e.authority)).collect();
+        assert_eq!(open, [(&b"d"[..], Side::Source)]);
+    }
 }

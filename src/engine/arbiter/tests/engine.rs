@@ -7,6 +7,9 @@
 //! - `replied` in a control key never runs ahead of the persisted episodes that the replies caused.
 //! - A transaction ends at a token; it never ends inside an entry of its source's log.
 
+mod begin;
+mod writing;
+
 use super::site::{Book, Cmd, Control, Entry, Key, Reply, Site, State};
 use super::words::{Word, split, words};
 use crate::engine::arbiter::class::Class;
@@ -20,8 +23,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 pub struct Options {
     /// No arbitration: everything is forwarded.
     pub naive: bool,
-    /// A transaction that meets a conflict is handled command by command, instead of being withheld whole.
+    /// Of a client's transaction each command is decided by itself, as the product does it; or else all of them as one.
     pub split: bool,
+    /// One command in so many has no words at the other site and is carried as state; 0: none.
+    pub untranslatable_every: u32,
     /// A hidden deletion is handled as a change of the site, as an alternative to a difference.
     pub hidden_as_change: bool,
     /// Who is the authority after an error; `None`: the source of what failed.
@@ -157,135 +162,6 @@ impl Engine {
         }
     }
 
-    /// Begins with a copy of all that `side` holds.
-    pub fn load_snapshot(&mut self, side: Side, site: &Site, merge: bool) {
-        self.snapshots[side.index()] = site.data.iter().map(|(k, s)| (*k, s.clone())).collect();
-        self.merge[side.index()] = merge;
-        if !merge {
-            self.arbiter.loading(Some(side));
-        }
-    }
-
-    /// The copy of the source was not finished when the engine died: it begins anew, over what the first has left. The
-    /// reverse stream goes on from where it was.
-    pub fn copy_again(sites: &mut [Site; 2], options: Options) -> Self {
-        let epoch = sites.iter().map(|s| s.control.epoch).max().unwrap_or(0) + 1;
-        let mut e = Engine::new(epoch, options);
-        let (s, t) = (Side::Source.index(), Side::Target.index());
-        let reverse = sites[s].control;
-        e.pos = [sites[s].log.len(), reverse.offset];
-        e.echoed = [reverse.offset, reverse.echoed];
-        let forward = Control { epoch, serial: 0, offset: e.pos[s], replied: e.pos[s], echoed: reverse.offset };
-        sites[t].control = forward;
-        sites[s].control = Control { epoch, serial: 0, ..reverse };
-        for (lane, control) in e.lanes.iter_mut().zip([reverse, forward]) {
-            (lane.replied, lane.safe, lane.sent_offset) = (control.offset, control.offset, control.offset);
-        }
-        for site in sites.iter_mut() {
-            site.persisted.clear();
-        }
-        let hashes = sites[t].data.keys().map(|k| e.arbiter.hash(k.db, &k.id.to_be_bytes())).collect();
-        e.arbiter.expect_leftovers(Leftovers::new(hashes));
-        e.doubtful_until = sites[t].log.len();
-        e.load_snapshot(Side::Source, &sites[s], false);
-        if e.snapshots[s].is_empty() {
-            e.delete_leftovers(Side::Source, sites);
-            e.snapshot_serial[t] = e.arbiter.last_serial(Side::Target);
-        }
-        e
-    }
-
-    /// What an unfinished copy left and the new one has not named.
-    fn delete_leftovers(&mut self, here: Side, sites: &[Site; 2]) {
-        let keys: Vec<Key> = sites[here.other().index()].data.keys().copied().collect();
-        for key in keys {
-            let word = [(key, Class::Delete, super::whole())];
-            let hash = self.arbiter.hash(key.db, &key.id.to_be_bytes());
-            if self.arbiter.leftovers().holds(hash) {
-                let verdict = with_touches(&mut self.arbiter, &word, |a, t| a.change(here, &t[0], 0));
-                self.forward(here, verdict, Cmd::Del(vec![key]));
-            }
-        }
-        self.arbiter.expect_leftovers(Leftovers::default());
-    }
-
-    /// The three steps of recovery, from what the sites hold.
-    pub fn recover(sites: &[Site; 2], options: Options) -> Self {
-        let epoch = sites.iter().map(|s| s.control.epoch).max().unwrap_or(0) + 1;
-        let mut e = Engine::new(epoch, options);
-        for s in Side::BOTH {
-            let here = &sites[s.other().index()].control;
-            e.pos[s.index()] = here.offset;
-            e.echoed[s.index()] = here.echoed;
-            let lane = &mut e.lanes[s.index()];
-            let own = &sites[s.index()].control;
-            (lane.replied, lane.safe, lane.sent_offset) = (own.replied, own.replied, own.offset);
-        }
-        // 1: what was applied at a site and has not been read as an echo yet, in its own words.
-        for source in Side::BOTH {
-            let (from, to) = (e.echoed[source.other().index()], sites[source.other().index()].control.offset);
-            for offset in from..to {
-                match &sites[source.index()].log[offset] {
-                    Entry::Local { cmds, .. } if matches!(cmds[..], [Cmd::Flush(_)]) => {
-                        let [Cmd::Flush(db)] = cmds[..] else { continue };
-                        e.arbiter.recover_flush(source, Some(db), offset as u64 + 1);
-                    }
-                    // As they were decided: each command of a transaction for itself, and each key of an MSET.
-                    Entry::Local { cmds, .. } if options.split => {
-                        for part in cmds.iter().flat_map(split) {
-                            let all = words(&part);
-                            with_touches(&mut e.arbiter, &all, |a, t| a.recover_change(source, t, offset as u64 + 1));
-                        }
-                    }
-                    Entry::Local { cmds, .. } => {
-                        let all: Vec<Word> = cmds.iter().flat_map(words).collect();
-                        with_touches(&mut e.arbiter, &all, |a, t| a.recover_change(source, t, offset as u64 + 1));
-                    }
-                    Entry::Marked { cmds, .. } if options.hidden_as_change => {
-                        for key in deleted_keys(cmds).keys() {
-                            let w = [(*key, Class::Delete, super::whole())];
-                            with_touches(&mut e.arbiter, &w, |a, t| a.recover_change(source, t, offset as u64 + 1));
-                        }
-                    }
-                    Entry::Marked { .. } => {}
-                }
-            }
-        }
-        e.arbiter.recover_flushed();
-        // 2: the episodes that were open, the highest number of each key.
-        let mut open: BTreeMap<Key, (u64, Side)> = BTreeMap::new();
-        for site in sites {
-            for (k, p) in &site.persisted {
-                let best = open.entry(*k).or_insert(*p);
-                if p.0 > best.0 {
-                    *best = *p;
-                }
-            }
-        }
-        let mut open: Vec<_> = open.into_iter().collect();
-        open.sort_by_key(|(_, (n, _))| *n);
-        for (key, (_, authority)) in open {
-            e.arbiter.recover_episode(key.db, &key.id.to_be_bytes(), authority);
-        }
-        // 3: what was applied, but may have failed unseen.
-        for source in Side::BOTH {
-            let control = sites[source.other().index()].control;
-            for offset in control.replied..control.offset {
-                let Entry::Local { cmds, .. } = &sites[source.index()].log[offset] else { continue };
-                for cmd in cmds {
-                    e.differs(&words(cmd), source, Cause::Recovery);
-                }
-            }
-        }
-        e.carry_out();
-        for s in Side::BOTH {
-            // What follows from an unseen reply is in the outbox now, so all counts as seen from here on.
-            let lane = &mut e.lanes[s.index()];
-            lane.replied = sites[s.index()].control.offset;
-        }
-        e
-    }
-
     // ---- reading ---------------------------------------------------------------------------------------------------
 
     /// Reads the next entry of a site's log. False if there is none or it has to wait.
@@ -388,22 +264,14 @@ impl Engine {
             self.forward(here, verdict, Cmd::Flush(*db));
             return;
         }
-        if let [cmd] = cmds {
-            for part in split(cmd) {
+        // As the product does it: each command for itself, all of them in one transaction.
+        if cmds.len() == 1 || self.options.split {
+            for part in cmds.iter().flat_map(split) {
                 self.one(here, part, at);
             }
             return;
         }
         let all: Vec<Word> = cmds.iter().flat_map(words).collect();
-        let whole = with_touches(&mut self.arbiter, &all, |a, t| a.may_go_whole(here, t));
-        if !whole && self.options.split {
-            for cmd in cmds {
-                for part in split(cmd) {
-                    self.one(here, part, at);
-                }
-            }
-            return;
-        }
         let verdict = with_touches(&mut self.arbiter, &all, |a, t| a.change_many(here, t, at));
         self.carry_out();
         if let Verdict::Forward(serial) = verdict {
@@ -416,6 +284,13 @@ impl Engine {
     /// One command, of one key or of several.
     fn one(&mut self, here: Side, cmd: Cmd, at: u32) {
         let w = words(&cmd);
+        let every = self.options.untranslatable_every;
+        // Not of what is counted: where it flips an authority, what was withheld of that side's changes is lost.
+        let may = w.iter().all(|(key, class, _)| key.id >= super::schedule::HOT && *class != Class::Delete);
+        if every != 0 && may && self.changes.is_multiple_of(every) {
+            with_touches(&mut self.arbiter, &w, |a, t| a.change_as_state(here, t, at));
+            return self.carry_out();
+        }
         let verdict = with_touches(&mut self.arbiter, &w, |a, t| match t {
             [t] => a.change(here, t, at),
             many => a.change_many(here, many, at),
@@ -427,233 +302,6 @@ impl Engine {
         self.carry_out();
         if let Verdict::Forward(serial) = verdict {
             self.push(here.other(), Item::Change { cmd, serial });
-        }
-    }
-
-    // ---- writing ---------------------------------------------------------------------------------------------------
-
-    fn push(&mut self, target: Side, item: Item) {
-        let source = target.other().index();
-        let lane = &mut self.lanes[target.index()];
-        let (offset, echoed, replied) = (self.pos[source], self.echoed[source], lane.replied);
-        lane.outbox.push_back(Outgoing { item, offset, echoed, replied });
-    }
-
-    fn carry_out(&mut self) {
-        let effects: Vec<Effect> = self.arbiter.take_effects().collect();
-        for effect in effects {
-            match effect {
-                Effect::Ask { site, token, db, key, serial } => {
-                    self.push(site, Item::Ask { token, key: key_of(db, &key), serial });
-                }
-                Effect::Restore { site, token, db, key, serial } => {
-                    let state = self.dumps.remove(&token).expect("the state had been waited for");
-                    self.push(site, Item::Change { cmd: Cmd::Restore(key_of(db, &key), state, true), serial });
-                }
-                Effect::Persist { site, db, key, number, authority } => {
-                    self.push(site, Item::Book(Book::Persist { key: key_of(db, &key), number, authority }));
-                }
-                Effect::Forget { site, db, key } => {
-                    self.push(site, Item::Book(Book::Forget { key: key_of(db, &key) }));
-                }
-                Effect::Opened { .. } | Effect::Settled(_) => {}
-            }
-        }
-    }
-
-    pub fn settle(&mut self, now: u64) {
-        self.arbiter.settle(now);
-        self.carry_out();
-    }
-
-    /// Makes a transaction of (the beginning of) an outbox and sends it. `most`: items, as far as it can be cut there.
-    /// `bare`: also if it carries nothing but the position.
-    pub fn build(&mut self, target: Side, most: usize, bare: bool) -> bool {
-        let source = target.other();
-        let (pos, echoed) = (self.pos[source.index()], self.echoed[source.index()]);
-        let lane = &mut self.lanes[target.index()];
-        if !lane.rejected.is_empty() || (lane.outbox.is_empty() && !(bare && lane.sent_offset < pos)) {
-            return false;
-        }
-        let mut txn = Txn { cmds: Vec::new(), book: Vec::new(), ask: None, control: Control::default() };
-        let c = &mut txn.control;
-        (c.epoch, c.offset, c.echoed, c.replied) = (self.epoch, pos, echoed, lane.replied);
-        let (mut taken, mut serial) = (0, 0);
-        while let Some(out) = lane.outbox.pop_front() {
-            taken += 1;
-            match out.item {
-                Item::Change { cmd, serial: s } => {
-                    serial = s;
-                    txn.cmds.push(cmd);
-                }
-                Item::Ask { token, key, serial: s } => {
-                    serial = s;
-                    txn.ask = Some((token, key));
-                }
-                Item::Book(b) => txn.book.push(b),
-            }
-            let Some(next) = lane.outbox.front() else { break };
-            let whole = next.offset > out.offset && serial != 0;
-            if txn.ask.is_some() || (taken >= most && whole) {
-                let c = &mut txn.control;
-                (c.offset, c.echoed, c.replied) = (out.offset, out.echoed, out.replied.min(lane.safe));
-                break;
-            }
-        }
-        if lane.wire.iter().chain(lane.answered.iter().map(|(t, _)| t)).any(|t| !t.book.is_empty()) {
-            txn.control.replied = txn.control.replied.min(lane.safe);
-        }
-        if serial <= lane.last_serial {
-            let Verdict::Forward(s) = self.arbiter.pass(source) else { unreachable!("a pass is always forwarded") };
-            serial = s;
-        }
-        let lane = &mut self.lanes[target.index()];
-        txn.control.serial = serial;
-        lane.last_serial = serial;
-        lane.sent_offset = txn.control.offset;
-        lane.wire.push_back(txn);
-        true
-    }
-
-    /// The site executes the next transaction, or rejects it as a whole.
-    pub fn deliver(&mut self, target: Side, sites: &mut [Site; 2], now: u64, reject: bool) -> bool {
-        let lane = &mut self.lanes[target.index()];
-        let Some(txn) = lane.wire.pop_front() else { return false };
-        let outcome = if reject {
-            Outcome::Rejected
-        } else {
-            let (replies, state) =
-                sites[target.index()].marked(now, txn.control, &txn.cmds, &txn.book, txn.ask.map(|(_, k)| k));
-            Outcome::Applied(replies, state)
-        };
-        lane.answered.push_back((txn, outcome));
-        true
-    }
-
-    // ---- replies ---------------------------------------------------------------------------------------------------
-
-    fn differs(&mut self, words: &[Word], authority: Side, cause: Cause) {
-        for w in words.iter().filter(|w| w.1 != Class::Read) {
-            with_touches(&mut self.arbiter, std::slice::from_ref(w), |a, t| a.differs(&t[0], authority, cause));
-        }
-        self.carry_out();
-    }
-
-    /// Sees the next reply from a site.
-    pub fn see(&mut self, target: Side, now: u64) -> bool {
-        let lane = &mut self.lanes[target.index()];
-        let Some((txn, outcome)) = lane.answered.pop_front() else { return false };
-        match outcome {
-            Outcome::Rejected => lane.rejected.push_back(txn),
-            Outcome::Applied(replies, state) => {
-                // One behind them has passed: they are overtaken, and can't be sent again.
-                for lost in std::mem::take(&mut self.lanes[target.index()].rejected) {
-                    self.lost(target, &lost, true, now);
-                }
-                self.applied(target, txn, &replies, state);
-            }
-        }
-        let lane = &mut self.lanes[target.index()];
-        if lane.wire.is_empty() && lane.answered.is_empty() {
-            lane.wire = std::mem::take(&mut lane.rejected);
-        }
-        true
-    }
-
-    fn applied(&mut self, target: Side, txn: Txn, replies: &[Reply], state: Option<State>) {
-        let source = target.other();
-        let mut effective: BTreeMap<Key, usize> = BTreeMap::new();
-        for (cmd, reply) in txn.cmds.iter().zip(replies) {
-            match (cmd, reply) {
-                (_, Reply::Error) => {
-                    self.differs(&words(cmd), self.options.error_authority.unwrap_or(source), Cause::ApplyError);
-                }
-                (Cmd::ExpireAt(..) | Cmd::Persist(_), Reply::Nothing) => {
-                    self.differs(&words(cmd), source, Cause::Expiry);
-                }
-                (Cmd::Del(keys), Reply::Done) => {
-                    for k in keys {
-                        *effective.entry(*k).or_insert(0) += 1;
-                    }
-                }
-                (Cmd::Restore(k, ..), Reply::Done) => *effective.entry(*k).or_insert(0) += 1,
-                _ => {}
-            }
-        }
-        if let Some((token, _)) = txn.ask {
-            self.dumps.insert(token, state);
-        }
-        let lane = &mut self.lanes[target.index()];
-        lane.deleted.push_back((txn.control.serial, effective));
-        lane.safe = lane.safe.max(txn.control.replied);
-        self.resolve(target, &txn);
-    }
-
-    fn resolve(&mut self, target: Side, txn: &Txn) {
-        let lane = &mut self.lanes[target.index()];
-        lane.resolved = txn.control.serial;
-        lane.replied = lane.replied.max(txn.control.offset);
-    }
-
-    /// A transaction that was not applied though later ones were, or that was, but its replies are lost.
-    fn lost(&mut self, target: Side, txn: &Txn, certainly: bool, now: u64) {
-        for cmd in txn.cmds.iter().flat_map(split) {
-            let w = words(&cmd);
-            if certainly && w.len() == 1 && !matches!(cmd, Cmd::Restore(..)) {
-                let verdict = with_touches(&mut self.arbiter, &w, |a, t| a.overtaken(target, &t[0]));
-                self.forward(target.other(), verdict, cmd);
-            } else {
-                self.differs(&w, target.other(), Cause::ApplyError);
-            }
-        }
-        if let Some((token, _)) = txn.ask {
-            self.arbiter.token_lost(token, now);
-        }
-        for b in &txn.book {
-            // What holds now, behind all that has been said meanwhile.
-            let (Book::Persist { key, .. } | Book::Forget { key }) = b;
-            let open = self.arbiter.episodes().iter().find(|e| key_of(e.db, &e.key) == *key);
-            let b = match open {
-                Some(e) => Book::Persist { key: *key, number: e.number, authority: e.authority },
-                None => Book::Forget { key: *key },
-            };
-            self.push(target, Item::Book(b));
-        }
-        self.carry_out();
-        self.resolve(target, txn);
-    }
-
-    // ---- faults ----------------------------------------------------------------------------------------------------
-
-    /// The engine dies: of what was sent, some still arrives, a prefix.
-    pub fn die(mut self, sites: &mut [Site; 2], now: u64, rng: &mut fastrand::Rng, rejections: bool) {
-        for target in Side::BOTH {
-            let n = rng.usize(..=self.lanes[target.index()].wire.len());
-            for _ in 0..n {
-                self.deliver(target, sites, now, rejections && rng.u32(..6) == 0);
-            }
-        }
-    }
-
-    /// The connection to a site is lost: of what was sent some still arrives, and no reply is seen any more. The old
-    /// connection is killed, the control key is read, and the rest is sent again as it was.
-    pub fn cut(&mut self, target: Side, sites: &mut [Site; 2], now: u64, rng: &mut fastrand::Rng, rejections: bool) {
-        let n = rng.usize(..=self.lanes[target.index()].wire.len());
-        for _ in 0..n {
-            self.deliver(target, sites, now, rejections && rng.u32(..6) == 0);
-        }
-        let control = sites[target.index()].control;
-        let upto = if control.epoch == self.epoch { control.serial } else { 0 };
-        let lane = &mut self.lanes[target.index()];
-        let mut all: VecDeque<Txn> = std::mem::take(&mut lane.rejected);
-        all.extend(std::mem::take(&mut lane.answered).into_iter().map(|(t, _)| t));
-        all.extend(std::mem::take(&mut lane.wire));
-        for txn in all {
-            if txn.control.serial <= upto {
-                self.lost(target, &txn, false, now);
-            } else {
-                self.lanes[target.index()].wire.push_back(txn);
-            }
         }
     }
 

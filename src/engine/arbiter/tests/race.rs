@@ -4,8 +4,14 @@ use super::engine::{Engine, Options};
 use super::site::{Cmd, Key, Site, State, Value};
 use crate::model::Side;
 
-const OPTIONS: Options =
-    Options { naive: false, split: true, hidden_as_change: false, error_authority: None, unknown_time_every: 0 };
+const OPTIONS: Options = Options {
+    naive: false,
+    split: true,
+    hidden_as_change: false,
+    error_authority: None,
+    unknown_time_every: 0,
+    untranslatable_every: 0,
+};
 const KEY: Key = Key { db: 0, id: 7 };
 
 fn rest(engine: &mut Engine, sites: &mut [Site; 2], from: u64) {
@@ -28,8 +34,14 @@ fn race(seed: u64, first: &Cmd, second: &Cmd) -> (Option<Value>, Side) {
     for s in &mut sites {
         s.data.insert(KEY, State { value: Value::Text(0), expires: None });
     }
-    let options =
-        Options { naive: false, split: true, hidden_as_change: false, error_authority: None, unknown_time_every: 0 };
+    let options = Options {
+        naive: false,
+        split: true,
+        hidden_as_change: false,
+        error_authority: None,
+        unknown_time_every: 0,
+        untranslatable_every: 0,
+    };
     let mut engine = Engine::new(1, options);
     let mut todo = vec![(Side::Source, first), (Side::Target, second)];
     rng.shuffle(&mut todo);

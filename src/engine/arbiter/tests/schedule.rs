@@ -34,7 +34,8 @@ const MEMBERS: Key = Key { db: 0, id: 2 };
 const FIELDS: Key = Key { db: 1, id: 3 };
 const TOTALS: Key = Key { db: 1, id: 4 };
 const SCORES: Key = Key { db: 0, id: 5 };
-const HOT: u32 = 10;
+/// From here on names are used again and again, and nothing is counted.
+pub const HOT: u32 = 10;
 /// Beyond all that a schedule lasts.
 const LONG: u64 = 10_000_000;
 
@@ -69,8 +70,14 @@ impl World {
             hidden_as_change: rng.bool(),
             error_authority: if rng.bool() { Some(Side::Source) } else { None },
             unknown_time_every: if rng.bool() { 0 } else { rng.u32(2..12) },
+            untranslatable_every: 0,
         };
         let window = rng.u64(20..120);
+        let options = if plan.naive || rng.u32(..3) != 0 {
+            options
+        } else {
+            Options { untranslatable_every: rng.u32(2..12), ..options }
+        };
         let mut world = World {
             rng,
             sites,

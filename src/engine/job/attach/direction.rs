@@ -3,6 +3,7 @@
 use super::plan::{Begin, Plan};
 use super::{Attached, Ready, client_name, share};
 use crate::engine::apply::control_key::{LoadPhase, Position};
+use crate::engine::arbiter::leftovers::Leftovers;
 use crate::engine::core::{SiteFacts, own_prefix};
 use crate::engine::gauge::Gauge;
 use crate::engine::job::{JobContext, JobError, reading};
@@ -145,6 +146,9 @@ pub(super) fn attached(
         }
         if with_snapshot && direction == Direction::Forward && job.policy.two_way {
             core.arbiter.loading(Some(from));
+            if plan.left_over {
+                core.arbiter.expect_leftovers(Leftovers::unknown());
+            }
         }
         core.replied[to.index()] = plan.from[direction as usize].map_or(position, |k| k.applied);
     }

@@ -68,6 +68,11 @@ impl Decider {
     fn came_with_its_slot(&mut self, core: &mut Core, effect: &Effect<'_>, at: u32) {
         let Effect::Keys(touches) = effect else { return };
         if self.wanted(touches) {
+            for t in touches {
+                if let Some(loses) = core.arbiter.loses_by_move(self.here, t) {
+                    core.overruled(t.db, t.key, loses);
+                }
+            }
             core.change_as_state(self.here, touches, at, self.entry_end.offset.0);
             self.effects(core);
         }
@@ -80,16 +85,25 @@ impl Decider {
         }
         self.read.changes += 1;
         let touch = Touch { db, key, hash: core.arbiter.hash(db, key), class: Class::Write, part: Part::WHOLE };
-        core.touched(self.here.other(), touch.hash);
-        let verdict = core.arbiter.change(self.here, &touch, at);
-        self.effects(core);
-        let Verdict::Forward(serial) = verdict else { return };
+        let Some(serial) = self.serial_of(core, &touch, at) else { return };
         self.begin(core, db, self.there.slot(key));
         if value.len() <= SMALL {
             return self.run.set(key, value, serial);
         }
         self.run.data().put_slice(frame);
         self.run.added(1, serial);
+    }
+
+    /// The verdict on a change to one key: its serial, if it goes to the other site.
+    #[inline]
+    fn serial_of(&mut self, core: &mut Core, touch: &Touch<'_>, at: u32) -> Option<u64> {
+        core.touched(self.here.other(), touch.hash);
+        let verdict = core.arbiter.change(self.here, touch, at);
+        self.effects(core);
+        match verdict {
+            Verdict::Forward(serial) => Some(serial),
+            Verdict::Withhold => None,
+        }
     }
 
     /// A command whose keys go together.
@@ -193,13 +207,10 @@ impl Decider {
             if !self.is_due(touch.db, touch.key) {
                 continue;
             }
-            core.touched(self.here.other(), touch.hash);
             if core.keep_back(self.here, std::slice::from_ref(touch), at, self.entry_end.offset.0) {
                 continue;
             }
-            let verdict = core.arbiter.change(self.here, touch, at);
-            self.effects(core);
-            if let Verdict::Forward(serial) = verdict {
+            if let Some(serial) = self.serial_of(core, touch, at) {
                 wanted.push((n, serial));
             }
         }

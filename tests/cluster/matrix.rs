@@ -129,7 +129,7 @@ fn synced(server: &str, a: Kind, b: Kind) {
     duplex.run(&["verify", &duplex.name]).code(0);
 }
 
-/// All pairs in the long form, some in the short one: those that no other test has.
+/// All pairs in the long form, which takes minutes (the runner's profile `soak`); in the short one some that no other test has.
 fn kinds(slot: Slot, few: &[(Kind, Kind)]) {
     let all: Vec<(Kind, Kind)> = KINDS.into_iter().flat_map(|a| KINDS.map(|b| (a, b))).collect();
     for (a, b) in sized(few, &all) {

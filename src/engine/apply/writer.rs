@@ -37,9 +37,6 @@ use tokio::sync::watch;
 /// Transactions and bytes in flight to a site. A window of 128 transactions of up to 256 changes covers a link of
 /// 200 ms round trip at 160,000 changes a second; 4 MiB keeps a stalled site from eating memory.
 const WINDOW: usize = 128;
-/// To a cluster almost every change is a transaction of its own: with few of them under way, each read of replies would
-/// make room for a handful, and both ends would be woken for every one of those.
-const WINDOW_OF_SLOTS: usize = 512;
 const WINDOW_BYTES: usize = 4 << 20;
 /// What a transaction takes at most, if its items are small: a target executes that in well under a millisecond.
 const COMMANDS: usize = 512;
@@ -316,11 +313,7 @@ impl Writer {
         // By its bytes: what burdens a site is full transactions. Small ones, of which each question for a state ends one,
         // would be ten a second over a way of 400 ms, and settling what a cut line left would take many seconds.
         let allowed = WINDOW_BYTES.min(self.pace.allowed() * BYTES);
-        let most = match self.s.envelope.names.is_cluster() {
-            _ if self.s.one_at_a_time => 1,
-            true => WINDOW_OF_SLOTS,
-            false => WINDOW,
-        };
+        let most = if self.s.one_at_a_time { 1 } else { WINDOW };
         let now = Instant::now();
         while self.window.len() < most && self.window_bytes < allowed && !self.parked.is_full() {
             if let Some(delay) = self.limiter.delay() {

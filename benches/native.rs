@@ -206,6 +206,20 @@ fn arrived(server: &Server, prefix: &str) {
     });
 }
 
+/// Seconds from the end of a load until every link of the job says that it lags by less than 100 ms.
+fn calm_after(duplex: &Duplex, ended: Instant) -> f64 {
+    wait_for("the lag is under 100 ms", LIMIT, || {
+        let status = duplex.status();
+        let lags: Vec<Option<u64>> =
+            status.0["links"].as_array().into_iter().flatten().map(|l| l["lag_ms"].as_u64()).collect();
+        match lags.is_empty() || lags.iter().any(|l| l.is_none_or(|l| l >= 100)) {
+            false => Ok(()),
+            true => Err(format!("{lags:?}")),
+        }
+    });
+    ended.elapsed().as_secs_f64()
+}
+
 /// The place of the row that has the precheck in it.
 const COMMAND_ON: usize = 7;
 /// What the rows that native has too have to show, as ratio to native: at least, or (true) at most.
@@ -311,6 +325,7 @@ fn one_way(way: Way, results: &mut Results) {
     let before: Vec<f64> = site.pids().into_iter().map(cpu).collect();
     let began = Instant::now();
     blast(&site.a, "k", n);
+    let ended = Instant::now();
     arrived(&site.b, "k");
     let rate = n as f64 / began.elapsed().as_secs_f64();
     let used: Vec<f64> = site.pids().into_iter().map(cpu).zip(before).map(|(now, then)| now - then).collect();
@@ -322,6 +337,7 @@ fn one_way(way: Way, results: &mut Results) {
     }
     if let Some(duplex) = &site.duplex {
         results.add(16, "peak memory of the engine, one way", "MiB", way, peak(duplex.engine_pid()));
+        results.add(18, "lag under 100 ms again, one way", "s after the load", way, calm_after(duplex, ended));
     }
 }
 
@@ -347,16 +363,23 @@ fn two_way(way: Way, results: &mut Results) {
             let (site, _) = Site::connect(way, server(), server(), true);
             let pid = site.duplex.as_ref().map(Duplex::engine_pid).expect("the engine runs");
             let (began, before) = (Instant::now(), cpu(pid));
-            thread::scope(|s| {
-                for (from, to, prefix) in [(&site.a, &site.b, "a"), (&site.b, &site.a, "b")] {
+            let loads_ended: Vec<Instant> = thread::scope(|s| {
+                let loads = [(&site.a, &site.b, "a"), (&site.b, &site.a, "b")].map(|(from, to, prefix)| {
                     s.spawn(move || {
                         blast(from, prefix, n);
+                        let ended = Instant::now();
                         arrived(to, prefix);
-                    });
-                }
+                        ended
+                    })
+                });
+                loads.into_iter().map(|l| l.join().expect("the load")).collect()
             });
             results.add(4, "stream, both ways together", "changes/s", way, total / began.elapsed().as_secs_f64());
             results.add(12, "CPU of the engine, both ways", "s per million", way, (cpu(pid) - before) / total * 1e6);
+            if let (Some(duplex), Some(ended)) = (&site.duplex, loads_ended.into_iter().max()) {
+                let calm = calm_after(duplex, ended);
+                results.add(19, "lag under 100 ms again, both ways", "s after the load", way, calm);
+            }
             results.add(17, "peak memory of the engine, both ways", "MiB", way, peak(pid));
         }
     }

@@ -63,10 +63,6 @@ fn one_server_to_a_cluster_behind_a_proxy() {
 
 #[test]
 fn a_cluster_to_a_cluster_behind_a_proxy() {
-    // What one_server_… does, from another kind of source.
-    if !support::load::soak() {
-        return;
-    }
     let name = Slot::NewestValkey.server();
     one_way(Site::split(name, &[8_000]), Site::many(name, 3));
 }

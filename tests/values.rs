@@ -338,6 +338,41 @@ fn module_values_go_between_servers_that_have_the_module() {
     duplex.wait_status("all is well", secs(10), |s| s.state() == "synchronizing" && s.0["conflicts_open"] == 0);
 }
 
+/// What is indexed is keys, and they are carried; an index itself only where it is made while the job runs. Those that
+/// are there before it are named.
+#[test]
+fn search_indexes_are_made_at_both_sides_or_named() {
+    let (a, b) = (Server::start("redis-stack-7.4", &[]), Server::start("redis-stack-7.4", &[]));
+    let create = |name: &str| format!("FT.CREATE {name} ON HASH PREFIX 1 doc: SCHEMA t TEXT");
+    a.client().run("HSET doc:1 t hello");
+    assert_eq!(a.client().run(&create("early")).text(), "OK");
+    let duplex = Duplex::synced(&JobSpec::between(a.addr(), b.addr()));
+    let precheck = || duplex.run(&["precheck", duplex.job_file.to_str().expect("a path"), "--json"]).stdout;
+    assert!(precheck().contains("search indexes at the source but not at the target: early"), "{}", precheck());
+    for (at, name) in [(&a, "from-a"), (&b, "from-b")] {
+        assert_eq!(at.client().run(&create(name)).text(), "OK");
+    }
+    a.client().run("HSET doc:2 t hello");
+    b.client().run("HSET doc:3 t hello");
+    let found = |s: &Server, index: &str| match s.client().call(&["FT.SEARCH", index, "hello", "NOCONTENT"]) {
+        reply if reply.is_error() => Err(format!("{reply:?}")),
+        reply => match reply.items()[0].int() {
+            3 => Ok(()),
+            n => Err(n.to_string()),
+        },
+    };
+    for (server, index) in [(&a, "from-a"), (&a, "from-b"), (&b, "from-a"), (&b, "from-b")] {
+        wait_for(index, secs(20), || found(server, index));
+    }
+    assert!(found(&b, "early").is_err(), "it is carried after all: tell nobody that it is not");
+    assert_eq!(b.client().run(&create("early")).text(), "OK");
+    wait_for("the copied keys are in it", secs(20), || found(&b, "early"));
+    assert!(!precheck().contains("search indexes"), "{}", precheck());
+    assert_eq!(a.client().run("FT.DROPINDEX from-b").text(), "OK");
+    wait_for("it has gone", secs(20), || found(&b, "from-b").map_or(Ok(()), |()| Err("it is there".into())));
+    duplex.wait_status("all is well", secs(10), |s| s.state() == "synchronizing" && s.0["conflicts_open"] == 0);
+}
+
 #[test]
 fn module_values_to_a_server_without_the_module_are_told_and_stop_nothing() {
     for target in [Slot::Oldest.server(), "redis-7.0", Slot::NewestValkey.server()] {

@@ -6,11 +6,17 @@ use super::{
     places::Places,
 };
 use crate::{control::listener::private_dir, model::ExitCode};
-use tracing_appender::{non_blocking::WorkerGuard, rolling};
+use tracing_appender::{
+    non_blocking::{NonBlockingBuilder, WorkerGuard},
+    rolling,
+};
 use tracing_subscriber::{EnvFilter, Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Days whose files are kept.
 const DAYS: usize = 14;
+/// Lines that may wait to be written; what comes on top of them while the disk stands still is left out. The queue is made
+/// at its full size: the library's 128,000 lines are 4 MiB of every engine.
+const LINES_WAITING: usize = 8 << 10;
 
 /// Begins to log into the log folder, and also to standard error where a person looks at it. Keep the guard until the
 /// process ends: it writes what waits.
@@ -26,7 +32,7 @@ pub fn begin(places: &Places, also_stderr: bool) -> Result<WorkerGuard, Ending> 
             let what = format!("can't write a log in {}: {error}", places.log.display());
             problem(ExitCode::Failed, what, "see to the folder's rights and its free space")
         })?;
-    let (writer, guard) = tracing_appender::non_blocking(file);
+    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(LINES_WAITING).finish(file);
     let filter = || EnvFilter::try_from_env("DUPLEX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let to_file = fmt::layer().with_writer(writer).with_ansi(false).with_filter(filter());
     let to_stderr = also_stderr.then(|| {

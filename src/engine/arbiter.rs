@@ -376,6 +376,21 @@ impl Arbiter {
         self.moved.is_some() && self.standing(key).is_some_and(|side| side != authority)
     }
 
+    /// A key has come to a shard of `here` together with its slot: whose changes may be lost by that, if anybody's. Where the
+    /// other site's state stands, what clients did to it at the shard before is told nowhere; where an episode had the other
+    /// site as authority, what that one withheld.
+    pub fn loses_by_move(&self, here: Side, touch: &Touch<'_>) -> Option<Side> {
+        let peer = here.other();
+        match self.standing(touch.key) {
+            _ if self.one_way => None,
+            Some(side) => (side == peer).then_some(here),
+            None => {
+                let open = self.episodes.find(touch.hash, touch.db, touch.key)?;
+                (open.authority == peer && open.cause != Cause::Spread).then_some(peer)
+            }
+        }
+    }
+
     pub fn is_loading(&self, side: Side) -> bool {
         self.loading == Some(side)
     }

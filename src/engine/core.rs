@@ -54,7 +54,12 @@ impl Shared {
 
     /// Milliseconds of the job's clock; never 0.
     pub fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64 + 1
+        self.ms_at(Instant::now())
+    }
+
+    /// The same, of a moment that is at hand.
+    pub fn ms_at(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_millis() as u64 + 1
     }
 
     /// No code panics while it holds the lock by design; if it did, the state is still whole between calls.
@@ -142,6 +147,8 @@ pub struct Core {
     pub parked: [BTreeSet<u16>; 2],
     /// By site: fields of its notes beside the open episodes, as they were written where the run began.
     pub kept_notes: [Vec<(&'static str, String)>; 2],
+    /// Keys that were told to be overruled.
+    overruled: u64,
     states: HashMap<Token, State>,
     events: EventSink,
     now_ms: u64,
@@ -177,6 +184,7 @@ impl Core {
             turns: turns::Turns::default(),
             parked: Default::default(),
             kept_notes: Default::default(),
+            overruled: 0,
             states: HashMap::new(),
             events,
             now_ms: 1,
@@ -440,11 +448,8 @@ impl Core {
     }
 
     fn persist(&mut self, site: Side, db: u32, key: &[u8], number: u64, authority: Side) {
-        let letter = match authority {
-            Side::Source => "s",
-            Side::Target => "t",
-        };
-        self.note(site, &[b"HSET", &field(db, key), format!("{number} {letter}").as_bytes()]);
+        let (field, value) = note(db, key, number, authority);
+        self.note(site, &[b"HSET", &field, value.as_bytes()]);
     }
 
     /// The keys of the slots that came from another shard of `side` have all been settled.
@@ -518,6 +523,15 @@ fn field(db: u32, key: &[u8]) -> Vec<u8> {
     let mut out = format!("{db}:").into_bytes();
     out.extend_from_slice(key);
     out
+}
+
+/// How an open episode is noted: field and value.
+pub fn note(db: u32, key: &[u8], number: u64, authority: Side) -> (Vec<u8>, String) {
+    let letter = match authority {
+        Side::Source => "s",
+        Side::Target => "t",
+    };
+    (field(db, key), format!("{number} {letter}"))
 }
 
 /// The field of the notes at the target that names the slots which came from another shard of this side.

@@ -180,6 +180,23 @@ pub async fn read_notes(control: &mut Control, db: u32, key: &[u8]) -> Result<Ve
     Ok(notes.0.iter().filter_map(|(f, v)| parse_note(f, v)).collect())
 }
 
+/// Writes these notes in place of whatever stands there, all at once.
+pub async fn replace_notes(
+    control: &mut Control,
+    db: u32,
+    key: &[u8],
+    notes: &[(Vec<u8>, String)],
+) -> Result<(), NetError> {
+    let _: redis::Value = in_db(control, db, |p| {
+        p.cmd("DEL").arg(key);
+        for (field, value) in notes {
+            p.cmd("HSET").arg(key).arg(field).arg(value);
+        }
+    })
+    .await?;
+    Ok(())
+}
+
 /// Deletes keys of ours.
 pub async fn delete_keys(control: &mut Control, db: u32, keys: &[&[u8]]) -> Result<(), NetError> {
     let _: (redis::Value,) = in_db(control, db, |p| {

@@ -183,6 +183,12 @@ pub async fn modules(server: &Server, info: &Info) -> Vec<String> {
         .collect()
 }
 
+/// Names of search indexes; none where the server has no search, or does not tell.
+pub async fn search_indexes(server: &Server) -> Vec<String> {
+    let Ok(list) = server.ask(&redis::cmd("FT._LIST")).await else { return Vec::new() };
+    items(list).into_iter().filter_map(bytes).map(|name| String::from_utf8_lossy(&name).into_owned()).collect()
+}
+
 fn unanswered(address: &str, doing: &'static str, refusal: &Refusal) -> NetError {
     match refusal {
         Refusal::Refused(line) => NetError::from_reply(address, doing, line),

@@ -18,6 +18,7 @@
 
 use crate::wire::slot::{SLOTS, hash_tag, slot, tag_for_slot};
 use bytes::{BufMut, Bytes, BytesMut};
+use smallvec::SmallVec;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -145,6 +146,20 @@ impl StrandId {
         let hash = crate::wire::crc64::crc64(&bytes);
         StrandId { home: slots.iter().next().unwrap_or(0), hash: (hash ^ (hash >> 32)) as u32 }
     }
+
+    /// Appends what `Display` shows: it stands in every transaction.
+    pub fn write(&self, out: &mut BytesMut) {
+        let mut text = *b"00000.00000000";
+        let mut home = self.home;
+        for place in text[..5].iter_mut().rev() {
+            *place += (home % 10) as u8;
+            home /= 10;
+        }
+        for (n, place) in text[6..].iter_mut().enumerate() {
+            *place = b"0123456789abcdef"[(self.hash >> (28 - 4 * n) & 15) as usize];
+        }
+        out.put_slice(&text);
+    }
 }
 
 impl fmt::Display for StrandId {
@@ -192,6 +207,9 @@ pub enum Whose {
     Sibling,
     Nobodys,
 }
+
+/// A key's name that is needed for one transaction, and not kept.
+pub type Name = SmallVec<[u8; 96]>;
 
 /// What a strand's keys are called at one site.
 #[derive(Debug, Clone)]
@@ -243,10 +261,15 @@ impl Names {
 
     /// The control key for a transaction in this slot; without one, in the strand's first.
     pub fn control(&self, slot: Option<u16>) -> Bytes {
+        Bytes::copy_from_slice(&self.control_name(slot))
+    }
+
+    /// The same, to be used at once.
+    pub fn control_name(&self, slot: Option<u16>) -> Name {
         match &self.strand {
-            None => self.base.clone(),
-            Some(strand) if self.cluster => with_tag(&self.base, b"", slot.unwrap_or(strand.id.home)),
-            Some(strand) => Bytes::from([&self.base[..], b"@", strand.id.to_string().as_bytes()].concat()),
+            None => Name::from_slice(&self.base),
+            Some(strand) if self.cluster => tagged(&self.base, b"", slot.unwrap_or(strand.id.home)),
+            Some(strand) => Name::from_vec([&self.base[..], b"@", strand.id.to_string().as_bytes()].concat()),
         }
     }
 
@@ -271,9 +294,9 @@ impl Names {
     /// A slot that moves away answers ASK to whoever names a key that is not, or no longer, there. A transaction that
     /// names this one is refused from the moment on in which its slot begins to move, whichever keys have gone by then:
     /// so of our transactions in a slot, those before that moment were applied and those behind it were not.
-    pub fn never(&self, slot: Option<u16>) -> Option<Bytes> {
+    pub fn never(&self, slot: Option<u16>) -> Option<Name> {
         let strand = self.strand.as_ref().filter(|_| self.cluster)?;
-        Some(with_tag(&self.base, b":none", slot.unwrap_or(strand.id.home)))
+        Some(tagged(&self.base, b":none", slot.unwrap_or(strand.id.home)))
     }
 
     /// All that a job may have left in a slot of a cluster: control key, notes, parts.
@@ -303,13 +326,15 @@ impl Names {
 }
 
 fn with_tag(base: &[u8], middle: &[u8], slot: u16) -> Bytes {
-    let mut key = BytesMut::with_capacity(base.len() + middle.len() + 6);
-    key.put_slice(base);
-    key.put_slice(middle);
-    key.put_u8(b'{');
-    key.put_slice(tag_for_slot(slot).as_bytes());
-    key.put_u8(b'}');
-    key.freeze()
+    Bytes::copy_from_slice(&tagged(base, middle, slot))
+}
+
+fn tagged(base: &[u8], middle: &[u8], slot: u16) -> Name {
+    let mut key = Name::new();
+    for part in [base, middle, b"{", tag_for_slot(slot).as_bytes(), b"}"] {
+        key.extend_from_slice(part);
+    }
+    key
 }
 
 #[cfg(test)]
@@ -335,6 +360,11 @@ mod tests {
         assert_ne!(a, StrandId::of(&SlotSet::of(&[(7, 101)])));
         assert_eq!(a.home, 7);
         assert_eq!(a.to_string().parse(), Ok(a));
+        for id in [a, StrandId { home: 16_383, hash: 0xf }, StrandId { home: 0, hash: u32::MAX }] {
+            let mut out = BytesMut::new();
+            id.write(&mut out);
+            assert_eq!(out, id.to_string());
+        }
         assert!("1.2.3".parse::<StrandId>().is_err() && "99999.0".parse::<StrandId>().is_err());
     }
 

@@ -219,13 +219,22 @@ impl Group {
     }
 }
 
-/// Waits until a replica has all that its master has.
+/// Waits until a replica has all that its master has, and its master knows: one that has copied is "up" by its own word
+/// while the master still sees its own child off, and calls it `wait_bgsave` until then.
 #[track_caller]
 pub fn in_step(master: &Server, replica: &Server) {
     wait_for("the replica is in step", secs(30), || {
         let up = replica.info("replication", "master_link_status");
         let (a, b) = (master.offset(), replica.offset());
-        if up.as_deref() == Some("up") && b >= a { Ok(()) } else { Err(format!("{up:?}, {b} of {a}")) }
+        let listed = master.client().run("INFO replication").text();
+        let port = format!("port={},", replica.port);
+        let listed = listed.lines().find(|l| l.contains(&port)).unwrap_or("not listed by its master");
+        let online = listed.contains("state=online");
+        if up.as_deref() == Some("up") && b >= a && online {
+            Ok(())
+        } else {
+            Err(format!("{up:?}, {b} of {a}, {listed}"))
+        }
     });
 }
 

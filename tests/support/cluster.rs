@@ -322,6 +322,38 @@ impl Site {
         Ok(all)
     }
 
+    /// Waits until a crash would not begin the first copy to this site again: of each strand the newest control key says so.
+    /// `source`: written to, so that each has something to say.
+    pub fn wait_copied(&self, source: &Site) {
+        let mut router = source.router();
+        wait_for("the first copy is kept", secs(60), || {
+            (0..400).for_each(|n| drop(router.run(&format!("SET warm:{n} {n}"))));
+            let mut newest: BTreeMap<String, (u64, u64, String)> = BTreeMap::new();
+            for server in self.masters() {
+                let mut client = server.client();
+                let names = client.run("KEYS duplex:*:forward*");
+                let reads: Vec<Argv> =
+                    names.items().iter().map(|name| vec![b"GET".to_vec(), name.bytes().to_vec()]).collect();
+                for reply in client.pipeline(&reads) {
+                    let Reply::Bulk(text) = reply else { continue };
+                    let text = String::from_utf8_lossy(&text).into_owned();
+                    let words: Vec<&str> = text.split(' ').collect();
+                    if words.len() < 5 {
+                        continue;
+                    }
+                    let strand = words.get(13).map_or(String::new(), |w| (*w).to_owned());
+                    let said = (words[1].parse().unwrap_or(0), words[2].parse().unwrap_or(0), words[4].to_owned());
+                    let known = newest.entry(strand).or_insert_with(|| said.clone());
+                    if said > *known {
+                        *known = said;
+                    }
+                }
+            }
+            let loading: Vec<_> = newest.iter().filter(|(_, (.., phase))| phase != "s").collect();
+            if loading.is_empty() && !newest.is_empty() { Ok(()) } else { Err(format!("not so of {loading:?}")) }
+        });
+    }
+
     pub fn level(&self) -> Level {
         Level::of(self.masters()[0])
     }

@@ -92,38 +92,37 @@ impl ControlKey {
         word(out, self.echoed.db.into());
         out.truncate(out.len() - 1);
         if let Some(strand) = self.strand {
-            out.put_slice(format!(" {strand}").as_bytes());
+            out.put_u8(b' ');
+            strand.write(out);
         }
     }
 
     /// Reads the value's text; `None` if it is no control key of a version that we know.
     pub fn parse(text: &[u8]) -> Option<ControlKey> {
-        let text = std::str::from_utf8(text).ok()?;
-        let mut words = text.split(' ');
-        let mut next = || words.next();
-        if next()? != "1" {
+        let mut words = text.split(|b| *b == b' ');
+        if words.next()? != b"1" {
             return None;
         }
-        let epoch = next()?.parse().ok()?;
-        let number = next()?.parse().ok()?;
-        let serial = next()?.parse().ok()?;
-        let phase = match next()? {
-            "l" => LoadPhase::Loading,
-            "s" => LoadPhase::Streaming,
+        let epoch = number(words.next()?)?;
+        let count = number(words.next()?)?;
+        let serial = number(words.next()?)?;
+        let phase = match words.next()? {
+            b"l" => LoadPhase::Loading,
+            b"s" => LoadPhase::Streaming,
             _ => return None,
         };
-        let replid = next()?.parse().ok();
-        let applied = Position::new(next()?.parse().ok()?, next()?.parse().ok()?);
-        let replied = Position::new(next()?.parse().ok()?, next()?.parse().ok()?);
-        let peer_replid = next()?.parse().ok();
-        let echoed = Position::new(next()?.parse().ok()?, next()?.parse().ok()?);
-        let strand = match next() {
+        let replid = text_of(words.next()?)?.parse().ok();
+        let applied = position(&mut words)?;
+        let replied = position(&mut words)?;
+        let peer_replid = text_of(words.next()?)?.parse().ok();
+        let echoed = position(&mut words)?;
+        let strand = match words.next() {
             None => None,
-            Some(word) => Some(word.parse().ok()?),
+            Some(word) => Some(text_of(word)?.parse().ok()?),
         };
         words.next().is_none().then_some(ControlKey {
             epoch,
-            number,
+            number: count,
             serial,
             phase,
             replid,
@@ -134,6 +133,20 @@ impl ControlKey {
             strand,
         })
     }
+}
+
+/// A number in decimal: there are nine in every transaction that comes back.
+fn number(word: &[u8]) -> Option<u64> {
+    let digit = |n: u64, b: &u8| n.checked_mul(10)?.checked_add(u64::from(b.checked_sub(b'0').filter(|d| *d < 10)?));
+    if word.is_empty() { None } else { word.iter().try_fold(0, digit) }
+}
+
+fn position<'a>(words: &mut impl Iterator<Item = &'a [u8]>) -> Option<Position> {
+    Some(Position::new(number(words.next()?)?, number(words.next()?)?.try_into().ok()?))
+}
+
+fn text_of(word: &[u8]) -> Option<&str> {
+    std::str::from_utf8(word).ok()
 }
 
 #[cfg(test)]

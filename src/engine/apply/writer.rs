@@ -20,7 +20,7 @@ use self::parked::Parked;
 use super::control_key::{ControlKey, LoadPhase, Position};
 use super::outbox::{Item, ItemKind};
 use super::replies::Replies;
-use super::transaction::{Envelope, Transaction};
+use super::transaction::{Envelope, Paper, Transaction};
 use crate::engine::core::{Shared, checkpoint_due};
 use crate::engine::events::EventSink;
 use crate::engine::gauge::{Condition, Gauge};
@@ -108,6 +108,12 @@ pub struct Writer {
     replied: Position,
     /// The site has refused something and has taken nothing since.
     refused_once: bool,
+    /// Something in the window may have been refused.
+    refusals: bool,
+    /// The newest transaction that carries notes.
+    notes: u64,
+    paper: Paper,
+    booked: replied::Booked,
     /// The control key's position that was last written, and when.
     saved: Instant,
     holding: Option<Hold>,
@@ -165,6 +171,10 @@ impl Writer {
             safe_replied: replied,
             replied,
             refused_once: false,
+            refusals: false,
+            notes: 0,
+            paper: Paper::default(),
+            booked: replied::Booked::default(),
             saved: Instant::now(),
             holding: None,
             backoff: BACKOFF_FIRST,
@@ -304,6 +314,7 @@ impl Writer {
         // would be ten a second over a way of 400 ms, and settling what a cut line left would take many seconds.
         let allowed = WINDOW_BYTES.min(self.pace.allowed() * BYTES);
         let most = if self.s.one_at_a_time { 1 } else { WINDOW };
+        let now = Instant::now();
         while self.window.len() < most && self.window_bytes < allowed && !self.parked.is_full() {
             if let Some(delay) = self.limiter.delay() {
                 wait = Some(delay);
@@ -327,12 +338,15 @@ impl Writer {
             let Some((items, control)) = taken else { break };
             self.number = control.number;
             self.safe_replied = control.replied;
-            let transaction = Transaction::encode(&self.s.envelope, &control, items);
+            if items.iter().any(|i| i.kind == ItemKind::Notes) {
+                self.notes = control.number;
+            }
+            let transaction = Transaction::encode(&self.s.envelope, &control, items, now, &mut self.paper);
             self.limiter.spend(transaction.changes.into(), transaction.bytes as u64);
             pending.extend(transaction.segments.iter().cloned());
             self.window_bytes += transaction.bytes;
             self.window.push_back(transaction);
-            self.saved = Instant::now();
+            self.saved = now;
             made = true;
         }
         if made {
@@ -392,12 +406,13 @@ impl Writer {
     }
 
     fn notes_under_way(&self) -> bool {
-        self.window.iter().any(|t| t.items.iter().any(|i| i.kind == ItemKind::Notes))
+        self.window.front().is_some_and(|t| t.control.number <= self.notes)
+            && self.window.iter().any(|t| t.items.iter().any(|i| i.kind == ItemKind::Notes))
     }
 }
 
 async fn write_some(writer: &mut (impl AsyncWriteExt + Unpin), pending: &VecDeque<Bytes>) -> std::io::Result<usize> {
-    const SLICES: usize = 64;
+    const SLICES: usize = 256;
     let mut slices = [IoSlice::new(&[]); SLICES];
     let mut n = 0;
     for (slot, bytes) in slices.iter_mut().zip(pending.iter()) {

@@ -162,6 +162,10 @@ impl Episodes {
         self.number(hash, db, key).is_some()
     }
 
+    pub fn find(&self, hash: u64, db: u32, key: &[u8]) -> Option<&Episode> {
+        self.by_number.get(&self.number(hash, db, key)?)
+    }
+
     pub(super) fn get_mut(&mut self, hash: u64, db: u32, key: &[u8]) -> Option<&mut Episode> {
         let n = self.number(hash, db, key)?;
         self.by_number.get_mut(&n)

@@ -19,6 +19,8 @@ use crate::wire::rdb::commands::Lost;
 const UNKNOWN: usize = 256;
 /// A value in conflict of so many bytes keeps its server for some 20 ms or more each time it is read.
 const BIG_DUMP: usize = 4 << 20;
+/// So many overruled keys are told by name.
+const NAMED: u64 = 50;
 
 impl Core {
     /// Keys that are being settled or carried.
@@ -171,6 +173,26 @@ impl Core {
         if let Verdict::GivenUp { news } = self.given_up.impossible(site, db, key, why, self.now_ms) {
             self.tell_given_up(news, site, db, key, why);
         }
+    }
+
+    /// A key was in conflict, and `other`'s order stood, when its slot moved at the other side, whose value stands from now on:
+    /// what `other` did since the conflict opened was withheld, and no transfer brings it any more. Told by name; of more
+    /// than some the number.
+    pub fn overruled(&mut self, db: u32, key: &[u8], other: Side) {
+        self.overruled += 1;
+        let text = match self.overruled {
+            ..=NAMED => format!(
+                "{:?} in db{db} was in conflict when its slot moved: the {}'s value stands, and what was done to it at the \
+                 {other} since the conflict began may be lost",
+                shown(key),
+                other.other()
+            ),
+            n if (n - NAMED).is_power_of_two() => {
+                format!("{} more keys were in conflict when their slots moved", n - NAMED)
+            }
+            _ => return,
+        };
+        self.events.emit(None, Severity::Warning, EventKind::ConflictDetected, text);
     }
 
     fn tell_given_up(&self, news: bool, site: Side, db: u32, key: &[u8], why: &str) {

@@ -173,6 +173,8 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         let sites = Side::BOTH.map(|side| site(&context, &places, side, pair));
         begun.push(Begun::new(&context, sites, pair, &places, &found, epoch, options)?);
     }
+    // All are read before any is written: of one strand's the slots may be divided among several.
+    try_join_all(begun.iter_mut().map(|b| b.read_notes(&places))).await?;
     try_join_all(begun.iter_mut().map(Begun::note_down)).await?;
     let limits = (share(limits.0, n), share(limits.1, n));
     let mut manifolds = Vec::new();
@@ -210,12 +212,13 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     for mut b in begun {
         b.ready.links.sort_by_key(|l| l.direction);
         b.plan.tell_cuts(&context);
+        b.plan.tell_moved_in_copy(&context);
         if b.plan.from[0].is_none() && b.plan.two_way {
             // As the key that was just written says: until an echo tells of more, the target's stream begins here.
             b.ready.shared.lock().echoed[Side::Source.index()] = b.begins[Side::Target.index()];
         }
         if b.plan.resume || b.plan.inherits {
-            recover(&context, &mut b.ready, &b.plan, &mut places).await?;
+            recover(&context, &mut b.ready, &b.plan).await?;
         }
         strands.push(b.ready);
     }
@@ -342,24 +345,57 @@ impl Begun {
         Ok(Begun { ready, plan, facts, begins: [Position::default(); 2], shards: pair.shards })
     }
 
-    /// What the control keys can't say is there before they are: which slots are ahead of their strand, and which are to
-    /// be settled.
+    /// Reads what the strands before had open. Theirs is the last word on it until the control keys are this strand's.
+    async fn read_notes(&mut self, places: &[Place; 2]) -> Result<(), JobError> {
+        if !self.plan.inherits {
+            return Ok(());
+        }
+        let db = self.ready.control_db;
+        for (side, place) in Side::BOTH.into_iter().zip(places) {
+            let site = &mut self.ready.sites[side.index()];
+            let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
+            for id in &self.plan.parents {
+                let Some(shard) = place.shards.iter().find(|s| s.slots.contains(id.home)) else { continue };
+                let before = site.names.of_sibling(*id).notes();
+                for (db, key, number, authority) in fence::read_notes(&mut shard.control.clone(), db, &before).await? {
+                    let ours = site.names.strand().is_none_or(|strand| strand.has(&key));
+                    let entry = ours.then(|| open.entry((db, key)).or_insert((number, authority)));
+                    if let Some(entry) = entry.filter(|entry| number > entry.0) {
+                        *entry = (number, authority);
+                    }
+                }
+            }
+            site.notes = Some(open.into_iter().map(|((db, key), (n, authority))| (db, key, n, authority)).collect());
+        }
+        Ok(())
+    }
+
+    /// What the control keys can't say is there before they are: which slots are ahead of their strand, which are to be
+    /// settled, and what the strands before had open, since nobody looks for theirs once the control keys are this one's.
     async fn note_down(&mut self) -> Result<(), JobError> {
         let plan = &self.plan;
         if self.ready.strand.is_none() {
             return Ok(());
         }
+        let db = self.ready.control_db;
         for direction in Direction::BOTH {
-            let db = self.ready.control_db;
-            let Site { control, names, .. } = &mut self.ready.sites[direction.to().index()];
+            let Site { control, names, notes, found, .. } = &mut self.ready.sites[direction.to().index()];
             let mut fields = vec![(core::AHEAD_FIELD, plan.ahead[direction as usize].to_text())];
             if direction == Direction::Forward {
                 fields.extend(Side::BOTH.map(|s| (core::moved_field(s), plan.moved[s.index()].to_string())));
             }
-            for (field, text) in fields.iter().filter(|_| plan.inherits) {
-                fence::write_note(control, db, &names.notes(), field, text).await?;
-            }
             fields.retain(|(_, text)| !text.is_empty());
+            if plan.inherits || plan.copies_again {
+                let open = notes.iter().flatten().map(|(db, key, n, authority)| core::note(*db, key, *n, *authority));
+                let fields = fields.iter().map(|(field, text)| (field.as_bytes().to_vec(), text.clone()));
+                let all: Vec<_> = fields.chain(open).collect();
+                fence::replace_notes(control, db, &names.notes(), &all).await?;
+            }
+            // A standalone side is asked by the strands that the cluster's slots name: so it is there before they do.
+            if let Some(key) = found.filter(|_| plan.copies_again && !names.is_cluster()) {
+                let key = ControlKey { epoch: plan.epoch, number: 0, serial: 0, ..key };
+                fence::write_control_key(control, db, &names.control(None), &key).await?;
+            }
             self.ready.shared.lock().kept_notes[direction.to().index()] = fields;
         }
         Ok(())

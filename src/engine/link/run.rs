@@ -138,8 +138,9 @@ impl Run {
         if self.commands == 0 {
             return;
         }
-        // A small item must not keep a large buffer: an outbox may hold thousands of them.
-        let data = if self.data.len() < BYTES / 2 {
+        // An item must not keep more buffer than it needs: outbox and window are bounded by what is said in them. Full by
+        // its number of changes, a run of small ones holds half of its room.
+        let data = if self.data.len() < ROOM / 4 * 3 {
             let data = Bytes::copy_from_slice(&self.data);
             self.data.clear();
             data

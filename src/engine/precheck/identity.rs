@@ -5,7 +5,7 @@ use crate::{
     engine::{
         probe::{
             info::Info,
-            modules,
+            modules, search_indexes,
             server::{Refusal, Server},
         },
         strand::SlotSet,
@@ -106,6 +106,10 @@ pub(super) async fn rdb_compatibility(cx: &Context) -> Result<Finding, Refusal> 
         }
         let (ours, theirs) = (modules(cx.side(from).server()?, a).await, modules(cx.side(to).server()?, b).await);
         findings.extend(missing_modules(&ours, &theirs, from));
+        if [&ours, &theirs].iter().all(|modules| modules.iter().any(|m| m == SEARCH)) {
+            let (ours, theirs) = (cx.side(from).server()?, cx.side(to).server()?);
+            findings.extend(missing_indexes(&search_indexes(ours).await, &search_indexes(theirs).await, from));
+        }
     }
     Ok(Finding::all(findings))
 }
@@ -130,7 +134,22 @@ fn field_expiry(info: &Info, from: Side, to: Side, to_dialect: Dialect) -> Findi
 }
 
 /// Parts of a server that show up as modules and hold no data of their own.
-const WITHOUT_DATA: [&str; 4] = ["lua", "RedisCompat", "search", "redisgears_2"];
+const WITHOUT_DATA: [&str; 4] = ["lua", "RedisCompat", SEARCH, "redisgears_2"];
+const SEARCH: &str = "search";
+
+/// An index is no key: it is in a snapshot as the module's own words alone, which no command takes.
+fn missing_indexes(ours: &[String], theirs: &[String], from: Side) -> Option<Finding> {
+    let missing: Vec<&str> = ours.iter().filter(|i| !theirs.contains(i)).map(String::as_str).collect();
+    let to = from.other();
+    (!missing.is_empty()).then(|| {
+        Finding::warning(
+            format!("search indexes at the {from} but not at the {to}: {}", missing.join(", ")),
+            "the keys that they index are carried, and indexes made from now on; those that are there already are not",
+            format!("make them at the {to} with the same FT.CREATE, before or after the copy"),
+        )
+        .at(to)
+    })
+}
 
 fn missing_modules(ours: &[String], theirs: &[String], from: Side) -> Option<Finding> {
     let missing: Vec<&str> = ours

@@ -20,7 +20,7 @@ fn options<A: Argv + ?Sized>(case: &Case<'_, A>) -> Options {
     let references = case.target.has_stream_references();
     let mut found = Options::default();
     let mut approximate = false;
-    let mut limit = None;
+    let mut limits = Vec::new();
     let mut n = 2;
     while n < case.argc() {
         if case.is(n, "NOMKSTREAM") {
@@ -35,7 +35,7 @@ fn options<A: Argv + ?Sized>(case: &Case<'_, A>) -> Options {
                 n += 1;
             }
         } else if case.is(n, "LIMIT") {
-            limit = Some(n);
+            limits.extend([n, n + 1]);
             n += 1;
         } else if case.is(n, "KEEPREF") {
             if !references {
@@ -56,8 +56,8 @@ fn options<A: Argv + ?Sized>(case: &Case<'_, A>) -> Options {
         n += 1;
     }
     // A server tells its replicas what it did (`= 1-1 LIMIT 10`) in words that it does not take from a client.
-    if let Some(limit) = limit.filter(|_| !approximate) {
-        found.omit.extend([limit, limit + 1]);
+    if !approximate {
+        found.omit.append(&mut limits);
     }
     found.end = n;
     found

@@ -107,6 +107,7 @@ fn older_targets_get_older_words() {
         ("HPEXPIREAT h 5 FIELDS 1 f", MID, "state"),
         ("XADD s NOMKSTREAM MAXLEN 3 5-1 f v", OLD, "XADD s MAXLEN 3 5-1 f v"),
         ("XADD s MINID = 1-1 LIMIT 10 5-1 f v", NEW, "XADD s MINID = 1-1 5-1 f v"),
+        ("XADD s LIMIT 1 MINID = 1-1 LIMIT 10 5-1 f v", NEW, "XADD s MINID = 1-1 5-1 f v"),
         ("XADD s MINID = 1-1 5-1 f v", OLD, "state"),
         ("XADD s IDMP p i 5-1 f v", MID, "XADD s 5-1 f v"),
         ("XADD s IDMP p i 5-1 f v", NEW, "XADD s 5-1 f v | XIDMPRECORD s p i 5-1"),

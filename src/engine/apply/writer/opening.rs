@@ -8,7 +8,7 @@ use crate::engine::gauge::Condition;
 use crate::engine::net::{NetError, RawStream};
 use crate::model::{EventKind, Severity};
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long what was sent through a proxy may still be on its way when the connection is gone.
 const AT_REST: Duration = Duration::from_secs(1);
@@ -110,11 +110,12 @@ impl Writer {
             return Err(End::WentBack);
         }
         // Applied, but their replies are lost: what failed in them has to be found by the keys.
+        let now = Instant::now();
         while self.window.front().is_some_and(|t| t.control.number <= key.number) {
             let Some(t) = self.window.pop_front() else { break };
             self.window_bytes -= t.bytes;
             self.unseen(&t);
-            self.answered(&t);
+            self.answered(&t, now);
         }
         for t in &mut self.window {
             t.outcome = Outcome::Pending;

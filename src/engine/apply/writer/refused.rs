@@ -22,7 +22,11 @@ impl Writer {
     /// When all of the window is answered and some of it was refused: decides what to do with those, and gives what is
     /// to be written at once, if anything.
     pub(super) fn after_refusal(&mut self) -> Option<VecDeque<Bytes>> {
+        if !self.refusals {
+            return None;
+        }
         let refused = self.window.iter().any(|t| matches!(t.outcome, Outcome::Refused(_)));
+        self.refusals = refused;
         if !refused || self.window.iter().any(|t| t.outcome == Outcome::Pending) {
             if refused && self.holding.is_none() {
                 // Nothing new goes out before the rest is answered.
@@ -36,10 +40,11 @@ impl Writer {
             Some(last) => self.window.drain(..=last).collect(),
             None => Vec::new(),
         };
+        let now = Instant::now();
         for t in passed {
             self.window_bytes -= t.bytes;
             match t.outcome {
-                Outcome::Applied => self.answered(&t),
+                Outcome::Applied => self.answered(&t, now),
                 _ => self.overtaken(&t.items),
             }
         }
@@ -98,11 +103,7 @@ impl Writer {
         let mut notes = false;
         for item in items {
             match item.kind {
-                ItemKind::Ask(token) => {
-                    let now = core.now_ms();
-                    core.arbiter.token_lost(token, now);
-                }
-                ItemKind::Expiries => core.expiries_came(self.site, None),
+                ItemKind::Ask(_) | ItemKind::Expiries => self.unanswered(&mut core, item),
                 ItemKind::Notes => notes = true,
                 _ => self.send_again(&mut core, item),
             }
@@ -111,12 +112,7 @@ impl Writer {
             // What they said may have changed since: what is true now is written down.
             core.rewrite_notes(self.site, None);
         }
-        core.carry_out();
-        core.settle();
-        drop(core);
-        self.s.shared.wake_writers();
-        self.s.shared.state_came.notify_waiters();
-        self.s.shared.settle.notify_one();
+        self.told(core);
     }
 
     fn send_again(&self, core: &mut Core, item: &Item) {
@@ -177,7 +173,7 @@ impl Writer {
         self.window_bytes -= t.bytes;
         self.unseen(&t);
         let kept: Vec<Item> = t.items.into_iter().filter(|i| i.kind == ItemKind::Notes).collect();
-        let mut again = Transaction::encode(&self.s.envelope, &t.control, kept);
+        let mut again = Transaction::encode(&self.s.envelope, &t.control, kept, Instant::now(), &mut self.paper);
         // Not on its way yet: it goes with the others behind it.
         again.outcome = Outcome::Refused(String::new());
         self.window_bytes += again.bytes;

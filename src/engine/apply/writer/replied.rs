@@ -13,12 +13,24 @@ use crate::engine::gauge::Condition;
 use crate::model::{EventKind, Offset, Severity, Side};
 use crate::wire::stream::{Batch, Command, Decoder};
 use bytes::Buf;
+use std::sync::MutexGuard;
 use std::time::Instant;
+
+/// Transactions that were answered in a row, for the gauge: to a cluster there are as many as changes.
+#[derive(Debug, Default)]
+pub(super) struct Booked {
+    /// Up to here all is applied.
+    offset: Offset,
+    changes: u64,
+    bytes: u64,
+    latency_ms: u64,
+}
 
 impl Writer {
     pub(super) fn take_replies(&mut self, replies: &mut Replies) -> Result<(), ReplyError> {
         let mut findings = Vec::new();
         let mut answered = false;
+        let now = Instant::now();
         while let Some(place) = replies.next(&mut self.window, &mut findings)? {
             answered = true;
             if !findings.is_empty() {
@@ -26,11 +38,12 @@ impl Writer {
                 let transaction = &self.window[place];
                 self.found(transaction, &found);
             }
+            self.refusals |= matches!(self.window[place].outcome, Outcome::Refused(_));
             self.park(place);
             while self.window.front().is_some_and(|t| t.outcome == Outcome::Applied) {
                 let Some(t) = self.window.pop_front() else { break };
                 self.window_bytes -= t.bytes;
-                self.answered(&t);
+                self.answered(&t, now);
             }
         }
         if answered {
@@ -41,7 +54,9 @@ impl Writer {
     }
 
     /// Echoes of what has been answered may be taken now.
-    pub(super) fn tell_answered(&self) {
+    pub(super) fn tell_answered(&mut self) {
+        let Booked { offset, changes, bytes, latency_ms } = std::mem::take(&mut self.booked);
+        self.s.gauge.applied(offset, changes, bytes, latency_ms);
         let mut core = self.s.shared.lock();
         let i = self.site.index();
         core.answered[i] = self.acked;
@@ -50,10 +65,10 @@ impl Writer {
         self.s.shared.state_came.notify_waiters();
     }
 
-    /// Books a transaction that was applied.
-    pub(super) fn answered(&mut self, t: &Transaction) {
+    /// Books a transaction that was applied; to be followed by [`Writer::tell_answered`].
+    pub(super) fn answered(&mut self, t: &Transaction, now: Instant) {
         self.acked = self.acked.max(t.control.number);
-        self.pace.answered(t.sent, Instant::now());
+        self.pace.answered(t.sent, now);
         if self.parked.held().is_none() {
             self.replied = t.position;
         }
@@ -67,12 +82,17 @@ impl Writer {
                 self.s.events.info(Some(self.s.direction), EventKind::Connected, text);
             }
         }
-        let latency = self.s.shared.now_ms().saturating_sub(t.decided_ms);
+        let latency = self.s.shared.ms_at(now).saturating_sub(t.decided_ms);
         let latency = if t.items.is_empty() { 0 } else { latency };
         // While a snapshot loads, the source's position is not applied yet.
         let not_yet = t.control.phase == LoadPhase::Loading || self.parked.held().is_some();
-        let offset = if not_yet { Offset(0) } else { t.position.offset };
-        self.s.gauge.applied(offset, t.changes.into(), t.bytes as u64, latency);
+        let booked = &mut self.booked;
+        if !not_yet {
+            booked.offset = booked.offset.max(t.position.offset);
+        }
+        booked.changes += u64::from(t.changes);
+        booked.bytes += t.bytes as u64;
+        booked.latency_ms = booked.latency_ms.max(latency);
     }
 
     /// Tells the arbiter what replies have shown.
@@ -131,17 +151,30 @@ impl Writer {
         core.set_now(self.s.shared.now_ms());
         for item in &t.items {
             match item.kind {
-                ItemKind::Ask(token) => {
-                    let now = core.now_ms();
-                    core.arbiter.token_lost(token, now);
-                }
-                ItemKind::Expiries => core.expiries_came(self.site, None),
+                ItemKind::Ask(_) | ItemKind::Expiries => self.unanswered(&mut core, item),
                 ItemKind::Notes => {}
                 _ => {
                     self.differs(&mut core, item, None, self.site.other(), Cause::Recovery);
                 }
             }
         }
+        self.told(core);
+    }
+
+    /// A question whose answer nobody will see.
+    pub(super) fn unanswered(&self, core: &mut Core, item: &Item) {
+        match item.kind {
+            ItemKind::Ask(token) => {
+                let now = core.now_ms();
+                core.arbiter.token_lost(token, now);
+            }
+            ItemKind::Expiries => core.expiries_came(self.site, None),
+            _ => {}
+        }
+    }
+
+    /// What was told to the core takes effect, and who waits for that is woken.
+    pub(super) fn told(&self, mut core: MutexGuard<'_, Core>) {
         core.carry_out();
         core.settle();
         drop(core);

@@ -46,7 +46,7 @@ pub(super) async fn raise_epoch(
     };
     let db = ready.control_db;
     let fresh = plan.from[direction as usize].is_none() && !plan.inherits;
-    if fresh {
+    if fresh && !plan.copies_again {
         // Conflicts that were open before a new copy are settled by it, wherever they were noted.
         // A one-way job may write nothing at its source.
         let both = plan.two_way && direction == Direction::Forward;

@@ -13,7 +13,7 @@ use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::job::JobError;
 use crate::engine::link::decide::Ahead;
 use crate::engine::strand::{SlotSet, Strand, StrandId};
-use crate::model::{Direction, Offset, Side};
+use crate::model::{Direction, Offset, ReplId, Side};
 use std::collections::{BTreeSet, HashMap};
 
 /// What a strand goes on from.
@@ -29,6 +29,8 @@ pub struct Inherited {
     pub parents: BTreeSet<StrandId>,
     /// Some of the slots were another strand's.
     pub others: bool,
+    /// A copy was under way, and begins again.
+    pub copies_again: bool,
 }
 
 /// `Ok(None)`: the slots are this strand's own since before and all are as far as it is, or they are nobody's.
@@ -52,8 +54,7 @@ pub fn inherit(
     }
     let directions = if two_way { &Direction::BOTH[..] } else { &[Direction::Forward] };
     let same = result.parents.len() == 1 && result.parents.contains(&strand.id);
-    let mut loading = false;
-    let mut exact = true;
+    let mut exact = [true; 2];
     for direction in directions {
         let (from, to) = (direction.from(), direction.to());
         let shard = &places[from.index()].shards[shards[from.index()]];
@@ -64,7 +65,7 @@ pub fn inherit(
             let Some(key) = owner(to, slot).and_then(|id| found[to.index()].newest.get(&id)) else {
                 continue;
             };
-            loading |= key.phase == LoadPhase::Loading;
+            result.copies_again |= key.phase == LoadPhase::Loading;
             if !shard.knows(key.replid) {
                 if places[from.index()].cluster && !found[from.index()].by_slot.contains_key(&slot) {
                     // It may be on its way just now.
@@ -87,7 +88,7 @@ pub fn inherit(
             if let Some(noted) = noted.filter(|n| shard.knows(n.ahead.stream)) {
                 position = position.max(noted.ahead.slots.get(&slot).copied().unwrap_or_default());
             }
-            exact &= position == key.applied.offset;
+            exact[*direction as usize] &= position == key.applied.offset;
             at.push((slot, position));
             replied.insert(slot, key.replied.offset);
             let merged = base.get_or_insert(*key);
@@ -111,31 +112,41 @@ pub fn inherit(
     // Where both sides have moved a slot, the source's state stands.
     let [source, target] = &mut result.moved;
     target.remove(source);
-    if loading {
-        // A copy was under way: it begins again.
-        return Ok(None);
-    }
     result.others = !same;
-    if same && exact && result.moved.iter().all(|m| m.is_empty()) {
+    if result.copies_again {
+        // The copy tells all of what the source holds. What clients did at the target is in its stream alone, from where
+        // each slot was left: that is gone on with, whoever had the slots.
+        result.moved[Side::Source.index()] = SlotSet::none();
+        result.ahead[Direction::Forward as usize] = Ahead::default();
+        if let Some(key) = &mut result.from[Direction::Forward as usize] {
+            key.phase = LoadPhase::Loading;
+        }
+        exact[Direction::Forward as usize] = true;
+    }
+    if same && exact == [true; 2] && result.moved.iter().all(|m| m.is_empty()) {
         return Ok(None);
     }
     // How far each stream had come back as echoes, as the link the other way knows it.
     for direction in directions {
         let stream = direction.to();
         let shard = &places[stream.index()].shards[shards[stream.index()]];
-        let back = result.from[direction.other() as usize].map(|k| k.applied);
+        let back = result.from[direction.other() as usize].map(|k| (k.replid, k.applied));
         let parents = strand.slots.iter().filter_map(|slot| found[stream.index()].newest.get(&owner(stream, slot)?));
-        let echoed = parents.filter(|k| shard.knows(k.peer_replid)).map(|k| k.echoed).reduce(earlier);
+        let echoed = parents.filter(|k| shard.knows(k.peer_replid)).map(|k| (k.peer_replid, k.echoed));
+        let least = [echoed.reduce(less), back].into_iter().flatten().reduce(less);
         if let Some(key) = &mut result.from[*direction as usize] {
-            key.echoed = match (echoed, back) {
-                (Some(a), Some(b)) => earlier(a, b),
-                // Nothing of a stream that was not read before has come back: it is read from now on. Position 0 would ask a
-                // later engine for all of it, which is to be had by a copy alone.
-                (a, b) => a.or(b).unwrap_or(Position { offset: shard.stream_end, ..Position::default() }),
-            };
+            // Together with whose stream it is a position in: the first of the keys may be from a slot that another shard had.
+            // Nothing of a stream that was not read before has come back: it is read from now on. Position 0 would ask a
+            // later engine for all of it, which is to be had by a copy alone.
+            let now = (shard.lineage.map(|l| l.replid), Position { offset: shard.stream_end, ..Position::default() });
+            (key.peer_replid, key.echoed) = least.unwrap_or(now);
         }
     }
     Ok(Some(result))
+}
+
+fn less(a: (Option<ReplId>, Position), b: (Option<ReplId>, Position)) -> (Option<ReplId>, Position) {
+    if b.1.offset < a.1.offset { b } else { a }
 }
 
 fn earlier(a: Position, b: Position) -> Position {

@@ -27,8 +27,10 @@ pub(super) struct Plan {
     /// The forward copy was begun before and not finished, and all that the target holds is either the source's, or in
     /// the reverse stream from where that goes on.
     pub(super) left_over: bool,
-    /// The slots were divided in another way before.
+    /// The slots were divided in another way before, and the links go on.
     pub(super) inherits: bool,
+    /// The same, while the forward copy was under way: that begins again, and only the reverse link goes on.
+    pub(super) copies_again: bool,
     /// Some of the slots were another strand's.
     pub(super) others: bool,
     pub(super) ahead: [Ahead; 2],
@@ -67,6 +69,7 @@ impl Plan {
             reverse_full: options.reverse_full,
             merge: merge || options.lost[1],
             inherits,
+            copies_again: false,
             others: false,
             ahead: Default::default(),
             moved: Default::default(),
@@ -100,11 +103,26 @@ impl Plan {
         }
     }
 
+    /// What clients did at the target to a slot that has come to another shard is in no stream that is read, and the copy
+    /// writes over it: both sides end equal, but something may be lost.
+    pub(super) fn tell_moved_in_copy(&self, context: &JobContext) {
+        let slots = &self.moved[Side::Target.index()];
+        if self.copies_again && !slots.is_empty() {
+            let text = format!(
+                "slots {slots} of the target have moved before the first copy had ended: the source's values stand there, and \
+                 what was done at the target since the copy began may be lost"
+            );
+            context.events.emit(None, Severity::Warning, EventKind::ConflictDetected, text);
+        }
+    }
+
     pub(super) fn take_over(&mut self, inherited: Inherited) {
         self.ahead = inherited.ahead;
         self.moved = inherited.moved;
         self.parents = inherited.parents;
         self.others = inherited.others;
+        self.copies_again = inherited.copies_again;
+        self.inherits = !inherited.copies_again;
     }
 
     /// Of the direction's stream: what was replied, echoed and applied.

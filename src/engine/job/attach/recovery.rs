@@ -1,6 +1,5 @@
 //! Recovery, before anything is applied: the tables rebuilt, what was open opened, what is doubtful settled.
 
-use super::place::Place;
 use super::plan::Plan;
 use super::{Ready, Site, UNKNOWN_DB};
 use crate::engine::arbiter::Touch;
@@ -15,12 +14,7 @@ use crate::model::{EventKind, Severity, Side};
 use std::collections::HashMap;
 
 /// The three steps of recovery.
-pub(super) async fn recover(
-    context: &JobContext,
-    ready: &mut Ready,
-    plan: &Plan,
-    places: &mut [Place; 2],
-) -> Result<(), JobError> {
+pub(super) async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan) -> Result<(), JobError> {
     let mut doubtful = Vec::new();
     for attached in ready.links.iter_mut().filter(|_| plan.resume) {
         let Some((span, _)) = plan.span(attached.direction) else { continue };
@@ -61,14 +55,6 @@ pub(super) async fn recover(
             Some(notes) => notes,
             None => fence::read_notes(control, db, &names.notes()).await?,
         };
-        // Those of the strands that had these slots before.
-        for id in plan.parents.iter().filter(|id| Some(**id) != names.id()) {
-            let before = names.of_sibling(*id);
-            let shard = places[side.index()].shards.iter_mut().find(|s| s.slots.contains(id.home));
-            if let Some(shard) = shard {
-                notes.extend(fence::read_notes(&mut shard.control, db, &before.notes()).await?);
-            }
-        }
         notes.retain(|(_, key, ..)| names.strand().is_none_or(|strand| strand.has(key)));
         for (db, key, number, authority) in notes {
             let entry = open.entry((db, key)).or_insert((number, authority));
@@ -81,11 +67,10 @@ pub(super) async fn recover(
     open.sort_by_key(|(_, (number, _))| *number);
     let mut core = ready.shared.lock();
     core.arbiter.recover_flushed();
-    let mut overruled: Vec<(u32, Vec<u8>, Side)> = Vec::new();
     for ((db, key), (_, authority)) in open {
         if plan.two_way {
             if core.arbiter.is_overruled(&key, authority) {
-                overruled.push((db, key.clone(), authority));
+                core.overruled(db, &key, authority);
             }
             core.arbiter.recover_episode(db, &key, authority);
         } else {
@@ -102,29 +87,7 @@ pub(super) async fn recover(
     }
     core.carry_out();
     core.settle();
-    drop(core);
-    tell_overruled(context, &overruled);
     Ok(())
-}
-
-/// Told by name; of more than these the number.
-const NAMED: usize = 50;
-
-/// Keys that were in conflict, the other side's order standing, when their slot moved: what that other side did since the
-/// conflict opened was withheld, and where its authority has ended no transfer brings it any more.
-fn tell_overruled(context: &JobContext, keys: &[(u32, Vec<u8>, Side)]) {
-    let tell = |text| context.events.emit(None, Severity::Warning, EventKind::ConflictDetected, text);
-    for (db, key, other) in keys.iter().take(NAMED) {
-        tell(format!(
-            "{:?} in db{db} was in conflict when its slot moved: the {}'s value stands, and what was done to it at the {other} \
-             since the conflict began may be lost",
-            shown(key),
-            other.other()
-        ));
-    }
-    if keys.len() > NAMED {
-        tell(format!("{} more keys were in conflict when their slots moved", keys.len() - NAMED));
-    }
 }
 
 /// What a site got from the other's old master, and the new one never had.

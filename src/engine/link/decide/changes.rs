@@ -68,6 +68,11 @@ impl Decider {
     fn came_with_its_slot(&mut self, core: &mut Core, effect: &Effect<'_>, at: u32) {
         let Effect::Keys(touches) = effect else { return };
         if self.wanted(touches) {
+            for t in touches {
+                if let Some(loses) = core.arbiter.loses_by_move(self.here, t) {
+                    core.overruled(t.db, t.key, loses);
+                }
+            }
             core.change_as_state(self.here, touches, at, self.entry_end.offset.0);
             self.effects(core);
         }

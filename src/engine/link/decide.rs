@@ -9,6 +9,7 @@ mod ahead;
 mod changes;
 mod databases;
 mod echoes;
+mod glance;
 
 pub use ahead::Ahead;
 pub use echoes::Marker;
@@ -79,6 +80,7 @@ pub struct Decider {
     /// Slots that had come further than their strand when it was put together.
     ahead: Ahead,
     run: Run,
+    glance: glance::Glance,
     /// Where the entry that is being decided ends.
     entry_end: Position,
     /// A source's transaction is being decided.
@@ -127,6 +129,7 @@ impl Decider {
             doubtful_until: s.doubtful_until,
             ahead: s.ahead,
             run: Run::in_order(),
+            glance: glance::Glance::default(),
             entry_end: Position::default(),
             inside: false,
             read: Read::default(),
@@ -164,6 +167,7 @@ impl Decider {
     pub fn turn(&mut self, core: &mut Core, batch: &Batch, from: usize, base: u64, at: u32, unix_ms: u64) -> Turn {
         let here = self.here.index();
         for (i, entry) in batch.entries.iter().enumerate().skip(from) {
+            self.glance.at(core, self.here, batch, from, i);
             self.place_due(core);
             self.entry_end = Position::new(base + entry.end, entry.db);
             let mut real = true;

@@ -9,6 +9,7 @@ mod ahead;
 mod changes;
 mod databases;
 mod echoes;
+mod glance;
 
 pub use ahead::Ahead;
 pub use echoes::Marker;
@@ -81,6 +82,7 @@ pub struct Decider {
     /// Slots that had come further than their strand when it was put together.
     ahead: Ahead,
     run: Run,
+    glance: glance::Glance,
     /// Where the entry that is being decided ends.
     entry_end: Position,
     /// A source's transaction is being decided.
@@ -131,6 +133,7 @@ impl Decider {
             doubtful_until: s.doubtful_until,
             ahead: s.ahead,
             run: Run::in_order(),
+            glance: glance::Glance::default(),
             entry_end: Position::default(),
             inside: false,
             echoes_alone: false,
@@ -179,6 +182,7 @@ impl Decider {
     pub fn turn(&mut self, core: &mut Core, batch: &Batch, from: usize, base: u64, at: u32, unix_ms: u64) -> Turn {
         let here = self.here.index();
         for (i, entry) in batch.entries.iter().enumerate().skip(from) {
+            self.glance.at(core, self.here, batch, from, i);
             self.place_due(core);
             self.entry_end = Position::new(base + entry.end, entry.db);
             let mut real = true;

@@ -329,7 +329,7 @@ impl Begun {
         let idle = !context.job.policy.two_way || unarbitrated(context);
         let mut arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), idle);
         arbiter.moved(&plan.moved);
-        let conflicts = ConflictLog::since(unix_ms().saturating_sub(1));
+        let conflicts = ConflictLog::since(unix_ms().saturating_sub(1)).showing(context.job.policy.show_values);
         let shared = Arc::new(Shared::new(Core::new(arbiter, facts.clone(), conflicts, context.events.clone())));
         let replids: ReplIds = Arc::new([RwLock::new(None), RwLock::new(None)]);
         let ready = Ready {

@@ -41,7 +41,7 @@ use std::sync::atomic::Ordering::Relaxed;
 pub const UNKNOWN_DB: u32 = u32::MAX;
 
 /// What is decided at once at most where changes are gathered by their slots.
-const GATHERED: BatchLimits = BatchLimits { bytes: 4 << 20, commands: 32 << 10 };
+const GATHERED: BatchLimits = BatchLimits { bytes: 4 << 20, commands: 16 << 10 };
 
 /// Why a link can't go on.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -281,7 +281,7 @@ impl Link {
                 Some(part) => part.taken(),
             };
             self.s.spool.release(taken);
-            if self.rest.len() >= most {
+            if self.rest.len() >= most || !self.s.decider.is_worth_gathering() {
                 return Ok(());
             }
             match self.s.spool.more().await? {

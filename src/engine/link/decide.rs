@@ -9,6 +9,7 @@ mod ahead;
 mod changes;
 mod databases;
 mod echoes;
+mod glance;
 mod order;
 mod stretch;
 
@@ -85,6 +86,7 @@ pub struct Decider {
     /// Slots that had come further than their strand when it was put together.
     ahead: Ahead,
     run: Run,
+    glance: glance::Glance,
     /// Where the entry that is being decided ends.
     entry_end: Position,
     /// A source's transaction is being decided.
@@ -141,6 +143,7 @@ impl Decider {
             doubtful_until: s.doubtful_until,
             ahead: s.ahead,
             run: Run::in_order(),
+            glance: glance::Glance::default(),
             entry_end: Position::default(),
             inside: false,
             order: Order::default(),
@@ -189,6 +192,7 @@ impl Decider {
                 self.flush(core);
                 return Turn::More { step: n };
             }
+            self.glance.at(core, self.here, batch, &self.order, from, n);
             self.place_due(core);
             let step = self.order.step(n);
             let entry = &batch.entries[step.entry as usize];

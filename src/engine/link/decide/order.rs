@@ -51,6 +51,8 @@ pub(super) struct Order {
     /// How many echoes there were when the slot's last one came.
     echoed: HashMap<u16, u32>,
     echoes: u32,
+    /// Of the last batch: echoes and all.
+    seen: [usize; 2],
 }
 
 const ECHO: u32 = 0;
@@ -67,6 +69,7 @@ impl Order {
     /// Arranges the entries of a batch.
     pub fn arrange(&mut self, places: impl ExactSizeIterator<Item = Place>) {
         self.steps.clear();
+        self.seen = [0, places.len()];
         if places.len() < FEW {
             return;
         }
@@ -78,6 +81,7 @@ impl Order {
                 }
                 Place::Echo(slot) => {
                     self.echoes += 1;
+                    self.seen[0] += 1;
                     self.echoed.insert(slot, self.echoes);
                     self.stretch.push((self.echoes, ECHO, entry));
                 }
@@ -89,6 +93,11 @@ impl Order {
             }
         }
         self.close();
+    }
+
+    /// Most of what is read are echoes: more of them at once is no gain.
+    pub fn is_of_echoes(&self) -> bool {
+        self.seen[0] * 2 > self.seen[1]
     }
 
     /// The step with this number.

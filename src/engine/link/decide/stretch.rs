@@ -20,9 +20,14 @@ pub(super) struct Stretch {
 }
 
 impl Decider {
-    /// Whether more is done at once where more is at hand.
+    /// Whether more may be done at once where more is at hand.
     pub fn gathers(&self) -> bool {
         self.there.is_cluster()
+    }
+
+    /// Whether that is a gain, by what was read last.
+    pub fn is_worth_gathering(&self) -> bool {
+        !self.order.is_of_echoes()
     }
 
     /// Finds the order in which a batch is decided.

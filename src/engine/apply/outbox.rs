@@ -6,6 +6,7 @@
 use super::control_key::{LoadPhase, Position};
 use crate::engine::arbiter::Token;
 use crate::engine::arbiter::classify::Reveals;
+use crate::model::Offset;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -63,6 +64,8 @@ pub struct Item {
     pub phase: LoadPhase,
     /// How far the source's stream has come when this item has been applied.
     pub position: Position,
+    /// How far its own slot has, where that is further.
+    pub had: Offset,
     /// How far this site's own stream had come back as echoes when this item was decided.
     pub echoed: Position,
     /// Up to where replies had been seen when it was decided: what they led to stands before it.
@@ -101,11 +104,11 @@ impl Outbox {
         self.items.push_back(item);
     }
 
-    /// A source's transaction ends with the newest item, at this position of its stream.
-    pub fn seal(&mut self, position: Position) {
+    /// A source's transaction ends with the newest item, at this position of its stream, and (`had`) here in its slot.
+    pub fn seal(&mut self, position: Position, had: Offset) {
         if let Some(last) = self.items.back_mut().filter(|i| i.glued) {
             last.glued = false;
-            last.position = position;
+            (last.position, last.had) = (position, had);
         }
     }
 

@@ -10,10 +10,14 @@ mod changes;
 mod databases;
 mod echoes;
 mod glance;
+mod order;
+mod stretch;
 
 pub use ahead::Ahead;
 pub use echoes::Marker;
 
+use self::order::Order;
+use self::stretch::Stretch;
 use super::run::Run;
 use crate::engine::apply::control_key::Position;
 use crate::engine::apply::outbox::ItemKind;
@@ -57,9 +61,11 @@ impl Read {
 pub enum Turn {
     /// All entries have been decided.
     Done,
-    /// The entry with this index is an echo whose reply has not been seen: it may tell more than the echo does. Or it is of a
+    /// The next step is about an echo whose reply has not been seen: it may tell more than the echo does. Or it is of a
     /// slot that is moving away, and something waits to be written to it.
-    Waits { entry: usize },
+    Waits { step: usize },
+    /// There are more, and others are to have the lock in between.
+    More { step: usize },
 }
 
 /// The knowledge by which one link decides.
@@ -85,11 +91,19 @@ pub struct Decider {
     entry_end: Position,
     /// A source's transaction is being decided.
     inside: bool,
+    order: Order,
+    stretch: Option<Stretch>,
+    /// Where the link is when the entry that is being decided has been; `None`: not further than before.
+    closes: Option<Position>,
+    /// So many entries of the batch lie before where the link is.
+    closed: usize,
     pub read: Read,
     /// When which of the bytes that are being decided were read: their end, milliseconds since 1970.
     read_times: Vec<(u64, u64)>,
 }
 
+/// Entries that are decided before others have the lock.
+const AT_ONCE: usize = 1024;
 /// Every key of this product, whatever the job.
 const KEY_PREFIX: &[u8] = b"duplex:";
 
@@ -132,6 +146,10 @@ impl Decider {
             glance: glance::Glance::default(),
             entry_end: Position::default(),
             inside: false,
+            order: Order::default(),
+            stretch: None,
+            closes: None,
+            closed: 0,
             read: Read::default(),
             read_times: Vec::new(),
         }
@@ -162,14 +180,25 @@ impl Decider {
         }
     }
 
-    /// Decides the entries of a batch from `from` on. `base`: the stream's offset at the batch's beginning. `at`: when
-    /// they were read, in the arbiter's clock, 0 where that is unknown; `unix_ms`: the same on the wall clock.
+    /// Decides the entries of a batch from the step `from` on. `base`: the stream's offset at the batch's beginning. `at`:
+    /// when they were read, in the arbiter's clock, 0 where that is unknown; `unix_ms`: the same on the wall clock.
     pub fn turn(&mut self, core: &mut Core, batch: &Batch, from: usize, base: u64, at: u32, unix_ms: u64) -> Turn {
         let here = self.here.index();
-        for (i, entry) in batch.entries.iter().enumerate().skip(from) {
-            self.glance.at(core, self.here, batch, from, i);
+        if from == 0 {
+            self.arrange(core, batch, base);
+        }
+        for n in from..batch.entries.len() {
+            if n - from == AT_ONCE {
+                self.flush(core);
+                return Turn::More { step: n };
+            }
+            self.glance.at(core, self.here, batch, &self.order, from, n);
             self.place_due(core);
-            self.entry_end = Position::new(base + entry.end, entry.db);
+            let step = self.order.step(n);
+            let entry = &batch.entries[step.entry as usize];
+            let position = |entry: &Entry| Position::new(base + entry.end, entry.db);
+            self.entry_end = position(entry);
+            self.begin_step(core, step, step.closes.map(|last| position(&batch.entries[last as usize])));
             let mut real = true;
             if entry.commands.0 == entry.commands.1 {
                 real = false;
@@ -177,14 +206,14 @@ impl Decider {
                 match self.marker_of(batch, entry) {
                     Some(Marker::Ours(Some(m))) if self.lacks_reply(core, &m) => {
                         self.flush(core);
-                        return Turn::Waits { entry: i };
+                        return Turn::Waits { step: n };
                     }
                     Some(Marker::Ours(marker)) => real = self.echo(core, batch, entry, marker),
                     // Of another strand of this job: none of our keys are in it.
                     Some(Marker::Sibling) => real = false,
                     None if !core.parked[here].is_empty() && self.is_parked(core, batch, entry) => {
                         self.flush(core);
-                        return Turn::Waits { entry: i };
+                        return Turn::Waits { step: n };
                     }
                     None => {
                         self.local(core, batch, entry, at, unix_ms);
@@ -194,9 +223,7 @@ impl Decider {
                     }
                 }
             }
-            let begin = base + i.checked_sub(1).map_or(0, |p| batch.entries[p].end);
-            core.decided[here] = self.entry_end;
-            core.decided_bytes(self.here.other(), base + entry.end - begin, real);
+            self.end_step(core, batch, step, real);
             if self.run.is_full() {
                 self.flush(core);
             }

@@ -4,6 +4,7 @@ use super::disk::Place;
 use super::log::Next;
 use super::{Item, Shared, SpoolError, SpoolStats};
 use crate::model::Offset;
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Hands items out in order. Dropping it makes the writer's next push fail with [`SpoolError::Closed`].
@@ -74,6 +75,22 @@ impl SpoolReader {
             }
             Next::OnDisk { .. } | Next::Nothing => None,
         }
+    }
+
+    /// More of the stream, if that is what comes next and it is at hand, in memory or in a file.
+    pub async fn more(&mut self) -> Result<Option<(Offset, Bytes)>, SpoolError> {
+        if !self.shared.lock().log.is_stream_next() {
+            return Ok(None);
+        }
+        match self.next().await? {
+            Item::Stream { offset, bytes } => Ok(Some((offset, bytes))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Bytes that it keeps in memory at most.
+    pub fn memory_bytes(&self) -> u64 {
+        self.shared.memory_bytes
     }
 
     /// Stream bytes before `upto` are not needed any more. At most what was read is released.

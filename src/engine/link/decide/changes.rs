@@ -275,7 +275,8 @@ impl Decider {
         self.inside = false;
         core.glue = None;
         if self.run.is_empty() {
-            core.out[self.here.other().index()].seal(self.entry_end);
+            let position = self.closes.unwrap_or(core.decided[self.here.index()]);
+            core.out[self.here.other().index()].seal(position, self.entry_end.offset);
         }
     }
 
@@ -309,7 +310,7 @@ impl Decider {
         }
         // Not copied: the outbox holds on to the bytes as they were read.
         self.flush(core);
-        core.decided[self.here.index()] = self.entry_end;
+        self.arrive(core);
         core.push(
             self.here.other(),
             NewItem {

@@ -1,8 +1,6 @@
 //! Clusters at either side or both: every write once, both sites equal, through crashes of the engine, failovers and
 //! moved slots.
 
-#[path = "cluster/backlog.rs"]
-mod backlog;
 #[path = "sentinel/group.rs"]
 #[allow(dead_code, reason = "the failover suite uses the rest")]
 mod group;

@@ -7,7 +7,6 @@ pub mod carry;
 mod copies;
 pub mod expiries;
 pub mod given_up;
-pub mod had;
 mod settling;
 pub mod turns;
 
@@ -108,8 +107,6 @@ pub struct Core {
     pub out: [Outbox; 2],
     /// How far a site's stream has been decided.
     pub decided: [Position; 2],
-    /// By the site that is written to: slots that are further than that.
-    pub had: [had::Had; 2],
     /// How far the other site's stream had come back as echoes in a site's stream.
     pub echoed: [Position; 2],
     /// Whether a site's snapshot is still being loaded at the other.
@@ -168,7 +165,6 @@ impl Core {
             arbiter,
             out: Default::default(),
             decided: [Position::default(); 2],
-            had: Default::default(),
             echoed: [Position::default(); 2],
             phase: [LoadPhase::Streaming; 2],
             unsaved: [(0, false); 2],
@@ -228,10 +224,7 @@ impl Core {
         let (i, from) = (site.index(), site.other().index());
         self.unsaved[i] = (0, false);
         self.ring[i] = true;
-        // What is for no slot is written where the notes are.
-        let slot = item.slot.or_else(|| self.facts[i].names.home());
         self.out[i].push(Item {
-            had: self.had[i].of(slot, self.decided[from].offset),
             data: item.data,
             commands: item.commands,
             db: item.db,
@@ -409,8 +402,7 @@ impl Core {
         self.glue = glue;
         if self.glue != Some(site) {
             let position = self.decided[site.other().index()];
-            let had = self.had[site.index()].of(self.facts[site.index()].names.home(), position.offset);
-            self.out[site.index()].seal(position, had);
+            self.out[site.index()].seal(position);
         }
         if site == Side::Target {
             let carried: Vec<_> = self.carry.keys().cloned().collect();

@@ -28,8 +28,7 @@ use super::manifold::Unframer;
 use super::replica::ReplicaHandle;
 use super::spool::{Item, SpoolError, SpoolReader};
 use crate::model::{Databases, Direction, EventKind, Offset, ReplId, Severity, Side};
-use crate::wire::resp::Limits;
-use crate::wire::stream::{Batch, BatchLimits, Decoder, StreamError, append};
+use crate::wire::stream::{Batch, Decoder, StreamError, append};
 use bytes::{Buf, Bytes};
 use decide::{Decider, Turn};
 use loader::{LoadError, Loader};
@@ -39,9 +38,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// The database is not known: a stream that was taken up in its middle has not named one yet.
 pub const UNKNOWN_DB: u32 = u32::MAX;
-
-/// What is decided at once at most where changes are gathered by their slots.
-const GATHERED: BatchLimits = BatchLimits { bytes: 4 << 20, commands: 16 << 10 };
 
 /// Why a link can't go on.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -119,10 +115,7 @@ impl Link {
         let here = s.direction.from();
         Link {
             here,
-            decoder: match s.decider.gathers() {
-                true => Decoder::with_limits(s.from.db, Limits::default(), GATHERED),
-                false => Decoder::new(s.from.db),
-            },
+            decoder: Decoder::new(s.from.db),
             batch: Batch::default(),
             rest: Bytes::new(),
             offset: s.from.offset.0,
@@ -254,15 +247,6 @@ impl Link {
     async fn stream(&mut self, offset: Offset, bytes: Bytes) -> Result<(), LinkError> {
         // Behind the rest; or in its place, and it is the beginning of these.
         debug_assert!(self.part.is_some() || offset.0 == self.offset + self.rest.len() as u64);
-        if self.s.decider.gathers() {
-            self.take_stream(offset, bytes);
-            self.gather().await?;
-            self.entries().await?;
-            if self.part.is_some() {
-                self.pass_over();
-            }
-            return Ok(());
-        }
         let Some(part) = &mut self.part else {
             self.take(bytes);
             return self.entries().await;
@@ -274,26 +258,6 @@ impl Link {
             self.pass_over();
         }
         Ok(())
-    }
-
-    /// Takes what else is at hand, up to what the spool keeps in memory, and instead of it: the more is decided at once, the
-    /// more of it goes in one transaction.
-    async fn gather(&mut self) -> Result<(), LinkError> {
-        let most = self.s.spool.memory_bytes() as usize;
-        loop {
-            let taken = match &self.part {
-                None => Offset(self.read_until()),
-                Some(part) => part.taken(),
-            };
-            self.s.spool.release(taken);
-            if self.rest.len() >= most || !self.s.decider.is_worth_gathering() {
-                return Ok(());
-            }
-            match self.s.spool.more().await? {
-                Some((offset, bytes)) => self.take_stream(offset, bytes),
-                None => return Ok(()),
-            }
-        }
     }
 
     /// Bytes of the stream have come, of which all that is whole is put behind the rest.
@@ -460,12 +424,11 @@ impl Link {
             self.tell_what_was_seen();
             match turn {
                 Turn::Done => return,
-                Turn::More { step } => from = step,
-                Turn::Waits { step } => {
-                    from = step;
+                Turn::Waits { entry } => {
+                    from = entry;
                     came.await;
                 }
-                Turn::Change { step } => from = step,
+                Turn::Change { entry } => from = entry,
             }
             echo = !matches!(turn, Turn::Change { .. }) && self.s.decider.is_echo(&self.batch, from);
         }

@@ -3,13 +3,12 @@
 //! Its text is words with one space between, in this order:
 //!
 //! ```text
-//! 1 EPOCH NUMBER SERIAL PHASE REPLID OFFSET DB REPLIED DB PEER-REPLID ECHOED DB [STRAND [HAD]]
+//! 1 EPOCH NUMBER SERIAL PHASE REPLID OFFSET DB REPLIED DB PEER-REPLID ECHOED DB [STRAND]
 //! ```
 //!
 //! `PHASE` is `l` while the snapshot is being loaded (OFFSET is then where the stream will begin) and `s` after. A
 //! database stands beside each position, since PSYNC does not say which one was selected there. An unknown replication
-//! id is `-`. `STRAND` stands in jobs with a cluster: which strand wrote it. `HAD` stands where the key's own slot is further
-//! than OFFSET.
+//! id is `-`. `STRAND` stands in jobs with a cluster: which strand wrote it.
 
 use crate::engine::strand::StrandId;
 use crate::model::{Offset, ReplId};
@@ -63,8 +62,6 @@ pub struct ControlKey {
     pub echoed: Position,
     /// Who wrote it, in a job with a cluster.
     pub strand: Option<StrandId>,
-    /// Up to here the changes of the slot that holds this key are applied: never less than `applied`.
-    pub had: Offset,
 }
 
 impl ControlKey {
@@ -97,10 +94,6 @@ impl ControlKey {
         if let Some(strand) = self.strand {
             out.put_u8(b' ');
             strand.write(out);
-            if self.had > self.applied.offset {
-                out.put_u8(b' ');
-                out.put_slice(n.format(self.had.0).as_bytes());
-            }
         }
     }
 
@@ -127,10 +120,6 @@ impl ControlKey {
             None => None,
             Some(word) => Some(text_of(word)?.parse().ok()?),
         };
-        let had = match words.next() {
-            None => applied.offset,
-            Some(word) => applied.offset.max(Offset(number(word)?)),
-        };
         words.next().is_none().then_some(ControlKey {
             epoch,
             number: count,
@@ -142,7 +131,6 @@ impl ControlKey {
             peer_replid,
             echoed,
             strand,
-            had,
         })
     }
 }
@@ -177,7 +165,6 @@ mod tests {
                 applied: Position::new(a, db), replied: Position::new(b, 0),
                 peer_replid: None, echoed: Position::new(c, db),
                 strand: home.map(|home| StrandId { home, hash: serial as u32 }),
-                had: Offset(if home.is_some() { a.max(c) } else { a }),
             };
             let mut out = BytesMut::new();
             key.write(&mut out);

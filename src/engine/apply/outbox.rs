@@ -6,7 +6,6 @@
 use super::control_key::{LoadPhase, Position};
 use crate::engine::arbiter::Token;
 use crate::engine::arbiter::classify::Reveals;
-use crate::model::Offset;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -25,7 +24,8 @@ pub enum ItemKind {
     /// A command that takes the control key away (FLUSHALL, SWAPDB): it is written once more behind it.
     Sweeping,
     /// When keys expire is asked: one question a key, and the time behind them where the answers are relative to it.
-    Expiries,
+    /// The number names the question.
+    Expiries(u64),
     /// Our own notes; errors are only logged.
     Notes,
     /// The same where all of them are written again: this is the first, and the others stand with it in one transaction.
@@ -63,8 +63,6 @@ pub struct Item {
     pub phase: LoadPhase,
     /// How far the source's stream has come when this item has been applied.
     pub position: Position,
-    /// How far its own slot has, where that is further.
-    pub had: Offset,
     /// How far this site's own stream had come back as echoes when this item was decided.
     pub echoed: Position,
     /// Up to where replies had been seen when it was decided: what they led to stands before it.
@@ -81,7 +79,7 @@ pub struct Item {
 impl Item {
     /// Of the replies to its commands only errors tell anything.
     pub fn is_plain(&self) -> bool {
-        self.telltales.is_empty() && !self.is_token() && self.kind != ItemKind::Expiries
+        self.telltales.is_empty() && !self.is_token() && !matches!(self.kind, ItemKind::Expiries(_))
     }
 
     /// A transaction ends behind a token: its state has to be the last thing in it.
@@ -103,11 +101,11 @@ impl Outbox {
         self.items.push_back(item);
     }
 
-    /// A source's transaction ends with the newest item, at this position of its stream, and (`had`) here in its slot.
-    pub fn seal(&mut self, position: Position, had: Offset) {
+    /// A source's transaction ends with the newest item, at this position of its stream.
+    pub fn seal(&mut self, position: Position) {
         if let Some(last) = self.items.back_mut().filter(|i| i.glued) {
             last.glued = false;
-            (last.position, last.had) = (position, had);
+            last.position = position;
         }
     }
 

@@ -164,7 +164,6 @@ mod tests {
     use crate::engine::apply::control_key::LoadPhase;
     use crate::engine::apply::replies::{Finding, Replies};
     use crate::engine::strand::{SlotSet, Strand};
-    use crate::model::Offset;
     use crate::wire::command::Argv;
     use crate::wire::resp::encode;
     use crate::wire::slot::slot;
@@ -188,7 +187,6 @@ mod tests {
             serial: 1,
             phase: LoadPhase::Streaming,
             position: Position::default(),
-            had: Offset(0),
             echoed: Position::default(),
             replied: Position::default(),
             decided_ms: 1,

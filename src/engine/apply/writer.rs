@@ -25,7 +25,7 @@ use crate::engine::core::{Shared, checkpoint_due};
 use crate::engine::events::EventSink;
 use crate::engine::gauge::{Condition, Gauge};
 use crate::engine::net::{Dialer, RawStream};
-use crate::model::{Direction, EventKind, Offset, ReplId, Side};
+use crate::model::{Direction, EventKind, ReplId, Side};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -131,24 +131,17 @@ struct At {
     echoed: Position,
     replied: Position,
     phase: LoadPhase,
-    /// How far its slot is.
-    had: Offset,
 }
 
 impl At {
-    /// Of a transaction with these items; `None` without any.
-    fn of(items: &[Item]) -> Option<At> {
-        // What is for no slot goes along with what is for one, whose control key it is then.
-        let slot = items.iter().find_map(|i| i.slot);
-        let item = items.last()?;
-        Some(At {
+    fn of(item: &Item) -> At {
+        At {
             serial: item.serial,
             position: item.position,
             echoed: item.echoed,
             replied: item.replied,
             phase: item.phase,
-            had: items.iter().filter(|i| i.slot == slot).map(|i| i.had).max()?,
-        })
+        }
     }
 }
 
@@ -339,7 +332,7 @@ impl Writer {
                         self.parked.add(&mut core, self.site, self.number, items);
                         continue;
                     }
-                    At::of(&items).map(|at| (items, self.control_key(at)))
+                    items.last().map(At::of).map(|at| (items, self.control_key(at)))
                 }
             };
             let Some((items, control)) = taken else { break };
@@ -384,7 +377,6 @@ impl Writer {
             echoed: core.echoed[from],
             replied: core.replied[i],
             phase: core.phase[from],
-            had: core.had[i].of(self.s.envelope.names.home(), core.decided[from].offset),
         };
         Some((Vec::new(), self.control_key(at)))
     }
@@ -410,7 +402,6 @@ impl Writer {
             peer_replid: replid(self.site),
             echoed: at.echoed,
             strand: self.s.envelope.names.id(),
-            had: at.had.max(at.position.offset),
         }
     }
 

@@ -393,7 +393,7 @@ impl Begun {
             }
             // A standalone side is asked by the strands that the cluster's slots name: so it is there before they do.
             if let Some(key) = found.filter(|_| plan.copies_again && !names.is_cluster()) {
-                let key = ControlKey { epoch: plan.epoch, number: 0, serial: 0, had: key.applied.offset, ..key };
+                let key = ControlKey { epoch: plan.epoch, number: 0, serial: 0, ..key };
                 fence::write_control_key(control, db, &names.control(None), &key).await?;
             }
             self.ready.shared.lock().kept_notes[direction.to().index()] = fields;

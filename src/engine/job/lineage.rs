@@ -95,7 +95,6 @@ mod tests {
             peer_replid: Some(id(peer)),
             echoed: Position::new(echoed, 0),
             strand: None,
-            had: Offset(applied),
         }
     }
 

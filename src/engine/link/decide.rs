@@ -10,14 +10,10 @@ mod changes;
 mod databases;
 mod echoes;
 mod glance;
-mod order;
-mod stretch;
 
 pub use ahead::Ahead;
 pub use echoes::Marker;
 
-use self::order::Order;
-use self::stretch::Stretch;
 use super::run::Run;
 use crate::engine::apply::control_key::Position;
 use crate::engine::apply::outbox::ItemKind;
@@ -61,13 +57,11 @@ impl Read {
 pub enum Turn {
     /// All entries have been decided.
     Done,
-    /// The next step is about an echo whose reply has not been seen: it may tell more than the echo does. Or it is of a
+    /// The entry with this index is an echo whose reply has not been seen: it may tell more than the echo does. Or it is of a
     /// slot that is moving away, and something waits to be written to it.
-    Waits { step: usize },
-    /// There are more, and others are to have the lock in between.
-    More { step: usize },
-    /// Only echoes were to be decided, and the next step is about none.
-    Change { step: usize },
+    Waits { entry: usize },
+    /// Only echoes were to be decided, and the entry with this index is none.
+    Change { entry: usize },
 }
 
 /// The knowledge by which one link decides.
@@ -95,19 +89,11 @@ pub struct Decider {
     inside: bool,
     /// Of what is next only the echoes are to be decided.
     echoes_alone: bool,
-    order: Order,
-    stretch: Option<Stretch>,
-    /// Where the link is when the entry that is being decided has been; `None`: not further than before.
-    closes: Option<Position>,
-    /// So many entries of the batch lie before where the link is.
-    closed: usize,
     pub read: Read,
     /// When which of the bytes that are being decided were read: their end, milliseconds since 1970.
     read_times: Vec<(u64, u64)>,
 }
 
-/// Entries that are decided before others have the lock.
-const AT_ONCE: usize = 1024;
 /// Every key of this product, whatever the job.
 const KEY_PREFIX: &[u8] = b"duplex:";
 
@@ -151,10 +137,6 @@ impl Decider {
             entry_end: Position::default(),
             inside: false,
             echoes_alone: false,
-            order: Order::default(),
-            stretch: None,
-            closes: None,
-            closed: 0,
             read: Read::default(),
             read_times: Vec::new(),
         }
@@ -170,9 +152,8 @@ impl Decider {
         self.echoes_alone = alone;
     }
 
-    /// The step is about an echo, as far as can be told before the batch has been put in order.
-    pub fn is_echo(&self, batch: &Batch, step: usize) -> bool {
-        let entry = if step == 0 { 0 } else { self.order.step(step).entry as usize };
+    /// The entry with this index is an echo.
+    pub fn is_echo(&self, batch: &Batch, entry: usize) -> bool {
         batch.entries.get(entry).is_some_and(|e| matches!(self.marker_of(batch, e), Some(Marker::Ours(_))))
     }
 
@@ -196,25 +177,14 @@ impl Decider {
         }
     }
 
-    /// Decides the entries of a batch from the step `from` on. `base`: the stream's offset at the batch's beginning. `at`:
-    /// when they were read, in the arbiter's clock, 0 where that is unknown; `unix_ms`: the same on the wall clock.
+    /// Decides the entries of a batch from `from` on. `base`: the stream's offset at the batch's beginning. `at`: when
+    /// they were read, in the arbiter's clock, 0 where that is unknown; `unix_ms`: the same on the wall clock.
     pub fn turn(&mut self, core: &mut Core, batch: &Batch, from: usize, base: u64, at: u32, unix_ms: u64) -> Turn {
         let here = self.here.index();
-        if from == 0 {
-            self.arrange(core, batch, base);
-        }
-        for n in from..batch.entries.len() {
-            if n - from == AT_ONCE {
-                self.flush(core);
-                return Turn::More { step: n };
-            }
-            self.glance.at(core, self.here, batch, &self.order, from, n);
+        for (i, entry) in batch.entries.iter().enumerate().skip(from) {
+            self.glance.at(core, self.here, batch, from, i);
             self.place_due(core);
-            let step = self.order.step(n);
-            let entry = &batch.entries[step.entry as usize];
-            let position = |entry: &Entry| Position::new(base + entry.end, entry.db);
-            self.entry_end = position(entry);
-            self.begin_step(core, step, step.closes.map(|last| position(&batch.entries[last as usize])));
+            self.entry_end = Position::new(base + entry.end, entry.db);
             let mut real = true;
             if entry.commands.0 == entry.commands.1 {
                 real = false;
@@ -222,18 +192,18 @@ impl Decider {
                 match self.marker_of(batch, entry) {
                     Some(Marker::Ours(Some(m))) if self.lacks_reply(core, &m) => {
                         self.flush(core);
-                        return Turn::Waits { step: n };
+                        return Turn::Waits { entry: i };
                     }
                     Some(Marker::Ours(marker)) => real = self.echo(core, batch, entry, marker),
                     // Of another strand of this job: none of our keys are in it.
                     Some(Marker::Sibling) => real = false,
                     None if self.echoes_alone => {
                         self.flush(core);
-                        return Turn::Change { step: n };
+                        return Turn::Change { entry: i };
                     }
                     None if !core.parked[here].is_empty() && self.is_parked(core, batch, entry) => {
                         self.flush(core);
-                        return Turn::Waits { step: n };
+                        return Turn::Waits { entry: i };
                     }
                     None => {
                         self.local(core, batch, entry, at, unix_ms);
@@ -243,7 +213,9 @@ impl Decider {
                     }
                 }
             }
-            self.end_step(core, batch, step, real);
+            let begin = base + i.checked_sub(1).map_or(0, |p| batch.entries[p].end);
+            core.decided[here] = self.entry_end;
+            core.decided_bytes(self.here.other(), base + entry.end - begin, real);
             if self.run.is_full() {
                 self.flush(core);
             }

@@ -149,12 +149,6 @@ impl Log {
         }
     }
 
-    /// What is next is bytes of the stream, in memory or on the disk.
-    pub(super) fn is_stream_next(&self) -> bool {
-        let is_there = |entry: &&Entry| !matches!(entry.body, Body::Gone);
-        self.entries.iter().skip(self.cursor).find(is_there).is_some_and(|entry| entry.span.is_some())
-    }
-
     /// Moves the cursor over `item`, which was just handed out.
     pub(super) fn step(&mut self, item: &Item) {
         self.cursor += 1;

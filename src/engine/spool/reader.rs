@@ -150,22 +150,6 @@ impl SpoolReader {
         }
     }
 
-    /// More of the stream, if that is what comes next and it is at hand, in memory or in a file.
-    pub async fn more(&mut self) -> Result<Option<(Offset, Bytes)>, SpoolError> {
-        if !self.shared.lock().log.is_stream_next() {
-            return Ok(None);
-        }
-        match self.next().await? {
-            Item::Stream { offset, bytes } => Ok(Some((offset, bytes))),
-            _ => Ok(None),
-        }
-    }
-
-    /// Bytes that it keeps in memory at most.
-    pub fn memory_bytes(&self) -> u64 {
-        self.shared.memory_bytes
-    }
-
     /// Stream bytes before `upto` are not needed any more. At most what was read is released.
     pub fn release(&self, upto: Offset) {
         self.shared.release(upto);

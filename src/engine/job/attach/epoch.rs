@@ -31,7 +31,6 @@ pub(super) async fn raise_epoch(
         // Of a stream that is not attached yet it is known where it will be.
         echoed: plan.from[direction.other() as usize].map_or(begins[to.index()], |k| k.applied),
         strand: ready.strand.as_ref().map(|s| s.id),
-        had: at.offset,
     };
     let key = match plan.from[direction as usize] {
         // It goes on from where it was; the epoch is new, and perhaps the names of the histories.
@@ -41,8 +40,6 @@ pub(super) async fn raise_epoch(
             serial: 0,
             replid: replid(from),
             peer_replid: replid(to).or(found.peer_replid),
-            // Slots that are further have been noted (`Begun::note_down`).
-            had: found.applied.offset,
             ..found
         },
         None => key,

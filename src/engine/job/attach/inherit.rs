@@ -80,18 +80,16 @@ pub fn inherit(
             }
             // What came after the slot's own last transaction, and after all that was answered, was not applied in it.
             let own = found[to.index()].by_slot.get(&slot).filter(|own| shard.knows(own.replid));
+            let mut position = match own {
+                Some(own) => own.applied.offset.max(key.replied.offset),
+                None => key.applied.offset,
+            };
             let noted = owner(to, slot).and_then(|id| found[to.index()].noted.get(&id));
-            let noted = noted.filter(|n| shard.knows(n.ahead.stream));
-            let known = [
-                own.map(|own| (own.replid, own.had)),
-                Some((key.replid, if own.is_some() { key.replied.offset } else { key.applied.offset })),
-                noted.and_then(|n| Some((n.ahead.stream, *n.ahead.slots.get(&slot)?))),
-            ];
-            let position = known.into_iter().flatten().map(|(_, at)| at).max().unwrap_or_default();
+            if let Some(noted) = noted.filter(|n| shard.knows(n.ahead.stream)) {
+                position = position.max(noted.ahead.slots.get(&slot).copied().unwrap_or_default());
+            }
             exact[*direction as usize] &= position == key.applied.offset;
-            // What only an old master of the side that is read told is not passed over in what its heir tells.
-            let held = known.into_iter().flatten().map(|(id, at)| at.min(shard.holds_up_to(id)));
-            at.push((slot, held.max().unwrap_or_default()));
+            at.push((slot, position));
             replied.insert(slot, key.replied.offset);
             let merged = base.get_or_insert(*key);
             merged.applied = earlier(merged.applied, Position { offset: position, ..key.applied });
@@ -100,7 +98,7 @@ pub fn inherit(
         let Some(mut base) = base else { continue };
         base.strand = Some(strand.id);
         base.replied = earlier(base.replied, base.applied);
-        let ahead: HashMap<u16, Offset> = at.into_iter().filter(|(_, at)| *at > base.applied.offset).collect();
+        let ahead: HashMap<u16, Offset> = at.into_iter().filter(|(_, o)| *o > base.applied.offset).collect();
         replied.retain(|slot, _| ahead.contains_key(slot));
         result.ahead[*direction as usize] = Ahead { replied, ..Ahead::new(ahead, base.replid) };
         result.from[*direction as usize] = Some(base);

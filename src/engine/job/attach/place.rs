@@ -44,11 +44,6 @@ impl Shard {
     pub fn knows(&self, replid: Option<ReplId>) -> bool {
         replid.zip(self.lineage).is_some_and(|(id, lineage)| lineage.shares(id).is_some())
     }
-
-    /// Up to where that history is its stream's.
-    pub fn holds_up_to(&self, replid: Option<ReplId>) -> Offset {
-        replid.zip(self.lineage).and_then(|(id, lineage)| lineage.shares(id)).unwrap_or_default()
-    }
 }
 
 /// One side.

@@ -275,8 +275,7 @@ impl Decider {
         self.inside = false;
         core.glue = None;
         if self.run.is_empty() {
-            let position = self.closes.unwrap_or(core.decided[self.here.index()]);
-            core.out[self.here.other().index()].seal(position, self.entry_end.offset);
+            core.out[self.here.other().index()].seal(self.entry_end);
         }
     }
 
@@ -310,7 +309,7 @@ impl Decider {
         }
         // Not copied: the outbox holds on to the bytes as they were read.
         self.flush(core);
-        self.arrive(core);
+        core.decided[self.here.index()] = self.entry_end;
         core.push(
             self.here.other(),
             NewItem {

@@ -73,7 +73,7 @@ impl Decider {
     /// A command that may take our keys at the other site along.
     fn sweeping(&mut self, core: &mut Core, data: Bytes, db: Option<u32>, serial: u64) {
         self.flush(core);
-        self.arrive(core);
+        core.decided[self.here.index()] = self.entry_end;
         let item = NewItem { db, changes: 1, ..NewItem::new(data, 1, ItemKind::Sweeping, serial) };
         core.push(self.here.other(), item);
         // The next transaction must find the key where it belongs.

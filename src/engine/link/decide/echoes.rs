@@ -76,16 +76,14 @@ impl Decider {
         }
         // As long as something is on its way that comes on top of a whole-database deletion, a later engine has to know.
         if !core.arbiter.runs_after_flush(self.here.other()) {
-            match &mut self.stretch {
-                Some(stretch) => stretch.echoed = Some(marker.applied),
-                None => core.echoed[here] = marker.applied,
-            }
+            core.echoed[here] = marker.applied;
         }
         if !self.two_way {
             return carried > 0;
         }
         let own = marker.epoch == self.epoch;
-        let serial = if own { marker.serial } else { core.arbiter.serial_of_before(self.here, marker.had.0) };
+        let serial =
+            if own { marker.serial } else { core.arbiter.serial_of_before(self.here, marker.applied.offset.0) };
         if carried > 0 {
             self.hidden_deletes(core, batch, entry, own.then_some(marker.number), serial);
             if core.arbiter.runs_after_flush(self.here) {
@@ -125,7 +123,7 @@ impl Decider {
             && marker.epoch != self.epoch
             && !self.is_of_another_shard(marker)
             && marker.phase == LoadPhase::Streaming
-            && marker.replid.zip(self.peer_lineage).is_some_and(|(id, l)| !l.holds(id, marker.had))
+            && marker.replid.zip(self.peer_lineage).is_some_and(|(id, l)| !l.holds(id, marker.applied.offset))
     }
 
     /// What a lost echo wrote is held by this site alone: its state goes back to the other. Where an episode is open

@@ -7,7 +7,6 @@
 //! It decides nothing and changes nothing. A key's hash is kept for its change; where that is about another database by then
 //! (two have changed places), it is made anew.
 
-use super::order::Order;
 use crate::engine::core::Core;
 use crate::model::Side;
 use crate::wire::stream::Batch;
@@ -25,24 +24,23 @@ pub(super) struct Glance {
 }
 
 impl Glance {
-    /// This step of a turn is taken next.
+    /// The entry at this place of a turn is decided next.
     #[inline]
-    pub(super) fn at(&mut self, core: &Core, here: Side, batch: &Batch, order: &Order, from: usize, step: usize) {
-        self.now = (step - from) % ENTRIES;
+    pub(super) fn at(&mut self, core: &Core, here: Side, batch: &Batch, from: usize, entry: usize) {
+        self.now = (entry - from) % ENTRIES;
         if self.now == 0 {
-            self.look(core, here, batch, order, step);
+            self.look(core, here, batch, entry);
         }
     }
 
-    fn look(&mut self, core: &Core, here: Side, batch: &Batch, order: &Order, from: usize) {
+    fn look(&mut self, core: &Core, here: Side, batch: &Batch, from: usize) {
         let arbiter = &core.arbiter;
         if arbiter.is_one_way() {
             return;
         }
         let mut seen = 0;
-        for (key, step) in self.keys.iter_mut().zip(from..batch.entries.len()) {
+        for (key, entry) in self.keys.iter_mut().zip(&batch.entries[from..]) {
             *key = (0, 0);
-            let entry = &batch.entries[order.step(step).entry as usize];
             if let [command] = batch.commands(entry)
                 && let Some(name) = batch.arg(command, 1)
             {

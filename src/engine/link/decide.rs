@@ -60,7 +60,7 @@ pub enum Turn {
     /// The entry with this index is an echo whose reply has not been seen: it may tell more than the echo does. Or it is of a
     /// slot that is moving away, and something waits to be written to it.
     Waits { entry: usize },
-    /// Only echoes were to be decided, and the entry with this index is none.
+    /// Only echoes were to be decided, and the next entry is none.
     Change { entry: usize },
 }
 

@@ -9,6 +9,7 @@ mod ahead;
 mod changes;
 mod databases;
 mod echoes;
+mod imports;
 
 pub use ahead::Ahead;
 pub use echoes::Marker;
@@ -78,6 +79,10 @@ pub struct Decider {
     doubtful_until: Offset,
     /// Slots that had come further than their strand when it was put together.
     ahead: Ahead,
+    /// Slots that are coming to the shard that is read.
+    imports: imports::Imports,
+    /// Up to here a DEL may be of a slot that was away for a moment.
+    away_until: Offset,
     run: Run,
     /// Where the entry that is being decided ends.
     entry_end: Position,
@@ -126,6 +131,8 @@ impl Decider {
             peer_lineage: s.peer_lineage,
             doubtful_until: s.doubtful_until,
             ahead: s.ahead,
+            imports: imports::Imports::default(),
+            away_until: Offset(0),
             run: Run::in_order(),
             entry_end: Position::default(),
             inside: false,
@@ -141,6 +148,11 @@ impl Decider {
 
     pub fn forwards_flush(&self) -> bool {
         self.forward_flush
+    }
+
+    /// Up to here slots of this site may have been away and come back: their keys' DELs may be no client's.
+    pub fn were_away_until(&mut self, offset: Offset) {
+        self.away_until = offset;
     }
 
     /// The slots in which an entry deletes keys that this link is about, if no engine of this job has made it.

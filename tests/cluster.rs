@@ -6,6 +6,8 @@ mod at_once;
 #[path = "sentinel/group.rs"]
 #[allow(dead_code, reason = "the failover suite uses the rest")]
 mod group;
+#[path = "cluster/heirs.rs"]
+mod heirs;
 #[path = "cluster/matrix.rs"]
 mod matrix;
 #[path = "cluster/storm.rs"]

@@ -70,6 +70,8 @@ pub enum Effect {
     Ask { site: Side, token: Token, db: u32, key: Box<[u8]>, serial: u64 },
     /// Put the state that `token` brought into `site`'s outbox, now: nothing read later may come before it.
     Restore { site: Side, token: Token, db: u32, key: Box<[u8]>, serial: u64 },
+    /// The state that `token` brought has no place.
+    Unwanted { token: Token },
     /// Write down at `site`, in the order of its outbox, that the episode is open.
     Persist { site: Side, db: u32, key: Box<[u8]>, number: u64, authority: Side },
     /// Write down at `site` that no episode of the key is open any more.
@@ -108,6 +110,9 @@ pub struct Arbiter {
     /// By side: cluster slots that came from another of its shards and are being settled by its state; `None`: there are
     /// none.
     moved: Option<Box<[SlotSet; 2]>>,
+    /// By side: it is a cluster, whose state may come to stand for a key at any moment, since its slot moves. So it is kept
+    /// whole: nothing is withheld from it, and what a transfer writes over is done again.
+    whole: [bool; 2],
     /// What a copy before this one may have left at the other site.
     leftovers: Leftovers,
     /// The newest serial in flight to a site when a whole-database deletion was read from it.
@@ -135,6 +140,7 @@ impl Arbiter {
             counters: Counters::default(),
             loading: None,
             moved: None,
+            whole: [false; 2],
             leftovers: Leftovers::default(),
             flushed: [0; 2],
             now_ms: 0,
@@ -252,7 +258,7 @@ impl Arbiter {
         };
         if e.authority == here {
             // After the RESTORE that has been placed, in order; before it, the transfer carries this change.
-            if e.phase == Phase::RestoreSent && !e.dirty {
+            if self.whole[peer.index()] || e.phase == Phase::RestoreSent && !e.dirty {
                 return self.enter(peer, touch, at);
             }
             self.counters.withheld += 1;
@@ -348,6 +354,28 @@ impl Arbiter {
         self.loading = side;
         if side.is_none() {
             self.leftovers = Leftovers::default();
+        }
+    }
+
+    /// Slots of these sides may move: see [`Arbiter::whole`].
+    pub fn slots_may_move(&mut self, sides: [bool; 2]) {
+        self.whole = sides;
+    }
+
+    /// A transfer that is on its way to `here` writes over this change, which was read from there: it is to be done there once
+    /// more, behind it. Its serial there. To be asked before [`Arbiter::change`].
+    #[inline]
+    pub fn repeat(&mut self, here: Side, touch: &Touch<'_>) -> Option<u64> {
+        if !self.whole[here.index()] || self.restored[here.index()].is_empty() || touch.class.is_delete() {
+            return None;
+        }
+        let mut before = self.tables[here.index()].changes(touch.hash);
+        if !before.any(|(_, e)| e.class == Class::Transfer) {
+            return None;
+        }
+        match self.enter(here, touch, 0) {
+            Verdict::Forward(serial) => Some(serial),
+            Verdict::Withhold => None,
         }
     }
 

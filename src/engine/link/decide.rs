@@ -23,7 +23,7 @@ use crate::engine::arbiter::classify::{Effect, classify};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::Core;
 use crate::engine::net::Lineage;
-use crate::engine::strand::Names;
+use crate::engine::strand::{Names, SlotSet};
 use crate::model::{Databases, Offset, Side};
 use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
@@ -81,6 +81,8 @@ pub struct Decider {
     ahead: Ahead,
     /// Slots that are coming to the shard that is read.
     imports: imports::Imports,
+    /// Behind this nothing of what was brought before the run is left.
+    brought_until: Offset,
     /// Up to here a DEL may be of a slot that was away for a moment.
     away_until: Offset,
     run: Run,
@@ -114,6 +116,8 @@ pub struct DeciderSetup {
     /// has not been sent yet, that copy may have written over.
     pub doubtful_until: Offset,
     pub ahead: Ahead,
+    /// Slots that came to the shard before the run, and where its stream ended then.
+    pub brought: (SlotSet, Offset),
 }
 
 impl Decider {
@@ -131,7 +135,8 @@ impl Decider {
             peer_lineage: s.peer_lineage,
             doubtful_until: s.doubtful_until,
             ahead: s.ahead,
-            imports: imports::Imports::default(),
+            imports: imports::Imports::before(&s.brought.0),
+            brought_until: s.brought.1,
             away_until: Offset(0),
             run: Run::in_order(),
             entry_end: Position::default(),
@@ -178,6 +183,9 @@ impl Decider {
         for (i, entry) in batch.entries.iter().enumerate().skip(from) {
             self.place_due(core);
             self.entry_end = Position::new(base + entry.end, entry.db);
+            if !self.imports.is_empty() && self.entry_end.offset > self.brought_until {
+                self.imports.before_is_over();
+            }
             let mut real = true;
             if entry.commands.0 == entry.commands.1 {
                 real = false;

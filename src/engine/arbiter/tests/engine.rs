@@ -33,6 +33,8 @@ pub struct Options {
     pub error_authority: Option<Side>,
     /// One change in so many has no known time; 0: all are known.
     pub unknown_time_every: u32,
+    /// Both sites are clusters: a key's slot may move at either at any moment, and that site's state stands then.
+    pub slots_move: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -145,8 +147,10 @@ fn deleted_keys(cmds: &[Cmd]) -> BTreeMap<Key, usize> {
 
 impl Engine {
     pub fn new(epoch: u64, options: Options) -> Self {
+        let mut arbiter = Arbiter::new(epoch, 42, options.naive);
+        arbiter.slots_may_move([options.slots_move; 2]);
         Engine {
-            arbiter: Arbiter::new(epoch, 42, options.naive),
+            arbiter,
             options,
             epoch,
             pos: [0; 2],
@@ -284,9 +288,17 @@ impl Engine {
     /// One command, of one key or of several.
     fn one(&mut self, here: Side, cmd: Cmd, at: u32) {
         let w = words(&cmd);
+        let repeat = with_touches(&mut self.arbiter, &w, |a, t| match t {
+            [t] => a.repeat(here, t),
+            _ => None,
+        });
+        if let Some(serial) = repeat {
+            self.push(here, Item::Change { cmd: cmd.clone(), serial });
+        }
         let every = self.options.untranslatable_every;
-        // Not of what is counted: where it flips an authority, what was withheld of that side's changes is lost.
-        let may = w.iter().all(|(key, class, _)| key.id >= super::schedule::HOT && *class != Class::Delete);
+        // Not of what is counted: where it flips an authority, what was withheld of that side's changes is lost. Unless none is.
+        let counts = |key: Key| key.id < super::schedule::HOT && !self.options.slots_move;
+        let may = w.iter().all(|(key, class, _)| !counts(*key) && *class != Class::Delete);
         if every != 0 && may && self.changes.is_multiple_of(every) {
             with_touches(&mut self.arbiter, &w, |a, t| a.change_as_state(here, t, at));
             return self.carry_out();

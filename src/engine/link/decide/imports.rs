@@ -16,7 +16,24 @@ use crate::wire::slot::slot;
 #[derive(Debug, Default)]
 pub struct Imports(Vec<(Box<[u8]>, SlotSet)>);
 
+/// What came before a run: no server's name for it.
+const BEFORE: &[u8] = b"";
+
 impl Imports {
+    /// These slots have come already; where in the stream that was is not known any more.
+    pub fn before(slots: &SlotSet) -> Imports {
+        let mut imports = Imports::default();
+        if !slots.is_empty() {
+            imports.begin(BEFORE, slots.clone());
+        }
+        imports
+    }
+
+    /// The stream has been read beyond all of that.
+    pub fn before_is_over(&mut self) {
+        self.end(BEFORE);
+    }
+
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -117,12 +134,22 @@ mod tests {
         assert_eq!(held(&imports), [3, 4, 5]);
         hear(&mut imports, "CLUSTER SYNCSLOTS CONF ASM-TASK t2:aa:bb:import:completed:3-5");
         assert!(imports.is_empty());
-        let mut two = vec!["CLUSTER", "SYNCSLOTS", "CONF", "ASM-TASK", "t3:aa:bb:import:connecting:3-4 8-8"];
+        let mut two = ["CLUSTER", "SYNCSLOTS", "CONF", "ASM-TASK", "t3:aa:bb:import:connecting:3-4 8-8"];
         imports.hear(&two[..]);
         assert_eq!(held(&imports), [3, 4, 8]);
         two[4] = "t3:aa:bb:import:failed:3-4 8-8";
         imports.hear(&two[..]);
         assert!(imports.is_empty());
+    }
+
+    #[test]
+    fn what_came_before_is_over_when_it_is_said_to_be() {
+        let mut imports = Imports::before(&SlotSet::of(&[(3, 4)]));
+        hear(&mut imports, "CLUSTER SYNCSLOTS ESTABLISH SOURCE aa NAME n1 SLOTSRANGE 7 7");
+        assert_eq!(held(&imports), [3, 4, 7]);
+        imports.before_is_over();
+        assert_eq!(held(&imports), [7]);
+        assert!(Imports::before(&SlotSet::none()).is_empty());
     }
 
     #[test]

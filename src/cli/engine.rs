@@ -20,6 +20,9 @@ use std::time::Duration;
 
 /// A session that starts an engine a moment after another one waits this long for that one.
 const OTHER_DEADLINE: Duration = Duration::from_secs(10);
+/// How long an engine may take to end: its links write down where they are.
+const END_DEADLINE: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -59,7 +62,21 @@ impl Options {
 
 pub async fn run(places: &Places, options: Options) -> Outcome {
     if options.stop {
-        session::connect(places).await?.shutdown().await?;
+        let client = session::connect(places).await?;
+        let pid = client.engine().pid;
+        client.shutdown().await?;
+        // Its word comes before its end: whoever starts the next one at once must not meet this one.
+        if !is_free(places).await {
+            let what = format!(
+                "the engine (process {pid}) has been told to end, and had not after {} s",
+                END_DEADLINE.as_secs()
+            );
+            return Err(output::problem(
+                ExitCode::Failed,
+                what,
+                "look into its log (`duplex doctor` says where it is)",
+            ));
+        }
         output::line("the engine has ended; its jobs go on when it is started again")?;
         return Ok(ExitCode::Fine);
     }
@@ -69,12 +86,13 @@ pub async fn run(places: &Places, options: Options) -> Outcome {
         _ = nix::unistd::setsid();
     }
     let _log = logging::begin(places, !options.detached)?;
-    let lock = match EngineLock::take(&places.lock_file()) {
-        Err(error @ ListenError::Running { .. }) if options.detached && other_is_ready(places).await => {
-            tracing::info!("{error}; that one is used");
-            return ready();
-        }
-        taken => taken.inspect_err(|error| tracing::error!("{error}"))?,
+    let taken = match options.detached {
+        true => lock_or_other(places).await,
+        false => EngineLock::take(&places.lock_file()).map(Some),
+    };
+    let Some(lock) = taken.inspect_err(|error| tracing::error!("{error}"))? else {
+        tracing::info!("an engine runs already; that one is used");
+        return ready();
     };
     let host = match Host::with(places, lock, AtOpen::Resume).await {
         Ok(host) => host,
@@ -109,12 +127,33 @@ fn ready() -> Outcome {
     Ok(ExitCode::Fine)
 }
 
-/// Whether another engine holds the lock and answers. It may have taken the lock a moment ago and not listen yet.
-async fn other_is_ready(places: &Places) -> bool {
-    let answers = async {
-        while Client::connect(&places.live_socket(), true).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+/// The lock, or nothing where another engine answers. One that is starting answers soon, one that ends lets the lock go.
+async fn lock_or_other(places: &Places) -> Result<Option<EngineLock>, ListenError> {
+    let until = tokio::time::Instant::now() + OTHER_DEADLINE;
+    loop {
+        match EngineLock::take(&places.lock_file()) {
+            Err(error @ ListenError::Running { .. }) => {
+                if Client::connect(&places.live_socket(), true).await.is_ok() {
+                    return Ok(None);
+                }
+                if tokio::time::Instant::now() > until {
+                    return Err(error);
+                }
+            }
+            taken => return taken.map(Some),
         }
-    };
-    tokio::time::timeout(OTHER_DEADLINE, answers).await.is_ok()
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Whether nobody holds the lock any more, soon.
+async fn is_free(places: &Places) -> bool {
+    let until = tokio::time::Instant::now() + END_DEADLINE;
+    while matches!(EngineLock::take(&places.lock_file()), Err(ListenError::Running { .. })) {
+        if tokio::time::Instant::now() > until {
+            return false;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    true
 }

@@ -5,7 +5,8 @@ use super::{
     places::Places,
     session,
 };
-use crate::model::{Event, ExitCode, Severity};
+use crate::model::{ConflictRecord, Event, ExitCode, Severity};
+use std::fmt::Write;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -42,18 +43,43 @@ pub async fn run(places: &Places, options: Options) -> Outcome {
     Ok(ExitCode::Fine)
 }
 
+/// What met, a line each: ` / source  SET, 34 bytes, 14:02:10.482`.
+fn conflict(c: &ConflictRecord) -> String {
+    let mut out = String::new();
+    for (side, change) in [("source", &c.source_change), ("target", &c.target_change)] {
+        let Some(change) = change else { continue };
+        let _ = write!(out, "\n    {side}  {}", change.text.as_deref().unwrap_or(&change.command));
+        if let Some(size) = change.size {
+            let _ = write!(out, ", {size} bytes");
+        }
+        if let Some(at) = change.at_ms {
+            let _ = write!(out, ", {}", local(at, "%H:%M:%S%.3f"));
+        }
+    }
+    if let Some(value) = &c.value {
+        let _ = write!(out, "\n    value   ");
+        if let Some(text) = &value.text {
+            let _ = write!(out, "{}, ", text);
+        }
+        let _ = write!(out, "{} bytes, CRC-64 {}", value.size, value.hash);
+    }
+    out
+}
+
+fn local(ms: u64, format: &str) -> String {
+    let at = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.map_or_else(|| "-".into(), |at| at.to_zoned(jiff::tz::TimeZone::system()).strftime(format).to_string())
+}
+
 /// `2026-11-22 14:02:11  orders  forward  ! text`, in local time.
 pub fn words(event: &Event) -> String {
-    let at = i64::try_from(event.at_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    let at = at.map_or_else(
-        || "-".into(),
-        |at| at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
-    );
+    let at = local(event.at_ms, "%Y-%m-%d %H:%M:%S");
     let sign = match event.severity {
         Severity::Info => ' ',
         Severity::Warning => '!',
         Severity::Error => 'x',
     };
     let direction = event.direction.map_or("", |d| d.as_str());
-    format!("{at}  {}  {direction:<7} {sign} {}", event.job, event.text)
+    let met = event.conflict.as_deref().map(conflict).unwrap_or_default();
+    format!("{at}  {}  {direction:<7} {sign} {}{met}", event.job, event.text)
 }

@@ -92,7 +92,11 @@ impl Client {
                 return Err(ClientError::Connect { path: path.to_owned(), reason });
             }
         }
-        Client::over(stream, readonly).await
+        Client::over(stream, readonly).await.map_err(|error| match error {
+            // It was on its way out: what was waiting for an answer is not answered any more.
+            ClientError::Lost => ClientError::NoEngine { path: path.to_owned() },
+            other => other,
+        })
     }
 
     /// Speaks over any byte stream: in the in-process mode, one end of a pipe.

@@ -18,6 +18,7 @@ mod echoes;
 pub mod episode;
 mod held;
 pub mod leftovers;
+pub mod made_by;
 mod opening;
 mod queue;
 mod recovery;
@@ -30,8 +31,9 @@ use crate::wire::slot::slot;
 use class::{Class, Part, commute};
 use episode::{Cause, Episode, Episodes, Phase};
 use leftovers::Leftovers;
+use made_by::MadeBy;
 use std::collections::VecDeque;
-use table::{GroupKey, Table};
+use table::{GroupKey, Table, What};
 
 /// One key that a change reads or writes.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +123,8 @@ pub struct Arbiter {
     now_ms: u64,
     /// Bytes of the command that is being decided, for the operator; 0 unknown.
     size: u32,
+    /// What made the change that is being decided, for the operator.
+    made_by: MadeBy,
     /// A job with one link: nothing can be concurrent, nothing is entered.
     one_way: bool,
     hasher: foldhash::quality::FixedState,
@@ -145,6 +149,7 @@ impl Arbiter {
             flushed: [0; 2],
             now_ms: 0,
             size: 0,
+            made_by: MadeBy::UNKNOWN,
             one_way,
             hasher: foldhash::quality::FixedState::with_seed(seed),
         }
@@ -196,10 +201,10 @@ impl Arbiter {
         !self.effects.is_empty()
     }
 
-    /// The changes that follow were made by a command of so many bytes.
+    /// The changes that follow were made by this, of so many bytes (0 unknown).
     #[inline]
-    pub fn of_size(&mut self, bytes: u32) {
-        self.size = bytes;
+    pub fn made_by(&mut self, what: MadeBy, bytes: u32) {
+        (self.made_by, self.size) = (what, bytes);
     }
 
     // ---- reading -----------------------------------------------------------------------------------------------
@@ -449,6 +454,7 @@ impl Arbiter {
     /// One key of the snapshot of `here` is to be sent. `merge`: the site's own key stands aside if the other has one.
     pub fn snapshot_key(&mut self, here: Side, touch: &Touch<'_>, merge: bool) -> Verdict {
         let peer = here.other();
+        self.made_by(MadeBy::SNAPSHOT, 0);
         self.leftovers.name(touch.hash);
         if self.one_way {
             return Verdict::Forward(self.tables[peer.index()].skip());
@@ -474,7 +480,8 @@ impl Arbiter {
     // ---- inside ------------------------------------------------------------------------------------------------
 
     fn enter(&mut self, site: Side, t: &Touch<'_>, at: u32) -> Verdict {
-        Verdict::Forward(self.tables[site.index()].push(t.hash, t.class, t.part, at, 0))
+        let what = What { class: t.class, part: t.part, at, group: 0, made_by: self.made_by };
+        Verdict::Forward(self.tables[site.index()].push(t.hash, what))
     }
 
     /// Enters a change to several keys.
@@ -493,7 +500,7 @@ impl Arbiter {
         let group = table.group(keys);
         let mut serial = table.last_serial();
         for t in touches {
-            serial = table.push(t.hash, t.class, t.part, at, group);
+            serial = table.push(t.hash, What { class: t.class, part: t.part, at, group, made_by: self.made_by });
         }
         table.seal(group);
         Verdict::Forward(serial)

@@ -1,9 +1,12 @@
 //! What the operator sees of conflicts: open ones, the latest settled, the keys that conflict most.
 
-use super::arbiter::class::Class;
-use super::arbiter::episode::Episode;
+mod text;
+
+use super::arbiter::episode::{Episode, Met};
 use crate::model::conflict::{ConflictChange, ConflictValue};
 use crate::model::{ConflictRecord, HotKey, Side};
+use crate::wire::command::Argv;
+use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 
 /// Settled conflicts that are kept for the list.
@@ -18,8 +21,18 @@ type Place = (u32, Box<[u8]>);
 #[derive(Debug, Default)]
 struct Open {
     at_ms: u64,
-    /// Size and checksum of the value that was carried last.
-    value: Option<(u64, u64)>,
+    /// The value that was carried last.
+    value: Option<Carried>,
+    /// The command that revealed it, where the job shows values.
+    command: Option<Box<str>>,
+}
+
+#[derive(Debug)]
+struct Carried {
+    size: u64,
+    sum: u64,
+    /// Where the job shows values.
+    text: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +43,10 @@ pub struct ConflictLog {
     open: HashMap<u64, Open>,
     /// Unix time of the job clock's zero, in milliseconds.
     epoch_ms: u64,
+    /// Whether the job shows commands and values.
+    shows: bool,
+    /// The command that is being decided, where it does.
+    deciding: Option<Box<str>>,
 }
 
 impl ConflictLog {
@@ -38,16 +55,33 @@ impl ConflictLog {
         ConflictLog { epoch_ms, ..ConflictLog::default() }
     }
 
-    /// An episode began.
-    pub fn opened(&mut self, number: u64, now_ms: u64) {
-        self.open.insert(number, Open { at_ms: now_ms, value: None });
+    /// Commands and values are shown, not only told by size and hash.
+    pub fn showing(self, shows: bool) -> Self {
+        ConflictLog { shows, ..self }
+    }
+
+    /// This command is being decided: it may reveal a conflict. Costs nothing where values are not shown.
+    #[inline]
+    pub fn deciding(&mut self, argv: &(impl Argv + ?Sized)) {
+        if self.shows {
+            self.deciding = Some(text::command(argv));
+        }
+    }
+
+    /// An episode began. `revealed`: by the command that is being decided.
+    pub fn opened(&mut self, number: u64, now_ms: u64, revealed: bool) {
+        let command = self.deciding.clone().filter(|_| revealed);
+        self.open.insert(number, Open { at_ms: now_ms, value: None, command });
     }
 
     /// A value is carried to settle it: what DUMP gave, or nothing if there is no such key.
-    pub fn carried(&mut self, number: u64, dump: Option<&[u8]>) {
+    pub fn carried(&mut self, number: u64, key: &[u8], dump: Option<&Bytes>) {
         if let Some(open) = self.open.get_mut(&number) {
             // DUMP ends with the version of the format, two bytes, and its CRC-64 (redis, cluster.c, createDumpPayload).
-            open.value = dump.and_then(|d| Some((d.len() as u64, u64::from_le_bytes(*d.last_chunk()?))));
+            open.value = dump.and_then(|d| {
+                let text = if self.shows { text::value(key, d) } else { None };
+                Some(Carried { size: d.len() as u64, sum: u64::from_le_bytes(*d.last_chunk()?), text })
+            });
         }
     }
 
@@ -85,20 +119,23 @@ impl ConflictLog {
         let open = self.open.get(&e.number);
         let opened = open.map_or(0, |o| o.at_ms);
         let change = |side: Side| {
-            let seen: Option<(Class, u32, u32)> = match e.opened_by {
-                Some((by, class, at)) if by == side => Some((class, at, e.opened_size)),
+            let (met, revealed) = match e.opened_by {
+                Some((by, met)) if by == side => (Some(met), true),
                 // What is in flight to one site was made at the other.
-                _ => e.seen_in_flight[side.other().index()].map(|(class, at)| (class, at, 0)),
+                _ => (e.seen_in_flight[side.other().index()], false),
             };
-            seen.map(|(class, at, size)| ConflictChange {
-                command: class.as_str().to_owned(),
-                size: (size != 0).then(|| u64::from(size)),
+            met.map(|Met { class, at, made_by }| ConflictChange {
+                command: made_by.name().unwrap_or_else(|| class.as_str().to_owned()),
+                size: (revealed && e.opened_size != 0).then(|| u64::from(e.opened_size)),
                 at_ms: (at != 0).then(|| unix(widen(at, opened))),
+                text: open.filter(|_| revealed).and_then(|o| o.command.as_deref()).map(str::to_owned),
             })
         };
-        let value = open.and_then(|o| o.value);
+        let value = open.and_then(|o| o.value.as_ref());
         ConflictRecord {
-            value: value.map(|(size, hash)| Box::new(ConflictValue { size, hash: format!("{hash:016x}") })),
+            value: value.map(|v| {
+                Box::new(ConflictValue { size: v.size, hash: format!("{:016x}", v.sum), text: v.text.clone() })
+            }),
             number: e.number,
             db: e.db,
             key: shown(&e.key),
@@ -146,32 +183,64 @@ pub fn shown(key: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::arbiter::class::Class;
     use crate::engine::arbiter::episode::Cause;
+    use crate::engine::arbiter::made_by::MadeBy;
+    use crate::wire::command::lookup;
+    use crate::wire::rdb::payload::restore_payload;
+
+    /// A conflict in which a command at the target revealed what was in flight to it.
+    fn met(class: Class, at: u32, words: &[&str]) -> Met {
+        Met { class, at, made_by: MadeBy::command(lookup(words)) }
+    }
+
+    fn settled(mut log: ConflictLog) -> (ConflictRecord, ConflictLog) {
+        let mut e = Episode::new(0, b"k"[..].into(), 1, Side::Source, Cause::ConcurrentWrite);
+        e.number = 7;
+        (e.opened_by, e.opened_size) = (Some((Side::Target, met(Class::Write, 30, &["append"]))), 33);
+        e.seen_in_flight[Side::Target.index()] = Some(met(Class::Counter, 20, &["DECR"]));
+        log.deciding(&["APPEND", "k", "se cret"]);
+        log.opened(7, 40, true);
+        let mut dump = bytes::BytesMut::new();
+        restore_payload(0, b"\x06secret", 11, &mut dump);
+        log.carried(7, b"k", Some(&dump.freeze()));
+        e.settled = Some(50);
+        (log.settled(&e), log)
+    }
 
     #[test]
     fn a_record_tells_of_both_changes_and_of_the_value_by_its_checksum_alone() {
-        let mut log = ConflictLog::since(1_000_000);
-        let mut e = Episode::new(0, b"k"[..].into(), 1, Side::Source, Cause::ConcurrentWrite);
-        e.number = 7;
-        (e.opened_by, e.opened_size) = (Some((Side::Target, Class::Write, 30)), 33);
-        e.seen_in_flight[Side::Target.index()] = Some((Class::Counter, 20));
-        log.opened(7, 40);
-        log.carried(7, Some(b"secret\x0b\x00\x01\x00\x00\x00\x00\x00\x00\xff"));
-        e.settled = Some(50);
-        let r = log.settled(&e);
-        let (source, target) = (r.source_change.unwrap(), r.target_change.unwrap());
-        assert_eq!((source.command.as_str(), source.size, source.at_ms), ("INCR", None, Some(1_000_020)));
-        assert_eq!((target.command.as_str(), target.size, target.at_ms), ("write", Some(33), Some(1_000_030)));
+        let (r, log) = settled(ConflictLog::since(1_000_000));
+        let change = |command: &str, size, at_ms| ConflictChange { command: command.into(), size, at_ms, text: None };
+        assert_eq!(r.source_change, Some(change("DECR", None, Some(1_000_020))));
+        assert_eq!(r.target_change, Some(change("APPEND", Some(33), Some(1_000_030))));
         assert_eq!((r.opened_ms, r.settled_ms), (1_000_040, Some(1_000_050)));
-        assert_eq!(*r.value.unwrap(), ConflictValue { size: 16, hash: "ff00000000000001".into() });
+        assert_eq!(*r.value.unwrap(), ConflictValue { size: 18, hash: "b7861abf50e9c3af".into(), text: None });
         assert_eq!((log.hottest(1)[0].conflicts, log.open.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_job_that_asks_for_values_sees_them() {
+        let (r, _) = settled(ConflictLog::since(0).showing(true));
+        assert_eq!(r.target_change.unwrap().text.as_deref(), Some("APPEND k \"se cret\""));
+        assert_eq!(r.source_change.unwrap().text, None, "what was in flight is known by its name alone");
+        assert_eq!(r.value.unwrap().text.as_deref(), Some("secret"));
+    }
+
+    #[test]
+    fn where_the_command_is_not_known_its_class_is_told() {
+        let mut e = Episode::new(0, b"k"[..].into(), 1, Side::Source, Cause::Recovery);
+        e.seen_in_flight[1] = Some(met(Class::Counter, 0, &["zz.unheard"]));
+        let r = ConflictLog::default().record(&e);
+        let change = r.source_change.unwrap();
+        assert_eq!((change.command.as_str(), change.at_ms, r.target_change), ("INCR", None, None));
     }
 
     #[test]
     fn episodes_that_were_replaced_are_forgotten() {
         let mut log = ConflictLog::default();
         for n in 0..5_000 {
-            log.opened(n, 1);
+            log.opened(n, 1, true);
             log.forget_replaced(1, |m| m == n);
         }
         assert!(log.open.len() <= 1_002, "{}", log.open.len());

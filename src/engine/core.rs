@@ -352,8 +352,9 @@ impl Core {
                 }
                 Effect::Forget { site, db, key } => self.note(site, &[b"HDEL", &field(db, &key)]),
                 Effect::Opened { number } => {
-                    self.conflicts.opened(number, self.now_ms);
                     let open = self.arbiter.episodes();
+                    let by = open.get(number).and_then(|e| e.opened_by);
+                    self.conflicts.opened(number, self.now_ms, by.is_some_and(|(_, met)| met.made_by.is_command()));
                     self.conflicts.forget_replaced(open.len(), |n| open.get(n).is_some());
                 }
                 Effect::Settled(e) => {
@@ -401,7 +402,7 @@ impl Core {
             return;
         };
         if let Some(e) = self.arbiter.episodes().by_token(token) {
-            self.conflicts.carried(e.number, state.dump.as_deref());
+            self.conflicts.carried(e.number, &e.key, state.dump.as_ref());
             self.tell_if_big(e, &state);
         }
         self.transfer(site, token, db, key, &state, serial);

@@ -19,7 +19,7 @@ pub struct NewEvent {
     pub severity: Severity,
     pub kind: EventKind,
     pub text: String,
-    pub conflict: Option<ConflictRecord>,
+    pub conflict: Option<Box<ConflictRecord>>,
 }
 
 impl EventSink {
@@ -51,7 +51,7 @@ impl EventSink {
             severity: Severity::Info,
             kind,
             text: text.into(),
-            conflict: Some(record),
+            conflict: Some(Box::new(record)),
         });
     }
 }

@@ -16,7 +16,7 @@ pub struct Event {
     /// In plain English.
     pub text: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub conflict: Option<ConflictRecord>,
+    pub conflict: Option<Box<ConflictRecord>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

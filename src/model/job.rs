@@ -156,6 +156,9 @@ pub struct Policy {
     pub forward_flush: bool,
     /// When the stream can't be resumed, take a new snapshot instead of stopping.
     pub allow_resnapshot: bool,
+    /// Events of conflicts show commands and values, which are told by size and hash otherwise.
+    #[serde(default)]
+    pub show_values: bool,
 }
 
 impl Default for Policy {
@@ -166,6 +169,7 @@ impl Default for Policy {
             two_way: true,
             forward_flush: false,
             allow_resnapshot: false,
+            show_values: false,
         }
     }
 }

@@ -151,6 +151,16 @@ mod tests {
 
     /// Every key that the sources name exists, and no key of the tables is unused.
     #[test]
+    fn what_opens_a_conflict_has_words() {
+        for lang in [Lang::En, Lang::ZhCn] {
+            for cause in crate::model::conflict::CAUSES {
+                let key = format!("cause.{cause}");
+                assert_ne!(lang.t(&key), key);
+            }
+        }
+    }
+
+    #[test]
     fn keys_named_in_the_sources_exist() {
         let mut named = BTreeSet::new();
         let mut sources = String::new();

@@ -63,6 +63,7 @@ pub enum Slot {
     TwoWay,
     Flush,
     Resnapshot,
+    ShowValues,
     MaxOps,
     Items,
     Reverse,
@@ -92,6 +93,7 @@ pub struct Wizard {
     pub two_way: bool,
     pub forward_flush: bool,
     pub allow_resnapshot: bool,
+    pub show_values: bool,
     pub max_ops: Field,
     pub precheck: Pane,
     pub write_secrets: bool,
@@ -150,6 +152,7 @@ impl Default for Wizard {
             two_way: true,
             forward_flush: false,
             allow_resnapshot: false,
+            show_values: false,
             max_ops: Field::default(),
             precheck: Pane::default(),
             write_secrets: false,
@@ -181,6 +184,7 @@ impl Wizard {
             two_way: draft.two_way,
             forward_flush: draft.forward_flush,
             allow_resnapshot: draft.allow_resnapshot,
+            show_values: draft.show_values,
             saved_as: Some(draft.name.clone()),
             ..Wizard::default()
         };
@@ -204,6 +208,7 @@ impl Wizard {
             two_way: job.policy.two_way,
             forward_flush: job.policy.forward_flush,
             allow_resnapshot: job.policy.allow_resnapshot,
+            show_values: job.policy.show_values,
             ..Wizard::default()
         };
         if job.limits.max_ops_per_second > 0 {
@@ -261,6 +266,7 @@ impl Wizard {
             two_way: self.two_way,
             forward_flush: self.forward_flush,
             allow_resnapshot: self.allow_resnapshot,
+            show_values: self.show_values,
             max_ops_per_second: self.max_ops_value().unwrap_or(0),
             source: self.sides[0].to_saved(),
             target: self.sides[1].to_saved(),
@@ -288,6 +294,7 @@ impl Wizard {
                 two_way: self.two_way,
                 forward_flush: self.forward_flush,
                 allow_resnapshot: self.allow_resnapshot,
+                show_values: self.show_values,
             },
             limits: Limits { max_ops_per_second: self.max_ops_value().unwrap_or(0), ..Limits::default() },
         }
@@ -324,7 +331,7 @@ impl Wizard {
                 slots
             }
             Step::Policy => vec![Slot::Existing, Slot::Available, Slot::Selected],
-            Step::Initialization => vec![Slot::TwoWay, Slot::Flush, Slot::Resnapshot, Slot::MaxOps],
+            Step::Initialization => vec![Slot::TwoWay, Slot::Flush, Slot::Resnapshot, Slot::ShowValues, Slot::MaxOps],
             Step::Precheck => vec![Slot::Items],
             Step::Launch => {
                 let mut slots = if self.purpose == Purpose::Reverse { Vec::new() } else { vec![Slot::Reverse] };

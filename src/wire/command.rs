@@ -16,7 +16,7 @@ mod spec;
 mod table;
 
 pub use extract::{KeyRef, Keys};
-pub use index::{lookup, lookup_name};
+pub use index::{lookup, lookup_name, number, numbered};
 pub(in crate::wire) use spec::Rule;
 pub use spec::{Access, Kind, Spec, WholeDatabase};
 

@@ -9,7 +9,7 @@ use redis_duplex::{
         AccountSource, Check, CheckId, CheckReport, CheckState, ConflictRecord, Direction, EngineStatus, Event,
         EventKind, HotKey, Instance, Job, JobId, JobStatus, LinkState, LinkStatus, Severity, ShardStatus, Side,
         SnapshotStatus, Topology,
-        conflict::ConflictChange,
+        conflict::{ConflictChange, ConflictValue},
         job::{Limits, Policy},
         secret::Inline,
         status::{Alert, Sample},
@@ -638,19 +638,24 @@ pub fn event_log(lang: Lang, theme: ThemeName) -> App {
 pub fn conflicts(lang: Lang, theme: ThemeName) -> App {
     let mut app = dashboard(lang, theme);
     press(&mut app, "k");
-    let change = |command: &str, ms| Some(ConflictChange { command: command.into(), size: Some(42), at_ms: Some(ms) });
+    let change = |command: &str, size, ms, text: Option<&str>| {
+        let (command, text) = (command.into(), text.map(str::to_owned));
+        Some(ConflictChange { command, size, at_ms: Some(ms), text })
+    };
+    let value =
+        ConflictValue { size: 58, hash: "0ab330d83b2c5926".into(), text: Some("HSET cart:77 sku 4711 n 2".into()) };
     let record = |number: u64, key: &str, settled: Option<u64>| ConflictRecord {
         number,
         db: 0,
         key: key.into(),
         authority: if number.is_multiple_of(2) { Side::Source } else { Side::Target },
         cause: if number.is_multiple_of(3) { "write_beats_delete" } else { "concurrent_write" }.into(),
-        source_change: change("SET", NOW - 20_018),
-        target_change: change("HSET", NOW - 20_000),
+        source_change: change("HDEL", None, NOW - 20_018, None),
+        target_change: change("HSET", Some(42), NOW - 20_000, Some("HSET cart:77 n 2")),
         opened_ms: NOW - 20_000,
         settled_ms: settled,
         rounds: 1 + (number % 3) as u32,
-        value: None,
+        value: Some(Box::new(value.clone())),
     };
     let conflicts = Reply::Conflicts {
         open: vec![record(16, "cart:77", None)],

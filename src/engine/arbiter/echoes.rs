@@ -1,7 +1,8 @@
 //! What an echo settles: what is in flight is cleared, states are placed, episodes end.
 
-use super::class::{Class, Part};
+use super::class::Class;
 use super::episode::Phase;
+use super::table::What;
 use super::{Arbiter, Effect, Token};
 use crate::model::Side;
 
@@ -61,7 +62,7 @@ impl Arbiter {
             // The state takes its exact place among the changes: older ones are in it, newer ones follow it.
             e.phase = Phase::RestoreSent;
             let (db, key, hash) = (e.db, e.key.clone(), e.hash);
-            let serial = self.tables[peer.index()].push(hash, Class::Transfer, Part::WHOLE, 0, 0);
+            let serial = self.tables[peer.index()].push(hash, What::transfer());
             self.restored[peer.index()].push_back((serial, token));
             self.effects.push(Effect::Restore { site: peer, token, db, key, serial });
         }

@@ -2,7 +2,10 @@
 
 use super::Token;
 use super::class::Class;
+use super::made_by::MadeBy;
+use super::table::What;
 use crate::model::Side;
+use crate::model::conflict::CAUSES;
 use smallvec::SmallVec;
 use std::collections::{BTreeSet, HashMap};
 
@@ -22,38 +25,41 @@ pub enum Phase {
     RestoreSent,
 }
 
-/// What opened an episode.
+/// What opened an episode. In the order of [`CAUSES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
-    ConcurrentWrite,
-    WriteBeatsDelete,
-    SeveralKeys,
-    Spread,
-    ApplyError,
-    Expiry,
-    Recovery,
-    Snapshot,
-    Merge,
-    Untranslatable,
-    Repair,
+    ConcurrentWrite = 0,
+    WriteBeatsDelete = 1,
+    SeveralKeys = 2,
+    Spread = 3,
+    ApplyError = 4,
+    Expiry = 5,
+    Recovery = 6,
+    Snapshot = 7,
+    Merge = 8,
+    Untranslatable = 9,
+    Repair = 10,
 }
 
 impl Cause {
     /// The word in events and JSON.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Cause::ConcurrentWrite => "concurrent_write",
-            Cause::WriteBeatsDelete => "write_beats_delete",
-            Cause::SeveralKeys => "several_keys",
-            Cause::Spread => "spread",
-            Cause::ApplyError => "apply_error",
-            Cause::Expiry => "expiry",
-            Cause::Recovery => "recovery",
-            Cause::Snapshot => "snapshot",
-            Cause::Merge => "merge",
-            Cause::Untranslatable => "untranslatable",
-            Cause::Repair => "repair",
-        }
+        CAUSES[self as usize]
+    }
+}
+
+/// One of the changes that met, for the operator.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Met {
+    pub class: Class,
+    /// Milliseconds of the arbiter's clock; 0 unknown.
+    pub at: u32,
+    pub made_by: MadeBy,
+}
+
+impl Met {
+    pub(super) fn of(what: &What) -> Self {
+        Met { class: what.class, at: what.at, made_by: what.made_by }
     }
 }
 
@@ -74,12 +80,12 @@ pub struct Episode {
     pub rounds: u32,
     /// When the arbiter opened it is the caller's to note; set by `echo` when it ends.
     pub settled: Option<u64>,
-    /// The change that revealed the conflict: where it was made, what it does, when (0 unknown).
-    pub opened_by: Option<(Side, Class, u32)>,
+    /// The change that revealed the conflict, and where it was made.
+    pub opened_by: Option<(Side, Met)>,
     /// Bytes of the command that made it; 0 unknown.
     pub opened_size: u32,
     /// The newest change in flight to each site at that moment.
-    pub seen_in_flight: [Option<(Class, u32)>; 2],
+    pub seen_in_flight: [Option<Met>; 2],
     token: Option<Token>,
     not_before: u64,
     backoff: u64,
@@ -270,5 +276,22 @@ impl Episodes {
     /// Nothing is held for anything that is over.
     pub(super) fn is_clean(&self) -> bool {
         self.by_number.is_empty() && self.by_hash.is_empty() && self.by_token.is_empty() && self.due.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_has_its_word() {
+        for (cause, word) in [
+            (Cause::ConcurrentWrite, "concurrent_write"),
+            (Cause::SeveralKeys, "several_keys"),
+            (Cause::Snapshot, "snapshot"),
+            (Cause::Repair, "repair"),
+        ] {
+            assert_eq!(cause.as_str(), word);
+        }
     }
 }

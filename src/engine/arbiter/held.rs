@@ -4,18 +4,19 @@
 //!   heads   one for each bucket of hashes: the newest change in it, by its serial's low half
 //!   tags    one for each bucket too: a bit for each sixteenth of the hashes that have been in it of late
 //!   slots   a change each, in order; each names the one before it of the same bucket
-//!   runs    what many changes in a row have in common: class, group, time
+//!   runs    what many changes in a row have in common: class, group, time, command
 //! ```
 //!
 //! Invariants: a chain goes from newer to older and ends where what is in flight begins, so taking changes off the front
 //! costs nothing but counting: a head or a link that points before the front is the end of its chain. A slot takes 12
-//! bytes, its share of heads and tags 3 to 6; a run takes 12 more, and under a load of one kind there is one for some hundred
+//! bytes, its share of heads and tags 3 to 6; a run takes 16 more, and under a load of one kind there is one for some hundred
 //! changes. What a burst took is given back.
 //!
 //! A slot keeps 32 bits of its key's hash, and its bucket stands for at least 16 more: with a million changes in flight,
 //! one lookup in some hundred million takes a key for another. Such a key is then settled without need, which is safe.
 
 use super::class::{Class, Part};
+use super::made_by::MadeBy;
 use super::queue::Queue;
 use std::collections::VecDeque;
 
@@ -28,6 +29,15 @@ pub struct What {
     pub at: u32,
     /// Names the group of a change to several keys; 0 for a change to one.
     pub group: u32,
+    /// What made it, by its number in the command table, for the operator.
+    pub made_by: MadeBy,
+}
+
+impl What {
+    /// The state of a key, put there by a round.
+    pub fn transfer() -> Self {
+        What { class: Class::Transfer, part: Part::WHOLE, at: 0, group: 0, made_by: MadeBy::UNKNOWN }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +57,7 @@ struct Run {
     at: u32,
     /// The class in the low byte, above it the group.
     class_and_group: u32,
+    made_by: MadeBy,
 }
 
 /// Groups are numbered from 1 to this, then again: so many are never in flight at once.
@@ -155,8 +166,12 @@ impl Held {
         };
         self.heads[bucket] = serial as u32;
         let class_and_group = what.group << 8 | what.class as u32;
-        if self.runs.back().is_none_or(|r| r.at != what.at || r.class_and_group != class_and_group) {
-            self.runs.push_back(Run { from: serial as u32, at: what.at, class_and_group });
+        if self
+            .runs
+            .back()
+            .is_none_or(|r| r.at != what.at || r.class_and_group != class_and_group || r.made_by != what.made_by)
+        {
+            self.runs.push_back(Run { from: serial as u32, at: what.at, class_and_group, made_by: what.made_by });
         }
         self.slots.push_back(Slot { hash: slot_hash, part: what.part, back });
         serial
@@ -166,7 +181,12 @@ impl Held {
     pub fn mark(&mut self) -> u64 {
         let serial = self.next();
         if self.runs.is_empty() {
-            self.runs.push_back(Run { from: serial as u32, at: 0, class_and_group: Class::Read as u32 });
+            self.runs.push_back(Run {
+                from: serial as u32,
+                at: 0,
+                class_and_group: Class::Read as u32,
+                made_by: MadeBy::UNKNOWN,
+            });
         }
         // In no bucket, so nothing finds it.
         self.slots.push_back(Slot { hash: 0, part: Part::WHOLE, back: 0 });
@@ -203,8 +223,8 @@ impl Held {
 
     fn what(&self, place: usize, part: Part) -> What {
         let run = self.runs.partition_point(|r| r.from.wrapping_sub(self.first as u32) as usize <= place);
-        let Run { at, class_and_group, .. } = self.runs[run - 1];
-        What { class: Class::ALL[(class_and_group & 0xff) as usize], part, at, group: class_and_group >> 8 }
+        let Run { at, class_and_group, made_by, .. } = self.runs[run - 1];
+        What { class: Class::ALL[(class_and_group & 0xff) as usize], part, at, group: class_and_group >> 8, made_by }
     }
 
     /// Everything up to this serial has happened.
@@ -282,14 +302,15 @@ fn tag(slot_hash: u32) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::command::lookup;
 
     fn plain() -> What {
-        What { class: Class::Write, part: Part::WHOLE, at: 1, group: 0 }
+        What { class: Class::Write, part: Part::WHOLE, at: 1, group: 0, made_by: MadeBy::UNKNOWN }
     }
 
     #[test]
     fn a_change_is_small() {
-        assert_eq!((size_of::<Slot>(), size_of::<Run>()), (12, 12));
+        assert_eq!((size_of::<Slot>(), size_of::<Run>()), (12, 16));
         let mut h = Held::new(1);
         let mut rng = fastrand::Rng::with_seed(2);
         // At every size, right after it has grown too; the first block and heads are there from the first change on.
@@ -312,13 +333,14 @@ mod tests {
 
     #[test]
     fn it_keeps_what_a_change_was() {
+        let set = MadeBy::command(lookup(&["SET"]));
         let mut h = Held::new(1);
         let mut n = 0;
         for class in Class::ALL {
-            for group in [0, 1, GROUPS] {
+            for (group, made_by) in [(0, MadeBy::UNKNOWN), (1, set), (1, MadeBy::SNAPSHOT), (GROUPS, set)] {
                 for at in [0, 7, u32::MAX] {
                     n += 1;
-                    h.push(n << 20, What { class, part: Part::one(n), at, group });
+                    h.push(n << 20, What { class, part: Part::one(n), at, group, made_by });
                 }
             }
         }
@@ -326,11 +348,11 @@ mod tests {
             h.clear(cleared);
             let mut m = 0;
             for class in Class::ALL {
-                for group in [0, 1, GROUPS] {
+                for (group, made_by) in [(0, MadeBy::UNKNOWN), (1, set), (1, MadeBy::SNAPSHOT), (GROUPS, set)] {
                     for at in [0, 7, u32::MAX] {
                         m += 1;
                         let seen: Vec<_> = h.changes(m << 20).collect();
-                        let expected = (m, What { class, part: Part::one(m), at, group });
+                        let expected = (m, What { class, part: Part::one(m), at, group, made_by });
                         assert_eq!(seen, if m > cleared { vec![expected] } else { vec![] });
                     }
                 }

@@ -1,7 +1,7 @@
 //! Episodes are opened, and spread to what depends on their keys.
 
 use super::class::Class;
-use super::episode::{Cause, Episode, Phase};
+use super::episode::{Cause, Episode, Met, Phase};
 use super::{Arbiter, Effect, Touch};
 use crate::model::Side;
 
@@ -22,7 +22,7 @@ impl Arbiter {
     /// to several keys that is in flight and touches this key runs on other data than it did at its source, so its
     /// source is the authority for all that it writes.
     pub(super) fn open(&mut self, touch: &Touch<'_>, authority: Side, cause: Cause, by: Option<(Side, u32)>) {
-        self.open_one(touch.db, touch.key, touch.hash, authority, cause, by.map(|(s, at)| (s, touch.class, at)));
+        self.open_one(touch.db, touch.key, touch.hash, authority, cause, by.map(|(side, at)| (side, touch.class, at)));
         self.spread(touch.db, touch.key, touch.hash);
     }
 
@@ -61,9 +61,8 @@ impl Arbiter {
     ) {
         let authority = self.standing(key).unwrap_or(authority);
         let mut e = Episode::new(db, key.into(), hash, authority, cause);
-        e.seen_in_flight =
-            Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| (e.class, e.at)));
-        e.opened_by = by;
+        e.seen_in_flight = Side::BOTH.map(|s| self.tables[s.index()].changes(hash).next().map(|(_, e)| Met::of(&e)));
+        e.opened_by = by.map(|(side, class, at)| (side, Met { class, at, made_by: self.made_by }));
         e.opened_size = if by.is_some() { self.size } else { 0 };
         let number = self.episodes.open(e, self.now_ms);
         self.counters.opened += 1;

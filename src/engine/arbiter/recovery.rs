@@ -2,7 +2,8 @@
 
 use super::class::{Class, Part};
 use super::episode::Cause;
-use super::table::GroupKey;
+use super::made_by::MadeBy;
+use super::table::{GroupKey, What};
 use super::{Arbiter, Touch};
 use crate::model::Side;
 
@@ -25,7 +26,7 @@ impl Arbiter {
             0
         };
         for t in touches {
-            table.push(t.hash, t.class, t.part, 0, group);
+            table.push(t.hash, What { class: t.class, part: t.part, at: 0, group, made_by: MadeBy::UNKNOWN });
             table.recovered(offset);
         }
         table.seal(group);

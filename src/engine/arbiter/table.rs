@@ -4,8 +4,8 @@
 //! came from an earlier engine. The changes themselves are in [`Held`]. Nothing is allocated per change once the window
 //! has been reached, and what a burst took is given back.
 
-use super::class::{Class, Part};
-use super::held::{GROUPS, Held, What};
+pub use super::held::What;
+use super::held::{GROUPS, Held};
 use std::collections::{HashMap, VecDeque};
 
 /// A key of a change to several keys.
@@ -77,8 +77,8 @@ impl Table {
 
     /// Enters one key of a change; returns its serial.
     #[inline]
-    pub fn push(&mut self, hash: u64, class: Class, part: Part, at: u32, group: u32) -> u64 {
-        self.held.push(hash, What { class, part, at, group })
+    pub fn push(&mut self, hash: u64, what: What) -> u64 {
+        self.held.push(hash, what)
     }
 
     /// Takes a serial for something that is no change to a key (a token, a bare checkpoint).
@@ -198,7 +198,13 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use super::super::class::{Class, Part};
+    use super::super::made_by::MadeBy;
     use super::*;
+
+    fn write(group: u32) -> What {
+        What { class: Class::Write, part: Part::WHOLE, at: 0, group, made_by: MadeBy::UNKNOWN }
+    }
 
     #[test]
     fn finds_what_is_in_flight_and_only_that() {
@@ -212,7 +218,7 @@ mod tests {
                 let serial = if rng.u32(..9) == 0 {
                     t.mark()
                 } else {
-                    let s = t.push(hash, Class::Write, Part::WHOLE, 0, 0);
+                    let s = t.push(hash, write(0));
                     model.push_back((s, hash));
                     s
                 };
@@ -237,7 +243,7 @@ mod tests {
         let mut model: VecDeque<(u64, u64)> = VecDeque::new();
         for i in 0..200u64 {
             let hash = i % 7 + 1;
-            model.push_back((t.push(hash, Class::Write, Part::WHOLE, 0, 0), hash));
+            model.push_back((t.push(hash, write(0)), hash));
             if i > 60 {
                 let (s, _) = model.pop_front().unwrap();
                 t.clear(s);
@@ -258,8 +264,8 @@ mod tests {
         let mut groups = Vec::new();
         for _ in 0..3 {
             let g = t.group(vec![key(b"a"), key(b"b")]);
-            t.push(1, Class::Write, Part::WHOLE, 0, g);
-            t.push(2, Class::Write, Part::WHOLE, 0, g);
+            t.push(1, write(g));
+            t.push(2, write(g));
             t.seal(g);
             groups.push(g);
         }
@@ -277,10 +283,10 @@ mod tests {
     fn what_an_earlier_engine_sent_is_cleared_by_offset() {
         let mut t = Table::new();
         for (offset, hash) in [(100, 1), (150, 2), (150, 3), (200, 4)] {
-            t.push(hash, Class::Write, Part::WHOLE, 0, 0);
+            t.push(hash, write(0));
             t.recovered(offset);
         }
-        t.push(5, Class::Write, Part::WHOLE, 0, 0);
+        t.push(5, write(0));
         t.clear_recovered(150);
         let left: Vec<u64> = (1..=5).filter(|h| t.changes(*h).next().is_some()).collect();
         assert_eq!(left, [4, 5]);

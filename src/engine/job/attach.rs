@@ -334,7 +334,7 @@ impl Begun {
         let mut arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), idle);
         arbiter.moved(&plan.moved);
         arbiter.slots_may_move([0, 1].map(|n| places[n].cluster));
-        let conflicts = ConflictLog::since(unix_ms().saturating_sub(1));
+        let conflicts = ConflictLog::since(unix_ms().saturating_sub(1)).showing(context.job.policy.show_values);
         let shared = Arc::new(Shared::new(Core::new(arbiter, facts.clone(), conflicts, context.events.clone())));
         let replids: ReplIds = Arc::new([RwLock::new(None), RwLock::new(None)]);
         let ready = Ready {

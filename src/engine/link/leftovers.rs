@@ -7,6 +7,7 @@ use crate::engine::apply::outbox::ItemKind;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::classify::Reveals;
 use crate::engine::arbiter::leftovers::Leftovers;
+use crate::engine::arbiter::made_by::MadeBy;
 use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::net::NetError;
 use crate::model::{EventKind, Severity};
@@ -92,6 +93,7 @@ impl Link {
             core.arbiter.name_leftover(hash);
             gone += 1;
             let touch = Touch { db, key, hash, class: Class::Delete, part: Part::WHOLE };
+            core.arbiter.made_by(MadeBy::UNKNOWN, 0);
             let verdict = core.arbiter.change(here, &touch, 0);
             if core.arbiter.has_effects() {
                 run.flush(&mut core, peer, ItemKind::Changes);

@@ -2,7 +2,10 @@
 
 use super::{Dashboard, section};
 use crate::{
-    model::{ConflictRecord, Side, conflict::ConflictChange},
+    model::{
+        ConflictRecord, Side,
+        conflict::{ConflictChange, ConflictValue},
+    },
     tui::{
         mouse::Click,
         text::{self, Row},
@@ -117,8 +120,25 @@ pub fn page(d: &Dashboard, cx: &Cx, columns: usize, rows: usize) -> Page {
                     .line(),
             );
         }
+        page.lines.push(match &c.value {
+            Some(value) => Row::new()
+                .gap(2)
+                .cell(lang.t("conflicts.value"), 10, theme.dim)
+                .text(worth(value, cx), theme.text)
+                .ending(Row::new(), columns),
+            None => Line::default(),
+        });
     }
     page
+}
+
+/// What stands for the value that was carried, and the value itself where the job shows it.
+fn worth(value: &ConflictValue, cx: &Cx) -> String {
+    let of = cx.lang.f("conflicts.dump", &[("size", &text::bytes(value.size)), ("hash", &value.hash)]);
+    match &value.text {
+        Some(shown) => format!("{} · {of}", text::clean(shown)),
+        None => of,
+    }
 }
 
 fn side(side: Side, cx: &Cx) -> &'static str {
@@ -136,12 +156,16 @@ fn cause_text(cause: &str, cx: &Cx) -> String {
 }
 
 fn describe(change: &ConflictChange, cx: &Cx) -> String {
-    let mut parts = vec![text::clean(&change.command)];
+    // A word in small letters is no command: it is said in the screen's language.
+    let word = cx.lang.t(&format!("made_by.{}", change.command));
+    let command = if word.starts_with("made_by.") { text::clean(&change.command) } else { word.to_owned() };
+    let mut parts = vec![command];
     if let Some(size) = change.size {
         parts.push(text::bytes(size));
     }
     if let Some(at) = change.at_ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms as i64).ok()) {
         parts.push(at.to_zoned(cx.zone.clone()).strftime("%H:%M:%S%.3f").to_string());
     }
+    parts.extend(change.text.as_deref().map(text::clean));
     parts.join(" · ")
 }

@@ -60,7 +60,9 @@ fn wizard(w: &mut Wizard, click: Click) -> Option<Action> {
             w.slot = slot;
             let acts = match slot {
                 Slot::Form(_, part) => part.is_choice(),
-                Slot::Flush | Slot::Resnapshot | Slot::Secrets | Slot::Discard | Slot::Reverse => true,
+                Slot::Flush | Slot::Resnapshot | Slot::ShowValues | Slot::Secrets | Slot::Discard | Slot::Reverse => {
+                    true
+                }
                 Slot::Back | Slot::Continue => true,
                 _ => false,
             };

@@ -147,7 +147,9 @@ fn enter(app: &mut App) -> Vec<Effect> {
     match w.slot {
         Slot::Form(side, slot) if slot.is_choice() => super::overlay::open_pick(app, FormAt::Side(side), slot),
         Slot::Available | Slot::Selected => w.transfer(),
-        Slot::Flush | Slot::Resnapshot | Slot::Secrets | Slot::Discard | Slot::Reverse => return toggle(app),
+        Slot::Flush | Slot::Resnapshot | Slot::ShowValues | Slot::Secrets | Slot::Discard | Slot::Reverse => {
+            return toggle(app);
+        }
         Slot::Back => return previous(app),
         Slot::Continue => return go_on(app),
         Slot::Items => w.slot = Slot::Continue,
@@ -169,6 +171,7 @@ fn toggle(app: &mut App) -> Vec<Effect> {
         Slot::TwoWay | Slot::Reverse => w.two_way = !w.two_way,
         Slot::Flush => w.forward_flush = !w.forward_flush,
         Slot::Resnapshot => w.allow_resnapshot = !w.allow_resnapshot,
+        Slot::ShowValues => w.show_values = !w.show_values,
         Slot::Secrets => w.write_secrets = !w.write_secrets,
         Slot::Discard => w.discard_previous = !w.discard_previous,
         Slot::Items => accept(app),

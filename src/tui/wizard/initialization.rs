@@ -76,6 +76,7 @@ pub fn page(w: &Wizard, cx: &Cx, columns: usize) -> Page {
     let options = [
         (Slot::Flush, w.forward_flush, "init.flush", "init.flush_hint"),
         (Slot::Resnapshot, w.allow_resnapshot, "init.resnapshot", "init.resnapshot_hint"),
+        (Slot::ShowValues, w.show_values, "init.show_values", "init.show_values_hint"),
     ];
     for (i, (slot, on, key, hint)) in options.into_iter().enumerate() {
         focus(&mut page, slot);

@@ -54,6 +54,18 @@ pub fn lookup_name(name: &[u8]) -> Option<&'static Spec> {
     }
 }
 
+/// The place of a command in the table: the same as long as the program runs.
+#[inline]
+pub fn number(spec: &'static Spec) -> u16 {
+    // All specs that there are stand in the table.
+    ((std::ptr::from_ref(spec).addr() - TABLE.as_ptr().addr()) / size_of::<Spec>()) as u16
+}
+
+/// The command at a place in the table.
+pub fn numbered(number: u16) -> Option<&'static Spec> {
+    TABLE.get(number as usize)
+}
+
 /// Of the length, the first eight and the last eight bytes, in lower case: enough to tell all names of today apart, in
 /// a few instructions. What collides is found by looking on.
 #[inline]
@@ -81,6 +93,7 @@ mod tests {
         for spec in TABLE {
             assert!(spec.name.len() <= LONGEST);
             assert_eq!(lookup_name(spec.name.as_bytes()), Some(spec));
+            assert_eq!(numbered(number(spec)), Some(spec));
             assert_eq!(lookup_name(spec.name.to_ascii_uppercase().as_bytes()), Some(spec));
             assert_ne!(lookup_name(format!("{}x", spec.name).as_bytes()), Some(spec));
         }

@@ -4,6 +4,7 @@ use super::Decider;
 use crate::engine::apply::outbox::{ItemKind, Telltale};
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::classify::{self, Effect, classify_as};
+use crate::engine::arbiter::made_by::MadeBy;
 use crate::engine::arbiter::{Touch, Verdict};
 use crate::engine::core::expiries::{Expiries, put_off};
 use crate::engine::core::{Core, NewItem, unix_ms};
@@ -24,7 +25,8 @@ impl Decider {
         let command = &Command { db: core.db_at_peer(self.here, command.db), ..*command };
         let args = batch.args(command);
         let spec = command::lookup(&args);
-        core.arbiter.of_size(command.frame.1 - command.frame.0);
+        core.conflicts.deciding(&args);
+        core.arbiter.made_by(MadeBy::command(spec), command.frame.1 - command.frame.0);
         if (!self.imports.is_empty() || self.entry_end.offset <= self.away_until) && self.is_brought(spec, &args) {
             return self.came_with_its_slot(core, classify_as(spec, &core.arbiter, command.db, &args), at);
         }

@@ -35,7 +35,7 @@ const INSTANCE_KEYS: &[&str] = &[
     "id",
 ];
 const POLICY_KEYS: &[&str] =
-    &["conflict", "existing_keys", "databases", "two_way", "forward_flush", "allow_resnapshot"];
+    &["conflict", "existing_keys", "databases", "two_way", "forward_flush", "allow_resnapshot", "show_values"];
 const LIMITS_KEYS: &[&str] =
     &["max_ops_per_second", "max_bytes_per_second", "spool_memory", "spool_disk", "lag_alert_ms"];
 const ADDRESS: &str = "host:port with a port from 1 to 65535, such as \"10.0.0.1:6379\" or \"[::1]:6379\"";
@@ -378,6 +378,7 @@ impl Reader {
             two_way: self.flag(section, "two_way").unwrap_or(default.two_way),
             forward_flush: self.flag(section, "forward_flush").unwrap_or(default.forward_flush),
             allow_resnapshot: self.flag(section, "allow_resnapshot").unwrap_or(default.allow_resnapshot),
+            show_values: self.flag(section, "show_values").unwrap_or(default.show_values),
         }
     }
 

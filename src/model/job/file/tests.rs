@@ -70,7 +70,7 @@ fn unknown_keys_name_their_line_and_the_nearest_word() {
     assert_eq!(
         fault("two_way        = true", "two_ways = true"),
         "orders.toml:17:1: unknown key \"two_ways\" in [policy] (did you mean \"two_way\"?); allowed: conflict, \
-         existing_keys, databases, two_way, forward_flush, allow_resnapshot"
+         existing_keys, databases, two_way, forward_flush, allow_resnapshot, show_values"
     );
     assert_eq!(
         fault("[limits]", "[limit]"),
@@ -303,13 +303,14 @@ fn job() -> impl Strategy<Value = Job> {
         Just(Databases::All),
         proptest::collection::btree_set(0u32..100_000, 1..5).prop_map(|s| Databases::Only(s.into_iter().collect())),
     ];
-    let policy = (existing, databases, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        |(existing_keys, databases, two_way, forward_flush, allow_resnapshot)| Policy {
+    let policy = (existing, databases, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(existing_keys, databases, two_way, forward_flush, allow_resnapshot, show_values)| Policy {
             existing_keys,
             databases,
             two_way,
             forward_flush,
             allow_resnapshot,
+            show_values,
         },
     );
     let size = || prop_oneof![(1u64 << 20)..(1 << 50), (1u64..2000).prop_map(|n| n << 30)];

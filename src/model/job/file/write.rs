@@ -37,6 +37,7 @@ pub fn to_toml(job: &Job, with_secrets: bool) -> String {
         &format!("allow_resnapshot = {}", job.policy.allow_resnapshot),
         "true: copy all again when the stream can't be resumed",
     );
+    line(&mut out, &format!("show_values      = {}", job.policy.show_values), "true: events of conflicts show values");
     out.push('\n');
     let limits = &job.limits;
     line(&mut out, "[limits]", "all optional");

@@ -9,7 +9,7 @@
 //!   those are in flight to that site at that moment.
 //! - `Effect::Persist` of an episode stands in the outbox of a site before anything whose loss it would excuse.
 //! - While an episode is open, the authority's own changes to its key are not forwarded (the coming transfer carries
-//!   them), except after a RESTORE that has been placed; the other site's always are.
+//!   them), except after a RESTORE that has been placed, and to a cluster; the other site's always are.
 //! - An episode ends only when the RESTORE's echo was read and the other site had not changed the key since the token.
 
 pub mod class;
@@ -72,8 +72,6 @@ pub enum Effect {
     Ask { site: Side, token: Token, db: u32, key: Box<[u8]>, serial: u64 },
     /// Put the state that `token` brought into `site`'s outbox, now: nothing read later may come before it.
     Restore { site: Side, token: Token, db: u32, key: Box<[u8]>, serial: u64 },
-    /// The state that `token` brought has no place.
-    Unwanted { token: Token },
     /// Write down at `site`, in the order of its outbox, that the episode is open.
     Persist { site: Side, db: u32, key: Box<[u8]>, number: u64, authority: Side },
     /// Write down at `site` that no episode of the key is open any more.
@@ -112,8 +110,8 @@ pub struct Arbiter {
     /// By side: cluster slots that came from another of its shards and are being settled by its state; `None`: there are
     /// none.
     moved: Option<Box<[SlotSet; 2]>>,
-    /// By side: it is a cluster, whose state may come to stand for a key at any moment, since its slot moves. So it is kept
-    /// whole: nothing is withheld from it, and what a transfer writes over is done again.
+    /// By side: it is a cluster, whose state may come to stand for a key at any moment, since its slot moves. So a change of the
+    /// other side is not withheld from it, though the coming transfer carries it too and writes over it.
     whole: [bool; 2],
     /// What a copy before this one may have left at the other site.
     leftovers: Leftovers,
@@ -362,26 +360,9 @@ impl Arbiter {
         }
     }
 
-    /// Slots of these sides may move: see [`Arbiter::whole`].
+    /// Slots of these sides may move.
     pub fn slots_may_move(&mut self, sides: [bool; 2]) {
         self.whole = sides;
-    }
-
-    /// A transfer that is on its way to `here` writes over this change, which was read from there: it is to be done there once
-    /// more, behind it. Its serial there. To be asked before [`Arbiter::change`].
-    #[inline]
-    pub fn repeat(&mut self, here: Side, touch: &Touch<'_>) -> Option<u64> {
-        if !self.whole[here.index()] || self.restored[here.index()].is_empty() || touch.class.is_delete() {
-            return None;
-        }
-        let mut before = self.tables[here.index()].changes(touch.hash);
-        if !before.any(|(_, e)| e.class == Class::Transfer) {
-            return None;
-        }
-        match self.enter(here, touch, 0) {
-            Verdict::Forward(serial) => Some(serial),
-            Verdict::Withhold => None,
-        }
     }
 
     /// These slots came from another shard of their side: until they are settled by its state it is the authority of all

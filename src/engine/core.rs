@@ -346,7 +346,6 @@ impl Core {
             match effect {
                 Effect::Ask { site, token, db, key, serial } => self.ask(site, token, db, &key, serial),
                 Effect::Restore { site, token, db, key, serial } => self.restore(site, token, db, &key, serial),
-                Effect::Unwanted { token } => drop(self.states.remove(&token)),
                 Effect::Persist { site, db, key, number, authority } => {
                     self.persist(site, db, &key, number, authority);
                 }

@@ -26,6 +26,7 @@ mod topology;
 mod watch;
 
 use super::events::{EventSink, Quiet};
+use super::link::home::Homes;
 use super::net::NetError;
 use crate::model::{ConflictRecord, Direction, EventKind, HotKey, Job, JobId, JobStatus, Severity};
 use attach::AttachOptions;
@@ -45,6 +46,8 @@ pub struct JobContext {
     /// The job's own folder for spool segments, mode 0700; emptied at the start.
     pub spool_dir: PathBuf,
     pub events: EventSink,
+    /// What is known of the clusters' shards from the runs before.
+    pub homes: Homes,
 }
 
 /// Why a job could not be started or was given up.

@@ -48,7 +48,7 @@ fn what_was_open_goes_along() {
         let told = format!("conflict on \\\"{stays}\\\" (db0) settled");
         if events.contains(&told) { Ok(()) } else { Err(events) }
     });
-    wait_for("nothing is open any more", secs(30), || match home.run(&format!("EXISTS {notes}")).int() {
+    wait_for("it is open no more", secs(30), || match home.run(&format!("HEXISTS {notes} 0:{stays}")).int() {
         0 => Ok(()),
         _ => Err(format!("{:?}", home.run(&format!("HGETALL {notes}")))),
     });

@@ -52,13 +52,6 @@ impl Arbiter {
             if e.phase != Phase::TokenSent {
                 continue;
             }
-            if e.dirty && self.whole[peer.index()] {
-                // It would write over what is not in it.
-                e.again(now_ms);
-                self.episodes.queue(token);
-                self.effects.push(Effect::Unwanted { token });
-                continue;
-            }
             // The state takes its exact place among the changes: older ones are in it, newer ones follow it.
             e.phase = Phase::RestoreSent;
             let (db, key, hash) = (e.db, e.key.clone(), e.hash);

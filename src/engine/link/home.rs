@@ -11,6 +11,8 @@
 
 use crate::engine::net::{Control, Dialer, NetError, OwnSlots};
 use crate::model::Offset;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Between two questions while a slot moves.
@@ -22,13 +24,35 @@ pub struct Home {
     control: Option<Control>,
     /// What it said, and up to where the stream had been read when it was asked.
     said: Option<(Offset, OwnSlots)>,
-    /// Its configuration's epoch, and from which offset on it certainly had that: it gets another with each slot that it takes.
-    steady: Option<(u64, Offset)>,
+    /// From which offset on it certainly had the epoch that it has now.
+    steady: Offset,
+    homes: Homes,
+}
+
+/// What a job knows of its shards from one run to the next, by their addresses: the epoch of each one's configuration, and from
+/// which offset on it certainly had that. It gets another with each slot that it takes.
+#[derive(Debug, Clone, Default)]
+pub struct Homes(Arc<Mutex<HashMap<String, (u64, Offset)>>>);
+
+impl Homes {
+    /// A shard has this epoch, and its stream ends here. Gives from where on it has had it.
+    fn seen(&self, address: &str, epoch: u64, end: Offset) -> Offset {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.get(address) {
+            Some((before, from)) if *before == epoch => *from,
+            before => {
+                // What lies before the first answer of all has to be believed: who asks late knows no better.
+                let from = before.map_or(Offset(0), |_| end);
+                known.insert(address.to_owned(), (epoch, from));
+                from
+            }
+        }
+    }
 }
 
 impl Home {
-    pub fn new(dialer: Dialer, address: String) -> Self {
-        Home { dialer, address, control: None, said: None, steady: None }
+    pub fn new(dialer: Dialer, address: String, homes: Homes) -> Self {
+        Home { dialer, address, control: None, said: None, steady: Offset(0), homes }
     }
 
     /// To be called before anything of the stream is decided: what is asked later is compared with this.
@@ -46,7 +70,7 @@ impl Home {
                 && *until >= end
                 && slots.iter().all(|s| own.keeps(*s))
             {
-                return self.steady.map_or(Offset(0), |(_, from)| from);
+                return self.steady;
             }
             if self.said.as_ref().is_some_and(|(until, _)| *until >= end) {
                 tokio::time::sleep(AGAIN).await;
@@ -60,12 +84,7 @@ impl Home {
     async fn look(&mut self, until: Offset) -> bool {
         match self.ask().await {
             Ok((own, offset)) => {
-                match self.steady {
-                    Some((epoch, _)) if epoch == own.epoch() => {}
-                    // What lies before the first answer has to be believed: who asks late knows no better.
-                    None => self.steady = Some((own.epoch(), Offset(0))),
-                    Some(_) => self.steady = Some((own.epoch(), offset)),
-                }
+                self.steady = self.homes.seen(&self.address, own.epoch(), offset);
                 self.said = Some((until, own));
                 true
             }
@@ -87,5 +106,23 @@ impl Home {
         let offset = control.info().await?.master_repl_offset.unwrap_or_default();
         self.control = Some(control);
         Ok((own, offset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_has_taken_a_slot_is_not_what_it_was() {
+        let homes = Homes::default();
+        assert_eq!(homes.seen("a:1", 7, Offset(100)), Offset(0));
+        assert_eq!(homes.seen("a:1", 7, Offset(200)), Offset(0));
+        assert_eq!(homes.seen("b:1", 9, Offset(50)), Offset(0), "each by itself");
+        // In whichever run that is seen.
+        let next_run = homes.clone();
+        assert_eq!(next_run.seen("a:1", 10, Offset(300)), Offset(300));
+        assert_eq!(homes.seen("a:1", 10, Offset(400)), Offset(300));
+        assert_eq!(homes.seen("b:1", 9, Offset(500)), Offset(0));
     }
 }

@@ -288,15 +288,8 @@ impl Engine {
     /// One command, of one key or of several.
     fn one(&mut self, here: Side, cmd: Cmd, at: u32) {
         let w = words(&cmd);
-        let repeat = with_touches(&mut self.arbiter, &w, |a, t| match t {
-            [t] => a.repeat(here, t),
-            _ => None,
-        });
-        if let Some(serial) = repeat {
-            self.push(here, Item::Change { cmd: cmd.clone(), serial });
-        }
         let every = self.options.untranslatable_every;
-        // Not of what is counted: where it flips an authority, what was withheld of that side's changes is lost. Unless none is.
+        // Not of what is counted: where it flips an authority, what was withheld of that side's changes is lost.
         let counts = |key: Key| key.id < super::schedule::HOT && !self.options.slots_move;
         let may = w.iter().all(|(key, class, _)| !counts(*key) && *class != Class::Delete);
         if every != 0 && may && self.changes.is_multiple_of(every) {

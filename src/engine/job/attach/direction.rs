@@ -190,7 +190,7 @@ pub(super) fn attached(
         loader: Loader::new(from, target, databases.clone(), merge, false, facts[to.index()].names.clone()),
         home: site.names.is_cluster().then(|| {
             let dialer = Dialer::new(job.instance(from), &client_name(&context.id, "control", None));
-            Home::new(dialer, site.address.clone())
+            Home::new(dialer, site.address.clone(), context.homes.clone())
         }),
         peer: Peer::new(
             ready.sites[to.index()].dialer.clone(),

@@ -12,7 +12,7 @@ use crate::wire::command::{self, Argv, Spec};
 use crate::wire::resp::{encode, encode_header, encode_part};
 use crate::wire::rewrite::{Line, Rewrite, encode_line, postpone, rewrite_as};
 use crate::wire::stream::{Args, Batch, Command};
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 use smallvec::SmallVec;
 
 /// A command above this size is a run of its own and is not copied.
@@ -110,7 +110,6 @@ impl Decider {
         }
         self.read.changes += 1;
         let touch = Touch { db, key, hash: core.arbiter.hash(db, key), class: Class::Write, part: Part::WHOLE };
-        self.repeat(core, &touch, || Bytes::copy_from_slice(frame));
         let Some(serial) = self.serial_of(core, &touch, at) else { return };
         self.begin(core, db, self.there.slot(key));
         if value.len() <= SMALL {
@@ -130,16 +129,6 @@ impl Decider {
             Verdict::Forward(serial) => Some(serial),
             Verdict::Withhold => None,
         }
-    }
-
-    /// A transfer is about to write over this change: it is done here once more, behind that. So this site has all that its
-    /// clients did, whatever becomes of the transfer.
-    #[inline]
-    fn repeat(&self, core: &mut Core, touch: &Touch<'_>, frame: impl FnOnce() -> Bytes) {
-        let Some(serial) = core.arbiter.repeat(self.here, touch) else { return };
-        core.touched(self.here, touch.hash);
-        let item = NewItem::new(frame(), 1, ItemKind::Changes, serial);
-        core.push(self.here, NewItem { db: Some(touch.db), slot: self.names.slot(touch.key), ..item });
     }
 
     /// A command whose keys go together.
@@ -178,9 +167,6 @@ impl Decider {
                 return self.effects(core);
             }
             Rewrite::Commands(_) => {}
-        }
-        if let [one] = touches {
-            self.repeat(core, one, || batch.frame(command));
         }
         let verdict = match touches {
             [one] => core.arbiter.change(self.here, one, at),

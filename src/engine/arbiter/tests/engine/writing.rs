@@ -29,7 +29,6 @@ impl Engine {
                 Effect::Forget { site, db, key } => {
                     self.push(site, Item::Book(Book::Forget { key: key_of(db, &key) }));
                 }
-                Effect::Unwanted { token } => drop(self.dumps.remove(&token)),
                 Effect::Opened { .. } | Effect::Settled(_) => {}
             }
         }

@@ -20,6 +20,8 @@ mod run;
 mod storm;
 #[path = "conflicts/table.rs"]
 mod table;
+#[path = "conflicts/told.rs"]
+mod told;
 
 use run::{StopOnDrop, Storm, assert_complete, blow_all, seeds, storms};
 use std::{

@@ -163,6 +163,12 @@ impl Arbiter {
         h.finish().max(1)
     }
 
+    /// What stands where a change of `here` to the key with this hash will be looked for and entered; says nothing by itself.
+    #[inline]
+    pub fn glance(&self, here: Side, hash: u64) -> u32 {
+        self.tables[here.index()].glance(hash) ^ self.tables[here.other().index()].glance_to_push(hash)
+    }
+
     pub fn is_one_way(&self) -> bool {
         self.one_way
     }

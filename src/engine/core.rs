@@ -4,6 +4,7 @@
 //! is the order on the wire. Nothing here waits.
 
 pub mod carry;
+mod copies;
 pub mod expiries;
 pub mod given_up;
 mod settling;
@@ -16,7 +17,7 @@ use super::arbiter::{Arbiter, Effect, Token};
 use super::conflicts::ConflictLog;
 use super::events::EventSink;
 use super::strand::Names;
-use crate::model::{EventKind, JobId, Offset, Side};
+use crate::model::{EventKind, JobId, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
 use bytes::{Bytes, BytesMut};
@@ -120,7 +121,7 @@ pub struct Core {
     /// Up to where of the other site's stream the replies from a site have been seen.
     pub replied: [Position; 2],
     /// Snapshots of a site that have been read to their end, and are not yet certain to survive a crash.
-    pub snapshot_end: [Option<SnapshotEnd>; 2],
+    pub snapshot_end: [Option<copies::SnapshotEnd>; 2],
     /// SWAPDBs on their way to a site: what is read from it before their echo was made under the old names.
     swaps: [VecDeque<(u64, u32, u32)>; 2],
     /// DELs that found nothing: the number of their transaction, the hash of the key.
@@ -147,6 +148,8 @@ pub struct Core {
     pub parked: [BTreeSet<u16>; 2],
     /// By site: fields of its notes beside the open episodes, as they were written where the run began.
     pub kept_notes: [Vec<(&'static str, String)>; 2],
+    /// By site: how many times all notes are to be written again, and have not been.
+    notes_owed: [u32; 2],
     /// Keys that were told to be overruled.
     overruled: u64,
     states: HashMap<Token, State>,
@@ -184,6 +187,7 @@ impl Core {
             turns: turns::Turns::default(),
             parked: Default::default(),
             kept_notes: Default::default(),
+            notes_owed: [0; 2],
             overruled: 0,
             states: HashMap::new(),
             events,
@@ -275,45 +279,6 @@ impl Core {
         while self.fewer[site.index()].front().is_some_and(|(n, _)| *n <= number) {
             self.fewer[site.index()].pop_front();
         }
-    }
-
-    /// A snapshot of `side` has been handed out. Its keys are in no log: a crash before all of their echoes have been
-    /// read, and before that is written down at `side`, would forget which of them were in flight. Until then the
-    /// control key goes on saying that it loads.
-    pub fn snapshot_read(&mut self, side: Side) {
-        let serial = self.arbiter.last_serial(side.other());
-        // With nothing in flight the last echo has been read already, and no other may come.
-        let peer = side.other();
-        let echoed_at = (self.arbiter.in_flight(peer).0 == 0).then(|| self.decided[peer.index()].offset);
-        if echoed_at.is_some() {
-            self.unsaved[side.index()] = (u64::MAX / 2, true);
-        }
-        self.snapshot_end[side.index()] = Some(SnapshotEnd { serial, echoed_at });
-        self.expiries[peer.index()].bell.notify_one();
-        self.look_at_snapshots();
-    }
-
-    /// To be asked now and then: has a snapshot become safe?
-    pub fn look_at_snapshots(&mut self) {
-        for side in Side::BOTH {
-            let Some(end) = self.snapshot_end[side.index()] else { continue };
-            // The link from the other site has applied its stream beyond the echoes, and said so at `side`.
-            let safe =
-                self.arbiter.is_one_way() || end.echoed_at.is_some_and(|at| self.replied[side.index()].offset >= at);
-            if safe && self.expiries[side.other().index()].are_true() {
-                self.snapshot_is_safe(side);
-            }
-        }
-    }
-
-    fn snapshot_is_safe(&mut self, side: Side) {
-        self.snapshot_end[side.index()] = None;
-        // With a merge both sites are copied; only the forward copy's end counts here.
-        if self.arbiter.is_loading(side) {
-            self.arbiter.loading(None);
-        }
-        self.phase[side.index()] = LoadPhase::Streaming;
-        self.unsaved[side.other().index()] = (u64::MAX / 2, true);
     }
 
     /// The state that a token asked for has come.
@@ -426,7 +391,8 @@ impl Core {
         let mut data = BytesMut::new();
         encode(&mut data, &[&b"DEL"[..], &key]);
         let (db, serial) = (Some(self.facts[site.index()].control_db), self.arbiter.last_serial(site));
-        self.push(site, NewItem { db, slot, ..NewItem::new(data.freeze(), 1, ItemKind::Notes, serial) });
+        self.push(site, NewItem { db, slot, ..NewItem::new(data.freeze(), 1, ItemKind::AllNotes, serial) });
+        self.notes_owed[site.index()] += 1;
         for (field, value) in self.kept_notes[site.index()].clone() {
             self.note(site, &[b"HSET", field.as_bytes(), value.as_bytes()]);
         }
@@ -484,15 +450,6 @@ const CHECKPOINT_BYTES_IDLE: u64 = 1 << 20;
 /// So much was decided (and something real in it) that it has to be written down, however short ago that was done.
 pub fn checkpoint_due((bytes, real): (u64, bool)) -> bool {
     bytes >= if real { CHECKPOINT_BYTES } else { CHECKPOINT_BYTES_IDLE }
-}
-
-/// A snapshot that was read to its end.
-#[derive(Debug, Clone, Copy)]
-pub struct SnapshotEnd {
-    /// The serial of its last key.
-    pub serial: u64,
-    /// Where in the other site's stream the echo of that key ended.
-    pub echoed_at: Option<Offset>,
 }
 
 /// What is put into an outbox.

@@ -1,7 +1,7 @@
 //! What is running and how it is: `status --json`, the job list and the dashboard are drawn from these.
 //! What is not known is `None`, never 0.
 
-use super::{Direction, JobId};
+use super::{Direction, HotKey, JobId};
 use serde::{Deserialize, Serialize};
 
 /// The version of this shape; it grows only when a field changes its meaning.
@@ -35,6 +35,14 @@ pub struct JobStatus {
     pub two_way: bool,
     #[serde(default)]
     pub conflicts_open: u64,
+    /// Settled since the job was last started or resumed, and how many rounds that took.
+    #[serde(default)]
+    pub conflicts_settled: u64,
+    #[serde(default)]
+    pub conflict_rounds: u64,
+    /// The keys that have been in conflict most often since then, five at most.
+    #[serde(default)]
+    pub hot_keys: Vec<HotKey>,
     pub links: Vec<LinkStatus>,
     /// What an operator should see to now, most urgent first.
     #[serde(default)]

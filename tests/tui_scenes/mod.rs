@@ -108,6 +108,9 @@ pub fn job(name: &str, source: &str, target: &str, states: [LinkState; 2]) -> Jo
         target: target.into(),
         two_way,
         conflicts_open: 0,
+        conflicts_settled: 15,
+        conflict_rounds: 28,
+        hot_keys: vec![],
         links,
         alerts: vec![],
     }

@@ -27,6 +27,14 @@ pub enum ItemKind {
     Expiries,
     /// Our own notes; errors are only logged.
     Notes,
+    /// The same where all of them are written again: this is the first, and the others stand with it in one transaction.
+    AllNotes,
+}
+
+impl ItemKind {
+    pub fn is_notes(&self) -> bool {
+        matches!(self, ItemKind::Notes | ItemKind::AllNotes)
+    }
 }
 
 /// A reply that is no error and yet tells that the site held something else than the source.

@@ -146,7 +146,9 @@ fn look_through<'a>(
                 (ItemKind::Restore(token), Reply::Error(e)) => {
                     findings.push(Finding::RestoreFailed { item: n, token: *token, reply: text(e) });
                 }
-                (ItemKind::Notes, Reply::Error(e)) => findings.push(Finding::NoteFailed { reply: text(e) }),
+                (ItemKind::Notes | ItemKind::AllNotes, Reply::Error(e)) => {
+                    findings.push(Finding::NoteFailed { reply: text(e) })
+                }
                 (_, Reply::Int(0)) if telltale == Some(Reveals::Zero) => {
                     findings.push(Finding::Differs { item: n, index, reply: "0".into() });
                 }

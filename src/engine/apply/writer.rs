@@ -18,7 +18,7 @@ mod restores;
 
 use self::parked::Parked;
 use super::control_key::{ControlKey, LoadPhase, Position};
-use super::outbox::{Item, ItemKind};
+use super::outbox::Item;
 use super::replies::Replies;
 use super::transaction::{Envelope, Paper, Transaction};
 use crate::engine::core::{Shared, checkpoint_due};
@@ -338,7 +338,7 @@ impl Writer {
             let Some((items, control)) = taken else { break };
             self.number = control.number;
             self.safe_replied = control.replied;
-            if items.iter().any(|i| i.kind == ItemKind::Notes) {
+            if items.iter().any(|i| i.kind.is_notes()) {
                 self.notes = control.number;
             }
             let transaction = Transaction::encode(&self.s.envelope, &control, items, now, &mut self.paper);
@@ -407,7 +407,7 @@ impl Writer {
 
     fn notes_under_way(&self) -> bool {
         self.window.front().is_some_and(|t| t.control.number <= self.notes)
-            && self.window.iter().any(|t| t.items.iter().any(|i| i.kind == ItemKind::Notes))
+            && self.window.iter().any(|t| t.items.iter().any(|i| i.kind.is_notes()))
     }
 }
 

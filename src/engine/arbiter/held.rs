@@ -177,6 +177,20 @@ impl Held {
         serial
     }
 
+    /// What stands where [`Held::changes`] looks first.
+    #[inline]
+    pub fn glance(&self, hash: u64) -> u32 {
+        let bucket = hash as usize & self.tags.len().wrapping_sub(1);
+        self.tags.get(bucket).copied().unwrap_or_default().into()
+    }
+
+    /// What stands where [`Held::push`] writes.
+    #[inline]
+    pub fn glance_to_push(&self, hash: u64) -> u32 {
+        let bucket = hash as usize & self.heads.len().wrapping_sub(1);
+        self.heads.get(bucket).copied().unwrap_or_default() ^ self.glance(hash)
+    }
+
     /// Takes a serial for something that is no change to a key.
     pub fn mark(&mut self) -> u64 {
         let serial = self.next();

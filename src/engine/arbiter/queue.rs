@@ -13,25 +13,26 @@ pub struct Queue<T> {
     blocks: VecDeque<Vec<T>>,
     /// Elements of the first block that have been taken.
     taken: usize,
+    /// Elements that are left: asked for with each of them.
+    len: usize,
     spare: Vec<T>,
 }
 
 impl<T> Default for Queue<T> {
     fn default() -> Self {
-        Queue { blocks: VecDeque::new(), taken: 0, spare: Vec::new() }
+        Queue { blocks: VecDeque::new(), taken: 0, len: 0, spare: Vec::new() }
     }
 }
 
 impl<T: Copy> Queue<T> {
+    #[inline]
     pub fn len(&self) -> usize {
-        match self.blocks.back() {
-            None => 0,
-            Some(last) => (self.blocks.len() - 1) * BLOCK + last.len() - self.taken,
-        }
+        self.len
     }
 
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     /// Bytes it holds.
@@ -61,12 +62,15 @@ impl<T: Copy> Queue<T> {
         }
         if let Some(last) = self.blocks.back_mut() {
             last.push(element);
+            self.len += 1;
         }
     }
 
     /// Takes so many off the front.
     pub fn drop_front(&mut self, n: usize) {
-        self.taken += n.min(self.len());
+        let n = n.min(self.len);
+        self.taken += n;
+        self.len -= n;
         while self.taken >= BLOCK || (self.taken > 0 && self.is_empty()) {
             self.taken = self.taken.saturating_sub(BLOCK);
             let Some(mut block) = self.blocks.pop_front() else { break };

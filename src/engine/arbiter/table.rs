@@ -81,6 +81,18 @@ impl Table {
         self.held.push(hash, what)
     }
 
+    /// What stands where changes to this key are looked for.
+    #[inline]
+    pub fn glance(&self, hash: u64) -> u32 {
+        self.held.glance(hash)
+    }
+
+    /// What stands where a change to this key is entered.
+    #[inline]
+    pub fn glance_to_push(&self, hash: u64) -> u32 {
+        self.held.glance_to_push(hash)
+    }
+
     /// Takes a serial for something that is no change to a key (a token, a bare checkpoint).
     pub fn mark(&mut self) -> u64 {
         self.held.mark()

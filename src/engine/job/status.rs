@@ -19,6 +19,8 @@ use std::time::Instant;
 /// Below this a link that catches up is called in step, in milliseconds and bytes.
 const CAUGHT_UP_MS: u64 = 1000;
 const CAUGHT_UP_BYTES: u64 = 1 << 20;
+/// Keys that are named as those with the most conflicts.
+const HOT_KEYS: usize = 5;
 
 pub fn of(inner: &Inner) -> JobStatus {
     let job = &inner.context.job;
@@ -37,6 +39,9 @@ pub fn of(inner: &Inner) -> JobStatus {
         target: job.target.label().to_owned(),
         two_way: job.policy.two_way,
         conflicts_open: 0,
+        conflicts_settled: 0,
+        conflict_rounds: 0,
+        hot_keys: Vec::new(),
         links: Vec::new(),
         alerts: Vec::new(),
     };
@@ -47,6 +52,7 @@ pub fn of(inner: &Inner) -> JobStatus {
                 {
                     let core = strand.shared.lock();
                     status.conflicts_open += core.open() as u64;
+                    status.hot_keys.extend(core.conflicts.hottest(HOT_KEYS));
                     status.alerts.extend(given_up(&core.given_up));
                 }
                 for l in &strand.links {
@@ -56,6 +62,8 @@ pub fn of(inner: &Inner) -> JobStatus {
             }
             status.links = parts.into_iter().filter_map(shards::together).collect();
             status.alerts.extend(run.strands.iter().flat_map(|s| &s.links).filter_map(evicted));
+            status.hot_keys.sort_by_key(|k| std::cmp::Reverse(k.conflicts));
+            status.hot_keys.truncate(HOT_KEYS);
         }
         (None, error) => {
             // The last numbers stand; only the state has changed.
@@ -71,6 +79,8 @@ pub fn of(inner: &Inner) -> JobStatus {
             }
         }
     }
+    status.conflicts_settled = status.links.iter().map(|l| l.conflicts_settled).sum();
+    status.conflict_rounds = status.links.iter().map(|l| l.conflict_rounds).sum();
     if let Some(worst) = status.links.iter().max_by_key(|l| l.state.urgency()) {
         status.state = worst.state;
         status.reason = worst.reason.clone();

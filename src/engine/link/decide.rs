@@ -9,6 +9,7 @@ mod ahead;
 mod changes;
 mod databases;
 mod echoes;
+mod glance;
 mod imports;
 
 pub use ahead::Ahead;
@@ -86,6 +87,7 @@ pub struct Decider {
     /// Up to here a DEL may be of a slot that was away for a moment.
     away_until: Offset,
     run: Run,
+    glance: glance::Glance,
     /// Where the entry that is being decided ends.
     entry_end: Position,
     /// A source's transaction is being decided.
@@ -139,6 +141,7 @@ impl Decider {
             brought_until: s.brought.1,
             away_until: Offset(0),
             run: Run::in_order(),
+            glance: glance::Glance::default(),
             entry_end: Position::default(),
             inside: false,
             read: Read::default(),
@@ -181,6 +184,7 @@ impl Decider {
     pub fn turn(&mut self, core: &mut Core, batch: &Batch, from: usize, base: u64, at: u32, unix_ms: u64) -> Turn {
         let here = self.here.index();
         for (i, entry) in batch.entries.iter().enumerate().skip(from) {
+            self.glance.at(core, self.here, batch, from, i);
             self.place_due(core);
             self.entry_end = Position::new(base + entry.end, entry.db);
             if !self.imports.is_empty() && self.entry_end.offset > self.brought_until {

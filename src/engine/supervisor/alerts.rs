@@ -86,7 +86,8 @@ fn side_of(job: &Job, side: Side) -> String {
 }
 
 fn window(job: &Job, link: &LinkStatus, held: bool, add: Add<'_>) {
-    let Some(seconds) = link.resume_window_seconds else { return };
+    // Where it has failed nothing is measured: what stands is from before, and the cause is told already.
+    let Some(seconds) = link.resume_window_seconds.filter(|_| link.state != LinkState::Failed) else { return };
     if seconds >= if held { WINDOW_SHORT * 5 / 4 } else { WINDOW_SHORT } {
         return;
     }
@@ -200,6 +201,8 @@ mod tests {
         assert_eq!(alerts[0].severity, Severity::Warning);
         let status = link(|l| l.resume_window_seconds = Some(5));
         assert_eq!(evaluate(&job(), &status, &[])[0].severity, Severity::Error);
+        let failed = link(|l| (l.resume_window_seconds, l.state) = (Some(5), LinkState::Failed));
+        assert_eq!(rules(&failed, &[]), ["link_failed"]);
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub fn status(job: &Job, id: &JobId, state: LinkState, reason: Option<&str>) -> 
         target: job.target.label().to_owned(),
         two_way: job.policy.two_way,
         conflicts_open: 0,
+        conflicts_settled: 0,
+        conflict_rounds: 0,
+        hot_keys: Vec::new(),
         links: directions.iter().map(|d| link(*d, state, reason)).collect(),
         alerts: Vec::new(),
     }

@@ -111,14 +111,23 @@ impl Writer {
         }
         // Applied, but their replies are lost: what failed in them has to be found by the keys.
         let now = Instant::now();
+        let mut notes = false;
         while self.window.front().is_some_and(|t| t.control.number <= key.number) {
             let Some(t) = self.window.pop_front() else { break };
             self.window_bytes -= t.bytes;
+            notes |= t.outcome != Outcome::Applied && t.items.iter().any(|i| i.kind.is_notes());
             self.unseen(&t);
             self.answered(&t, now);
         }
         for t in &mut self.window {
             t.outcome = Outcome::Pending;
+        }
+        if notes {
+            // They may have been refused, and what was applied is what came behind them.
+            let mut core = self.s.shared.lock();
+            core.set_now(self.s.shared.now_ms());
+            core.rewrite_notes(self.site, None);
+            self.told(core);
         }
         self.tell_answered();
         Ok(())

@@ -105,6 +105,10 @@ impl Writer {
             match item.kind {
                 ItemKind::Ask(_) | ItemKind::Expiries => self.unanswered(&mut core, item),
                 ItemKind::Notes => notes = true,
+                ItemKind::AllNotes => {
+                    notes = true;
+                    core.notes_written(self.site, 1);
+                }
                 _ => self.send_again(&mut core, item),
             }
         }
@@ -172,7 +176,7 @@ impl Writer {
         }
         self.window_bytes -= t.bytes;
         self.unseen(&t);
-        let kept: Vec<Item> = t.items.into_iter().filter(|i| i.kind == ItemKind::Notes).collect();
+        let kept: Vec<Item> = t.items.into_iter().filter(|i| i.kind.is_notes()).collect();
         let mut again = Transaction::encode(&self.s.envelope, &t.control, kept, Instant::now(), &mut self.paper);
         // Not on its way yet: it goes with the others behind it.
         again.outcome = Outcome::Refused(String::new());

@@ -24,6 +24,8 @@ pub(super) struct Booked {
     changes: u64,
     bytes: u64,
     latency_ms: u64,
+    /// So many times all notes were written again.
+    all_notes: u32,
 }
 
 impl Writer {
@@ -55,12 +57,15 @@ impl Writer {
 
     /// Echoes of what has been answered may be taken now.
     pub(super) fn tell_answered(&mut self) {
-        let Booked { offset, changes, bytes, latency_ms } = std::mem::take(&mut self.booked);
+        let Booked { offset, changes, bytes, latency_ms, all_notes } = std::mem::take(&mut self.booked);
         self.s.gauge.applied(offset, changes, bytes, latency_ms);
         let mut core = self.s.shared.lock();
         let i = self.site.index();
         core.answered[i] = self.acked;
         core.replied[i] = self.replied.max_by_offset(core.replied[i]);
+        if all_notes > 0 {
+            core.notes_written(self.site, all_notes);
+        }
         drop(core);
         self.s.shared.state_came.notify_waiters();
     }
@@ -87,6 +92,9 @@ impl Writer {
         // While a snapshot loads, the source's position is not applied yet.
         let not_yet = t.control.phase == LoadPhase::Loading || self.parked.held().is_some();
         let booked = &mut self.booked;
+        if t.control.number <= self.notes {
+            booked.all_notes += t.items.iter().filter(|i| i.kind == ItemKind::AllNotes).count() as u32;
+        }
         if !not_yet {
             booked.offset = booked.offset.max(t.position.offset);
         }
@@ -152,7 +160,7 @@ impl Writer {
         for item in &t.items {
             match item.kind {
                 ItemKind::Ask(_) | ItemKind::Expiries => self.unanswered(&mut core, item),
-                ItemKind::Notes => {}
+                ItemKind::Notes | ItemKind::AllNotes => {}
                 _ => {
                     self.differs(&mut core, item, None, self.site.other(), Cause::Recovery);
                 }

@@ -39,9 +39,18 @@ pub struct Options {
 
 #[derive(Debug, Clone)]
 enum Item {
-    Change { cmd: Cmd, serial: u64 },
-    Ask { token: Token, key: Key, serial: u64 },
+    Change {
+        cmd: Cmd,
+        serial: u64,
+    },
+    Ask {
+        token: Token,
+        key: Key,
+        serial: u64,
+    },
     Book(Book),
+    /// The same once more, of a transaction that was not applied.
+    BookAgain(Book),
 }
 
 /// Something in an outbox, with the position that holds once it is applied.
@@ -51,12 +60,16 @@ struct Outgoing {
     offset: usize,
     echoed: usize,
     replied: usize,
+    /// The source's snapshot is not certain to survive a crash.
+    loading: bool,
 }
 
 #[derive(Debug, Clone)]
 struct Txn {
     cmds: Vec<Cmd>,
     book: Vec<Book>,
+    /// So many of it are written again.
+    again: usize,
     ask: Option<(Token, Key)>,
     control: Control,
 }
@@ -87,6 +100,10 @@ struct Lane {
     /// Own deletions that took effect, of transactions whose echo was not read yet.
     deleted: VecDeque<(u64, BTreeMap<Key, usize>)>,
     sent_offset: usize,
+    /// A transaction is to go even if it carries nothing but what the control key says.
+    due: bool,
+    /// Bookkeeping of transactions that were not applied, which has not been applied since either.
+    owed: usize,
 }
 
 impl Lane {
@@ -108,10 +125,11 @@ pub struct Engine {
     /// Keys of a site's snapshot that were not read yet, and whether the other site's keys stand.
     snapshots: [VecDeque<(Key, State)>; 2],
     merge: [bool; 2],
-    /// The newest serial of a snapshot to each site.
-    snapshot_serial: [u64; 2],
-    /// The newest echo of this engine that was read from each site, while a snapshot loads: serial and position.
-    read_back: [(u64, usize); 2],
+    /// By the site that is copied: a crash begins the copy again. What is sent to the other site says so.
+    loading: [bool; 2],
+    /// Copies that have been read to their end: the serial of the last key, and where its echo stood in the other site's
+    /// log.
+    ends: [Option<(u64, Option<usize>)>; 2],
     changes: u32,
     /// Up to here of the target's log, what its changes left there may have been lost to an unfinished copy.
     doubtful_until: usize,
@@ -159,8 +177,8 @@ impl Engine {
             dumps: HashMap::new(),
             snapshots: Default::default(),
             merge: [false; 2],
-            snapshot_serial: [0; 2],
-            read_back: [(0, 0); 2],
+            loading: [false; 2],
+            ends: [None; 2],
             changes: 0,
             doubtful_until: 0,
         }
@@ -171,9 +189,7 @@ impl Engine {
     /// Reads the next entry of a site's log. False if there is none or it has to wait.
     pub fn read(&mut self, here: Side, sites: &[Site; 2], now: u64) -> bool {
         let i = here.index();
-        if Side::BOTH.iter().any(|s| self.arbiter.is_loading(*s)) && self.has_loaded(sites) {
-            self.arbiter.loading(None);
-        }
+        self.look_at_snapshots();
         if let Some((key, state)) = self.snapshots[i].pop_front() {
             let merge = self.merge[i];
             let word = [(key, Class::Write, super::whole())];
@@ -183,7 +199,7 @@ impl Engine {
                 if !merge {
                     self.delete_leftovers(here, sites);
                 }
-                self.snapshot_serial[here.other().index()] = self.arbiter.last_serial(here.other());
+                self.snapshot_read(here);
             }
             return true;
         }
@@ -252,8 +268,12 @@ impl Engine {
         if own {
             assert!(self.arbiter.awaited(here, serial).all(|t| self.dumps.contains_key(&t)), "a state is missing");
             self.arbiter.echo(here, serial, now);
-            if self.read_back[i].0 < self.snapshot_serial[i] || !self.snapshots[here.other().index()].is_empty() {
-                self.read_back[i] = (serial, self.pos[i]);
+            let copied = here.other().index();
+            if let Some((last, at @ None)) = &mut self.ends[copied]
+                && serial >= *last
+            {
+                *at = Some(self.pos[i]);
+                self.lanes[copied].due = true;
             }
         } else {
             self.arbiter.echo_of_before(here, control.offset as u64);
@@ -312,20 +332,36 @@ impl Engine {
 
     // ---- quiet -----------------------------------------------------------------------------------------------------
 
-    /// The copy at the beginning has arrived and come back as echoes, and the source's control key tells of that. An
-    /// engine that dies before has to begin it anew: no log tells of its keys, so they could not be found in flight.
-    pub fn has_loaded(&self, sites: &[Site; 2]) -> bool {
-        Side::BOTH.iter().all(|s| {
-            let i = s.index();
-            self.snapshots[s.other().index()].is_empty()
-                && self.read_back[i].0 >= self.snapshot_serial[i]
-                && (self.snapshot_serial[i] == 0 || sites[s.other().index()].control.offset >= self.read_back[i].1)
-        })
+    /// As `Core::snapshot_read` does it.
+    pub(super) fn snapshot_read(&mut self, side: Side) {
+        let peer = side.other();
+        let echoed_at = (self.arbiter.in_flight(peer).0 == 0).then(|| self.pos[peer.index()]);
+        self.lanes[side.index()].due |= echoed_at.is_some();
+        self.ends[side.index()] = Some((self.arbiter.last_serial(peer), echoed_at));
+    }
+
+    /// As `Core::look_at_snapshots` does it: a copy is certain once the echo of its last key has been read, the replies of
+    /// the copied site up to there have been seen, and nothing is owed there of the bookkeeping that they led to. What is sent from then on says so, and no log tells of its keys: an
+    /// engine that dies before that has arrived begins the copy anew.
+    pub(super) fn look_at_snapshots(&mut self) {
+        for side in Side::BOTH {
+            let Some((_, Some(at))) = self.ends[side.index()] else { continue };
+            if self.lanes[side.index()].replied < at || self.lanes[side.index()].owed > 0 {
+                continue;
+            }
+            self.ends[side.index()] = None;
+            if self.arbiter.is_loading(side) {
+                self.arbiter.loading(None);
+            }
+            self.loading[side.index()] = false;
+            self.lanes[side.other().index()].due = true;
+        }
     }
 
     pub fn is_idle(&self, sites: &[Site; 2]) -> bool {
         self.arbiter.is_quiet()
             && self.snapshots.iter().all(VecDeque::is_empty)
+            && self.loading == [false; 2]
             && Side::BOTH.iter().all(|s| {
                 let (i, lane) = (s.index(), &self.lanes[s.index()]);
                 lane.outbox.is_empty() && !lane.outstanding() && self.pos[i] >= sites[i].log.len()
@@ -351,6 +387,7 @@ impl Engine {
             .collect();
         let flight = Side::BOTH.map(|s| self.arbiter.in_flight(s).0);
         let open: Vec<_> = self.arbiter.episodes().iter().take(4).collect();
-        format!("pos {:?} {lanes:?} in flight {flight:?} open {open:#?}", self.pos)
+        let ends = self.ends;
+        format!("pos {:?} {lanes:?} in flight {flight:?} copies {ends:?} open {open:#?}", self.pos)
     }
 }

@@ -15,6 +15,14 @@ const OPTIONS: Options = Options {
 };
 const KEY: Key = Key { db: 0, id: 7 };
 
+fn both_hold_the_key(modern: [bool; 2]) -> [Site; 2] {
+    modern.map(|modern| {
+        let mut site = Site::new(modern, 0);
+        site.data.insert(KEY, State { value: Value::Text(0), expires: None });
+        site
+    })
+}
+
 fn rest(engine: &mut Engine, sites: &mut [Site; 2], from: u64) {
     for now in from..from + 3000 {
         for side in Side::BOTH {
@@ -31,20 +39,8 @@ fn rest(engine: &mut Engine, sites: &mut [Site; 2], from: u64) {
 /// wrote last.
 fn race(seed: u64, first: &Cmd, second: &Cmd) -> (Option<Value>, Side) {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut sites = [Site::new(true, 0), Site::new(true, 0)];
-    for s in &mut sites {
-        s.data.insert(KEY, State { value: Value::Text(0), expires: None });
-    }
-    let options = Options {
-        naive: false,
-        split: true,
-        hidden_as_change: false,
-        error_authority: None,
-        unknown_time_every: 0,
-        slots_move: false,
-        untranslatable_every: 0,
-    };
-    let mut engine = Engine::new(1, options);
+    let mut sites = both_hold_the_key([true, true]);
+    let mut engine = Engine::new(1, OPTIONS);
     let mut todo = vec![(Side::Source, first), (Side::Target, second)];
     rng.shuffle(&mut todo);
     let mut last = Side::Source;
@@ -94,10 +90,7 @@ fn a_set_beats_a_concurrent_deletion() {
 #[test]
 fn a_set_beats_a_deletion_that_has_not_seen_it() {
     for first in Side::BOTH {
-        let mut sites = [Site::new(true, 0), Site::new(false, 0)];
-        for s in &mut sites {
-            s.data.insert(KEY, State { value: Value::Text(0), expires: None });
-        }
+        let mut sites = both_hold_the_key([true, false]);
         let mut engine = Engine::new(1, OPTIONS);
         let set = (Side::Source, Cmd::Set(KEY, Value::Text(1), None));
         let del = (Side::Target, Cmd::Del(vec![KEY]));

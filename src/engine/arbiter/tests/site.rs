@@ -81,6 +81,8 @@ pub struct Control {
     pub replied: usize,
     /// How far this site's log had come back as echoes at that point of the other's.
     pub echoed: usize,
+    /// The copy of the other site is not certain to survive a crash.
+    pub loading: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -109,7 +109,9 @@ impl Decider {
             return;
         }
         self.read.changes += 1;
-        let touch = Touch { db, key, hash: core.arbiter.hash(db, key), class: Class::Write, part: Part::WHOLE };
+        let known = if self.inside { None } else { self.glance.hash(db) };
+        let hash = known.unwrap_or_else(|| core.arbiter.hash(db, key));
+        let touch = Touch { db, key, hash, class: Class::Write, part: Part::WHOLE };
         let Some(serial) = self.serial_of(core, &touch, at) else { return };
         self.begin(core, db, self.there.slot(key));
         if value.len() <= SMALL {

@@ -5,11 +5,20 @@ use super::*;
 
 impl Engine {
     /// Begins with a copy of all that `side` holds.
-    pub fn load_snapshot(&mut self, side: Side, site: &Site, merge: bool) {
-        self.snapshots[side.index()] = site.data.iter().map(|(k, s)| (*k, s.clone())).collect();
-        self.merge[side.index()] = merge;
+    pub fn load_snapshot(&mut self, side: Side, sites: &mut [Site; 2], merge: bool) {
+        let i = side.index();
+        self.snapshots[i] = sites[i].data.iter().map(|(k, s)| (*k, s.clone())).collect();
+        self.merge[i] = merge;
+        self.loading[i] = true;
+        sites[side.other().index()].control.loading = true;
         if !merge {
             self.arbiter.loading(Some(side));
+        }
+        if self.snapshots[i].is_empty() {
+            if !merge {
+                self.delete_leftovers(side, sites);
+            }
+            self.snapshot_read(side);
         }
     }
 
@@ -22,7 +31,8 @@ impl Engine {
         let reverse = sites[s].control;
         e.pos = [sites[s].log.len(), reverse.offset];
         e.echoed = [reverse.offset, reverse.echoed];
-        let forward = Control { epoch, serial: 0, offset: e.pos[s], replied: e.pos[s], echoed: reverse.offset };
+        let (offset, echoed) = (e.pos[s], reverse.offset);
+        let forward = Control { epoch, serial: 0, offset, replied: offset, echoed, loading: true };
         sites[t].control = forward;
         sites[s].control = Control { epoch, serial: 0, ..reverse };
         for (lane, control) in e.lanes.iter_mut().zip([reverse, forward]) {
@@ -34,11 +44,7 @@ impl Engine {
         let hashes = sites[t].data.keys().map(|k| e.arbiter.hash(k.db, &k.id.to_be_bytes())).collect();
         e.arbiter.expect_leftovers(Leftovers::new(hashes));
         e.doubtful_until = sites[t].log.len();
-        e.load_snapshot(Side::Source, &sites[s], false);
-        if e.snapshots[s].is_empty() {
-            e.delete_leftovers(Side::Source, sites);
-            e.snapshot_serial[t] = e.arbiter.last_serial(Side::Target);
-        }
+        e.load_snapshot(Side::Source, sites, false);
         e
     }
 

@@ -9,7 +9,8 @@ impl Engine {
         let source = target.other().index();
         let lane = &mut self.lanes[target.index()];
         let (offset, echoed, replied) = (self.pos[source], self.echoed[source], lane.replied);
-        lane.outbox.push_back(Outgoing { item, offset, echoed, replied });
+        lane.due = false;
+        lane.outbox.push_back(Outgoing { item, offset, echoed, replied, loading: self.loading[source] });
     }
 
     pub(super) fn carry_out(&mut self) {
@@ -35,6 +36,7 @@ impl Engine {
     }
 
     pub fn settle(&mut self, now: u64) {
+        self.look_at_snapshots();
         self.arbiter.settle(now);
         self.carry_out();
     }
@@ -44,16 +46,21 @@ impl Engine {
     pub fn build(&mut self, target: Side, most: usize, bare: bool) -> bool {
         let source = target.other();
         let (pos, echoed) = (self.pos[source.index()], self.echoed[source.index()]);
+        let loading = self.loading[source.index()];
         let lane = &mut self.lanes[target.index()];
-        if !lane.rejected.is_empty() || (lane.outbox.is_empty() && !(bare && lane.sent_offset < pos)) {
+        // While a copy loads there is no position to save.
+        let bare = !loading && (lane.due || bare && lane.sent_offset < pos);
+        if !lane.rejected.is_empty() || (lane.outbox.is_empty() && !bare) {
             return false;
         }
-        let mut txn = Txn { cmds: Vec::new(), book: Vec::new(), ask: None, control: Control::default() };
+        lane.due &= !lane.outbox.is_empty();
+        let mut txn = Txn { cmds: Vec::new(), book: Vec::new(), again: 0, ask: None, control: Control::default() };
         let c = &mut txn.control;
-        (c.epoch, c.offset, c.echoed, c.replied) = (self.epoch, pos, echoed, lane.replied);
+        (c.epoch, c.offset, c.echoed, c.replied, c.loading) = (self.epoch, pos, echoed, lane.replied, loading);
         let (mut taken, mut serial) = (0, 0);
         while let Some(out) = lane.outbox.pop_front() {
             taken += 1;
+            txn.control.loading = out.loading;
             match out.item {
                 Item::Change { cmd, serial: s } => {
                     serial = s;
@@ -64,6 +71,10 @@ impl Engine {
                     txn.ask = Some((token, key));
                 }
                 Item::Book(b) => txn.book.push(b),
+                Item::BookAgain(b) => {
+                    txn.book.push(b);
+                    txn.again += 1;
+                }
             }
             let Some(next) = lane.outbox.front() else { break };
             let whole = next.offset > out.offset && serial != 0;
@@ -164,6 +175,7 @@ impl Engine {
 
     fn resolve(&mut self, target: Side, txn: &Txn) {
         let lane = &mut self.lanes[target.index()];
+        lane.owed -= txn.again;
         lane.resolved = txn.control.serial;
         lane.replied = lane.replied.max(txn.control.offset);
     }
@@ -190,7 +202,8 @@ impl Engine {
                 Some(e) => Book::Persist { key: *key, number: e.number, authority: e.authority },
                 None => Book::Forget { key: *key },
             };
-            self.push(target, Item::Book(b));
+            self.lanes[target.index()].owed += 1;
+            self.push(target, Item::BookAgain(b));
         }
         self.carry_out();
         self.resolve(target, txn);

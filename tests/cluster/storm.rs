@@ -2,7 +2,7 @@
 
 use crate::support::{
     cluster::{Cluster, Gate, Router, Site, assert_sites_equal, slot},
-    load::sized,
+    load::{sized, soak},
     wait::{secs, until},
     words::words,
     *,
@@ -181,7 +181,7 @@ fn strike(cluster: &mut Cluster, side: usize, gate: &Gate, rng: &mut fastrand::R
     match rng.u32(0..10) {
         0..6 => {
             let slots = movable(side);
-            let at_once = cluster.migrates_at_once().is_some();
+            let at_once = soak() && cluster.migrates_at_once().is_some();
             for _ in 0..rng.u32(1..5) {
                 let (slot, to) = (slots[rng.usize(0..slots.len())], some_master(cluster, rng));
                 match at_once && rng.bool() {
@@ -190,7 +190,7 @@ fn strike(cluster: &mut Cluster, side: usize, gate: &Gate, rng: &mut fastrand::R
                 }
             }
         }
-        6 | 7 if has_replicas => {
+        7 if has_replicas => {
             // Half of the time the engine dies along with the master.
             let both = rng.bool();
             if both {
@@ -204,7 +204,7 @@ fn strike(cluster: &mut Cluster, side: usize, gate: &Gate, rng: &mut fastrand::R
         8 if has_replicas => {
             cluster.freeze_through(some_master(cluster, rng), gate, Duration::from_millis(sized(1_000, 10_000)));
         }
-        6..9 => {
+        6 => {
             let port = some_master(cluster, rng);
             let node = &cluster.nodes[cluster.node_with_port(port)];
             node.freeze();
@@ -243,7 +243,7 @@ pub fn weather(server: &str, seed: u64, sites: &mut [Site; 2]) {
             s.spawn(move || write(router, &gate, seed * 2 + n as u64 + 1, stop))
         });
         let mut rng = fastrand::Rng::with_seed(seed);
-        for _ in 0..sized(6, 25) {
+        for _ in 0..sized(8, 25) {
             until(Instant::now() + Duration::from_millis(rng.u64(50..700)));
             let side = rng.usize(0..2);
             match &mut sites[side] {

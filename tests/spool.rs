@@ -25,6 +25,8 @@ async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 enum Step {
     Push(usize),
     Read,
+    /// So many bytes of what was read before are left over.
+    ReadBehind(usize),
     /// A part, in 256ths, of what is read and not released.
     Release(u8),
     Rewind(u8),
@@ -33,7 +35,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (1usize..600).prop_map(Step::Push),
-        4 => Just(Step::Read),
+        3 => Just(Step::Read),
+        3 => (0usize..900).prop_map(Step::ReadBehind),
         2 => any::<u8>().prop_map(Step::Release),
         1 => any::<u8>().prop_map(Step::Rewind),
     ]
@@ -54,6 +57,7 @@ proptest! {
         runtime.block_on(async {
             let (mut writer, mut reader) = spool(&dir.path().join("s"), memory, 1 << 30);
             let (mut written, mut read, mut released) = (base, base, base);
+            let mut held: Vec<(u64, Bytes)> = Vec::new();
             let name: redis_duplex::model::ReplId = "a".repeat(40).parse().unwrap();
             writer.push(Item::NewReplid { replid: name, at: Offset(base) }).await.unwrap();
             assert!(matches!(reader.next().await.unwrap(), Item::NewReplid { .. }));
@@ -75,7 +79,28 @@ proptest! {
                         assert!(bytes.iter().zip(read..).all(|(b, at)| *b == byte_at(at)), "the bytes of {offset}");
                         read += bytes.len() as u64;
                     }
-                    Step::Read => assert_eq!(reader.try_next(), None),
+                    Step::ReadBehind(left) if read < written => {
+                        let left = left.min((read - base) as usize);
+                        let front: Bytes = (read - left as u64..read).map(byte_at).collect::<Vec<_>>().into();
+                        let mut rest = front.clone();
+                        let Item::Stream { offset, bytes } = soon("next", reader.next_behind(&mut rest)).await.unwrap()
+                        else {
+                            panic!("no stream")
+                        };
+                        // What is left over is where it was, or the item begins with it.
+                        let first = if rest.is_empty() { read - left as u64 } else { read };
+                        assert!(rest.is_empty() || rest == front);
+                        assert_eq!(offset, Offset(first), "no gap and no byte twice");
+                        assert!(bytes.iter().zip(first..).all(|(b, at)| *b == byte_at(at)), "the bytes of {offset}");
+                        assert!(first + bytes.len() as u64 > read);
+                        read = first + bytes.len() as u64;
+                        // Held on to every other time: then their place must not be used again.
+                        if left % 2 == 0 {
+                            held.push((first, bytes.clone()));
+                        }
+                        reader.give_back(bytes);
+                    }
+                    Step::Read | Step::ReadBehind(_) => assert_eq!(reader.try_next(), None),
                     Step::Release(part) => {
                         released += (read - released) * u64::from(part) / 256;
                         reader.release(Offset(released));
@@ -92,6 +117,7 @@ proptest! {
                 assert_eq!((stats.written, stats.read, stats.released), (Offset(written), Offset(read), Offset(released)));
                 assert!(stats.bytes_memory <= memory, "{stats:?}");
             }
+            assert!(held.iter().all(|(first, bytes)| bytes.iter().zip(*first..).all(|(b, at)| *b == byte_at(at))));
             // When all is released, nothing is left.
             while read < written {
                 let Item::Stream { bytes, .. } = soon("next", reader.next()).await.unwrap() else { panic!() };
@@ -106,6 +132,27 @@ proptest! {
 
 fn byte_at(position: u64) -> u8 {
     (position.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
+}
+
+#[tokio::test]
+async fn what_lies_in_a_file_gives_its_memory_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut reader) = spool(dir.path(), 1_000, 1 << 20);
+    for (offset, len) in [(0, 500), (500, 4_000), (4_500, 4_000)] {
+        writer.push(stream(offset, vec![7u8; len])).await.unwrap();
+        match writer.take_spilled() {
+            None => assert_eq!(offset, 0, "what fits is kept in memory"),
+            Some(bytes) => assert_eq!(bytes.try_into_mut().map(|b| b.len()), Ok(len), "nobody else holds on to it"),
+        }
+    }
+    let mut rest = Bytes::new();
+    let item = reader.next_behind(&mut rest).await.unwrap();
+    let Item::Stream { bytes, .. } = item else { panic!("{item:?}") };
+    rest = bytes.slice(490..);
+    let item = reader.next_behind(&mut rest).await.unwrap();
+    let Item::Stream { offset, bytes } = item else { panic!("{item:?}") };
+    assert_eq!((offset, rest.len()), (Offset(490), 0), "read in behind what was left over");
+    assert!(bytes.len() == 8_010 && bytes.iter().all(|b| *b == 7));
 }
 
 #[tokio::test]

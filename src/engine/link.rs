@@ -32,7 +32,7 @@ use crate::wire::stream::{Batch, Decoder, StreamError, append};
 use bytes::{Buf, Bytes};
 use decide::{Decider, Turn};
 use loader::{LoadError, Loader};
-use room::wait_for_room;
+use room::{Room, wait_for_room};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -146,7 +146,11 @@ impl Link {
             self.pass_over();
         }
         loop {
-            let item = match self.s.spool.next().await {
+            let next = match self.part {
+                None => self.s.spool.next_behind(&mut self.rest).await,
+                Some(_) => self.s.spool.next().await,
+            };
+            let item = match next {
                 Ok(item) => item,
                 Err(SpoolError::Closed) => return Ok(()),
                 Err(e) => return Err(e.into()),
@@ -203,7 +207,7 @@ impl Link {
         let address = || self.s.replica.address();
         self.s.loader.feed(bytes);
         loop {
-            wait_for_room(&self.s.shared, self.peer()).await;
+            wait_for_room(&self.s.shared, self.peer(), false).await;
             let gathered = self.s.loader.gather().map_err(|e| snapshot_error(address(), &e))?;
             if !gathered {
                 return Ok(());
@@ -244,6 +248,7 @@ impl Link {
     // ---- the stream --------------------------------------------------------------------------------------------
 
     async fn stream(&mut self, offset: Offset, bytes: Bytes) -> Result<(), LinkError> {
+        // Behind the rest; or in its place, and it is the beginning of these.
         debug_assert!(self.part.is_some() || offset.0 == self.offset + self.rest.len() as u64);
         let Some(part) = &mut self.part else {
             self.take(bytes);
@@ -280,7 +285,8 @@ impl Link {
         self.rest.advance(used);
         if self.rest.is_empty() {
             // Or what has been decided would be held until something comes: a command may be of any size.
-            self.rest = Bytes::new();
+            let rest = std::mem::take(&mut self.rest);
+            self.s.spool.give_back(rest);
         }
         match &mut self.part {
             None => {
@@ -390,8 +396,9 @@ impl Link {
             self.unknown_until = self.s.replica.received().0.max(self.read_until());
         }
         let mut from = 0;
+        let mut echo = self.s.decider.is_echo(&self.batch, 0);
         loop {
-            wait_for_room(&self.s.shared, self.peer()).await;
+            let room = wait_for_room(&self.s.shared, self.peer(), echo).await;
             let now = self.s.shared.now_ms();
             let unix = unix_ms();
             let late = self.s.replica.received().since(Offset(self.offset)) > (1 << 20);
@@ -406,6 +413,7 @@ impl Link {
             let turn = {
                 let mut core = self.s.shared.lock();
                 core.set_now(now);
+                self.s.decider.echoes_alone(room == Room::Echoes);
                 let turn = self.s.decider.turn(&mut core, &self.batch, from, self.offset, at, unix);
                 if core.out[self.peer().index()].is_empty() && turn == Turn::Done {
                     self.nothing_waits(&core);
@@ -424,7 +432,9 @@ impl Link {
                     from = entry;
                     came.await;
                 }
+                Turn::Change { entry } => from = entry,
             }
+            echo = !matches!(turn, Turn::Change { .. }) && self.s.decider.is_echo(&self.batch, from);
         }
     }
 

@@ -3,7 +3,7 @@
 
 use super::storm::{Certain, Skills, Writer};
 use crate::support::{
-    compare::key_count,
+    duplex::Status,
     load::{fill, sized},
     versions::speaks,
     wait::until,
@@ -164,39 +164,53 @@ impl Storm {
         }
         let settling = Instant::now();
         // Counted from the last write, also where the engine was killed just before it.
-        let (keys, read) = match self.copied {
-            0 => (assert_equal_within(&a, &b, EQUAL_WITHIN).len(), None),
-            // Reading so many takes a good part of it.
-            _ => {
-                let took = assert_many_equal_by(&a, &b, settling + EQUAL_WITHIN);
-                (key_count(&a) as usize, Some(took))
-            }
+        let (keys, equal) = match self.copied {
+            0 => (assert_equal_within(&a, &b, EQUAL_WITHIN).len(), Instant::now()),
+            _ => still_and_equal(&duplex, &a, &b),
         };
-        let equal = Instant::now();
         let told = format!(
             "{} writes{}, {} conflicts, {keys} keys equal {:.1} s after the last write{}",
             certain.iter().map(|c| c.writes).sum::<u64>(),
             if loading { ", the last while the snapshot was loading" } else { "" },
             duplex.status().total("conflicts_settled"),
             (equal - quiet).as_secs_f64(),
-            read.map_or(String::new(), |took| format!(
-                " ({:.1} s after the copy, of which {:.1} s the first look at all keys)",
-                (equal - settling).as_secs_f64(),
-                took.as_secs_f64()
-            )),
+            if self.copied > 0 {
+                format!(" ({:.1} s after the copy)", (equal - settling).as_secs_f64())
+            } else {
+                String::new()
+            },
         );
-        if self.copied > 0 {
-            // What was put off for the copy is seen to.
-            duplex.wait_state("synchronizing", secs(60));
-        }
+        assert!(equal - settling <= EQUAL_WITHIN, "{told}");
         for server in [&a, &b] {
             assert_complete(server, &certain);
         }
         // It stays so: nothing is still on its way.
-        assert_equal_within(&a, &b, secs(5).max(read.unwrap_or_default() * 6));
+        assert_equal_within(&a, &b, secs(5));
         duplex.wait_status("no conflict is open", secs(10), |s| s.0["conflicts_open"] == 0);
         told
     }
+}
+
+/// Reading many keys takes seconds. So what counts is since when the job has been in step, with no conflict open, and has
+/// applied nothing: what both hold when it still has applied nothing is what they held then. It has to be the same at the
+/// first look.
+fn still_and_equal(duplex: &Duplex, a: &Server, b: &Server) -> (usize, Instant) {
+    const STILL: Duration = Duration::from_millis(700);
+    let counted = |s: &Status| ["changes_applied", "conflict_rounds", "conflicts_settled"].map(|what| s.total(what));
+    let mut since = None;
+    let (at, before) = wait_for("the job is in step and applies nothing any more", secs(120), || {
+        let status = duplex.try_status()?;
+        let rests = status.state() == "synchronizing" && status.0["conflicts_open"] == 0;
+        let now = rests.then(|| counted(&status));
+        since = match (since, now) {
+            (Some((at, before)), Some(now)) if before == now => Some((at, before)),
+            (_, now) => now.map(|now| (Instant::now(), now)),
+        };
+        since.filter(|(at, _)| at.elapsed() > STILL).ok_or_else(|| format!("{:#}", status.0))
+    });
+    let keys = assert_equal_within(a, b, secs(0)).len();
+    assert_eq!(counted(&duplex.status()), before, "nothing is applied while both sides are read");
+    (keys, at)
 }
 
 /// All that the source's snapshot holds has been read.

@@ -24,7 +24,8 @@ pub enum ItemKind {
     /// A command that takes the control key away (FLUSHALL, SWAPDB): it is written once more behind it.
     Sweeping,
     /// When keys expire is asked: one question a key, and the time behind them where the answers are relative to it.
-    Expiries,
+    /// The number names the question.
+    Expiries(u64),
     /// Our own notes; errors are only logged.
     Notes,
     /// The same where all of them are written again: this is the first, and the others stand with it in one transaction.
@@ -78,7 +79,7 @@ pub struct Item {
 impl Item {
     /// Of the replies to its commands only errors tell anything.
     pub fn is_plain(&self) -> bool {
-        self.telltales.is_empty() && !self.is_token() && self.kind != ItemKind::Expiries
+        self.telltales.is_empty() && !self.is_token() && !matches!(self.kind, ItemKind::Expiries(_))
     }
 
     /// A transaction ends behind a token: its state has to be the last thing in it.

@@ -21,7 +21,7 @@ pub enum Finding {
     /// The state that a token asked for.
     State(Token, State),
     /// When the keys that were asked for expire.
-    Expiries(Vec<Option<u64>>),
+    Expiries(u64, Vec<Option<u64>>),
     /// One of our notes failed; to be logged.
     NoteFailed { reply: String },
 }
@@ -138,7 +138,7 @@ fn look_through<'a>(
             let telltale = telltales.next_if(|t| t.index == index).map(|t| t.reveals);
             let text = |e: &[u8]| String::from_utf8_lossy(e).into_owned();
             match (&item.kind, reply) {
-                (ItemKind::Ask(_) | ItemKind::Expiries, reply) => values.push(reply),
+                (ItemKind::Ask(_) | ItemKind::Expiries(_), reply) => values.push(reply),
                 (ItemKind::Merge, Reply::Error(e)) if e.starts_with(b"BUSYKEY") => {}
                 (ItemKind::Changes | ItemKind::Merge | ItemKind::Sweeping, Reply::Error(e)) => {
                     findings.push(Finding::Differs { item: n, index, reply: text(e) });
@@ -164,8 +164,8 @@ fn look_through<'a>(
         if let ItemKind::Ask(token) = item.kind {
             findings.push(Finding::State(token, state(&values)));
         }
-        if item.kind == ItemKind::Expiries {
-            findings.push(Finding::Expiries(expiries(&values)));
+        if let ItemKind::Expiries(question) = item.kind {
+            findings.push(Finding::Expiries(question, expiries(&values)));
         }
     }
 }

@@ -16,7 +16,8 @@
 //! settled by state. Names are kept up to [`NAMES`] bytes; with more of them all keys are looked at.
 //!
 //! Invariants: the control key goes on saying that the copy runs until the last true time has been written, so a crash
-//! before that begins the copy again and leaves none put off; no more than [`BATCH`] keys are asked for at a time.
+//! before that begins the copy again and leaves none put off; no more than [`BATCH`] keys are in a question, and no more than [`AT_ONCE`] questions are
+//! under way.
 
 use super::{Core, NewItem, unix_ms};
 use crate::engine::apply::outbox::{ItemKind, Telltale};
@@ -43,9 +44,10 @@ pub const IN_STEP_MS: u64 = 1_000;
 /// Bytes of names that are kept, with what it takes to keep them.
 const NAMES: usize = 4 << 20;
 const NAME: usize = 32;
-/// Keys that are asked for at once: each time costs a way there and back, and a server with no absolute times answers
-/// for all of them within a millisecond.
+/// Keys of one question: a server with no absolute times answers for all of them within a millisecond.
 pub const BATCH: usize = 1024;
+/// Questions under way: over a slow line one by one would take as long as the copy itself.
+pub const AT_ONCE: usize = 16;
 
 /// The expiry that is meant.
 pub fn meant(at: u64) -> u64 {
@@ -76,6 +78,7 @@ pub type Name = (u32, Box<[u8]>);
 /// What one site was asked for and has not answered.
 #[derive(Debug)]
 struct Asked {
+    question: u64,
     db: u32,
     keys: Vec<Box<[u8]>>,
     /// What the source itself says of each, where its stream tells no absolute times.
@@ -101,10 +104,11 @@ pub struct Expiries {
     bytes: usize,
     /// The names do not tell all: every key has to be looked at.
     look_at_all: bool,
-    asked: Option<Asked>,
+    asked: Vec<Asked>,
+    questions: u64,
     /// Keys that are settled by state, since they were due.
     settling: Vec<Name>,
-    answer: Option<Answer>,
+    answers: Vec<Answer>,
     /// Something is to be done, or was answered.
     pub bell: Arc<Notify>,
 }
@@ -162,8 +166,9 @@ impl Expiries {
         *self = Expiries { bell: self.bell.clone(), ..Expiries::default() };
     }
 
-    pub fn take_answer(&mut self) -> Option<Answer> {
-        self.answer.take()
+    /// The answers that have come.
+    pub fn take_answers(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.answers)
     }
 }
 
@@ -171,14 +176,14 @@ impl Core {
     /// A key is changed by something that goes to the site from now on.
     #[inline]
     pub fn touched(&mut self, site: Side, hash: u64) {
-        if let Some(asked) = &mut self.expiries[site.index()].asked {
+        for asked in &mut self.expiries[site.index()].asked {
             asked.same.remove(&hash);
         }
     }
 
     /// Any key may be.
     pub fn touched_all(&mut self, site: Side) {
-        if let Some(asked) = &mut self.expiries[site.index()].asked {
+        for asked in &mut self.expiries[site.index()].asked {
             asked.same.clear();
         }
     }
@@ -189,9 +194,22 @@ impl Core {
         self.snapshot_end[site.other().index()].is_some() && waiting.max(unread_ms).is_none_or(|age| age < IN_STEP_MS)
     }
 
-    /// Asks the site when these keys of one database (and slot, in a cluster) expire, in the order of its outbox. `said`: what the source says
-    /// of each that has an expiry there; empty where its stream tells absolute times.
-    pub fn ask_expiries(&mut self, site: Side, db: u32, keys: Vec<Box<[u8]>>, said: Vec<Option<u64>>) {
+    /// Asks the site when these keys of one database (and slot, in a cluster) expire, in the order of its outbox; gives the
+    /// number of questions. `said`: what the source says of each that has an expiry there; empty where its stream tells
+    /// absolute times.
+    pub fn ask_expiries(&mut self, site: Side, db: u32, keys: Vec<Box<[u8]>>, said: &[Option<u64>]) -> usize {
+        // With no keys it is asked all the same: what was written before is there when that has been answered.
+        let questions = keys.len().div_ceil(BATCH).max(1);
+        let mut keys = keys.into_iter();
+        for n in 0..questions {
+            let some = keys.by_ref().take(BATCH).collect();
+            let said = said.iter().skip(n * BATCH).take(BATCH).copied().collect();
+            self.ask_some(site, db, some, said);
+        }
+        questions
+    }
+
+    fn ask_some(&mut self, site: Side, db: u32, keys: Vec<Box<[u8]>>, said: Vec<Option<u64>>) {
         let mut data = BytesMut::new();
         let absolute = self.facts[site.index()].dialect.speaks_redis(7, 0);
         for key in &keys {
@@ -204,15 +222,20 @@ impl Core {
         }
         let slot = keys.first().and_then(|key| self.facts[site.index()].names.slot(key));
         let same = keys.iter().map(|key| self.arbiter.hash(db, key)).collect();
-        self.expiries[site.index()].asked = Some(Asked { db, keys, said, same });
+        let expiries = &mut self.expiries[site.index()];
+        expiries.questions += 1;
+        let question = expiries.questions;
+        expiries.asked.push(Asked { question, db, keys, said, same });
         let serial = self.arbiter.last_serial(site);
-        let item = NewItem::new(data.freeze(), commands, ItemKind::Expiries, serial);
+        let item = NewItem::new(data.freeze(), commands, ItemKind::Expiries(question), serial);
         self.push(site, NewItem { db: Some(db), slot, ..item });
     }
 
     /// The site's answer: milliseconds since 1970, `None` without an expiry. No list: the answer is lost.
-    pub fn expiries_came(&mut self, site: Side, at: Option<&[Option<u64>]>) {
-        let Some(Asked { db, keys, said, same }) = self.expiries[site.index()].asked.take() else { return };
+    pub fn expiries_came(&mut self, site: Side, question: u64, at: Option<&[Option<u64>]>) {
+        let asked = &mut self.expiries[site.index()].asked;
+        let Some(place) = asked.iter().position(|a| a.question == question) else { return };
+        let Asked { db, keys, said, same, .. } = asked.remove(place);
         let answer = match at {
             Some(at) => {
                 // It expires at the target when its source says, if it does there at all.
@@ -229,7 +252,7 @@ impl Core {
             None => Answer::Lost(keys),
         };
         let expiries = &mut self.expiries[site.index()];
-        expiries.answer = Some(answer);
+        expiries.answers.push(answer);
         expiries.bell.notify_one();
     }
 
@@ -332,5 +355,45 @@ impl Times {
             std::mem::replace(self, Times { slot, ..Times::default() });
         let item = NewItem::new(data.freeze(), commands, ItemKind::Changes, serial);
         core.push(site, NewItem { db: Some(db), slot, telltales, ..item });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::arbiter::Arbiter;
+    use crate::engine::conflicts::ConflictLog;
+    use crate::engine::core::SiteFacts;
+    use crate::engine::events::EventSink;
+    use crate::engine::strand::Names;
+    use crate::wire::dialect::Dialect;
+
+    /// One of them may be refused and asked again behind the others.
+    #[test]
+    fn several_questions_are_answered_in_any_order() {
+        const TO: Side = Side::Target;
+        let names = |n: &str| Names::whole(format!("duplex:job:{n}"));
+        let facts =
+            ["reverse", "forward"].map(|n| SiteFacts { dialect: Dialect::redis(7, 0), names: names(n), control_db: 0 });
+        let mut core = Core::new(Arbiter::new(1, 1, false), facts, ConflictLog::since(0), EventSink::new(|_| ()));
+        core.expiries[TO.index()].begin(false);
+        assert!(core.expiries[TO.index()].ask_now().is_empty());
+        let keys: Vec<Box<[u8]>> = (0..BATCH + 2).map(|n| format!("k:{n}").into_bytes().into_boxed_slice()).collect();
+        assert_eq!(core.ask_expiries(TO, 0, keys.clone(), &[]), 2);
+        let far = Some(unix_ms() + 1_000_000 + FAR_MS);
+        // The last key of the second question is changed before its answer comes.
+        let hash = core.arbiter.hash(0, &keys[BATCH + 1]);
+        core.touched(TO, hash);
+        core.expiries_came(TO, 2, Some(&[far, far]));
+        assert_eq!(core.expiries[TO.index()].take_answers(), [Answer::Again(vec![keys[BATCH + 1].clone()])]);
+        assert_eq!(core.arbiter.in_flight(TO).0, 1, "of the other the true time is on its way");
+        core.expiries_came(TO, 1, None);
+        assert_eq!(core.expiries[TO.index()].take_answers(), [Answer::Lost(keys[..BATCH].to_vec())]);
+        core.expiries_came(TO, 1, None);
+        assert!(core.expiries[TO.index()].take_answers().is_empty(), "it was answered before");
+        // With no keys it is asked all the same.
+        assert_eq!(core.ask_expiries(TO, 0, Vec::new(), &[]), 1);
+        core.expiries_came(TO, 3, Some(&[]));
+        assert_eq!(core.expiries[TO.index()].take_answers(), [Answer::Again(Vec::new())]);
     }
 }

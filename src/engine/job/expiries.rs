@@ -1,11 +1,11 @@
 //! After a copy: every expiry that was put off is set to its true time.
 //!
-//! It waits until the link is in step, then asks the target for the keys whose names were kept, or for all keys, some
-//! hundred at a time; [`crate::engine::core::expiries`] decides. It owns one connection to the target, made when all keys
-//! have to be looked at.
+//! It waits until the link is in step, then asks the target for the keys whose names were kept, or for all keys, a
+//! thousand to a question and several questions under way; [`crate::engine::core::expiries`] decides. It owns one
+//! connection to the target, made when all keys have to be looked at.
 
 use crate::engine::core::Shared;
-use crate::engine::core::expiries::{Answer, BATCH, Name};
+use crate::engine::core::expiries::{AT_ONCE, Answer, BATCH, Name};
 use crate::engine::fence::in_db;
 use crate::engine::net::{Control, Dialer, NetError};
 use crate::engine::replica::ReplicaHandle;
@@ -25,6 +25,8 @@ const TRIES: u32 = 3;
 const SETTLING: usize = 1024;
 /// How long it waits for the last of them: one that is given up, or changes all the time, is not waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Names of a page where all keys are looked at: some 2 ms of the server's time.
+const PAGE: usize = 8 * BATCH;
 /// All keys are looked at so many times at most: keys that are renamed all the time may hide.
 const LOOKS: u32 = 8;
 
@@ -97,7 +99,7 @@ impl Setup {
         while let Some((db, key)) = names.next() {
             let slot = self.slot(&key);
             let mut keys = vec![key];
-            while keys.len() < BATCH
+            while keys.len() < AT_ONCE * BATCH
                 && let Some((_, key)) = names.next_if(|n| n.0 == db && self.slot(&n.1) == slot)
             {
                 keys.push(key);
@@ -146,7 +148,7 @@ impl Setup {
                 keys.sort_by_cached_key(|key| self.slot(key));
                 let parts: Vec<_> = keys.chunk_by(|a, b| self.slot(a) == self.slot(b)).map(<[_]>::to_vec).collect();
                 for part in parts {
-                    for some in part.chunks(BATCH) {
+                    for some in part.chunks(AT_ONCE * BATCH) {
                         self.ask(db, some.to_vec()).await;
                     }
                 }
@@ -190,25 +192,31 @@ impl Setup {
                 return self.shared.ring(core);
             }
             let said = self.said(db, &keys).await;
-            {
+            let mut unanswered = {
                 let mut core = self.shared.lock();
                 core.set_now(self.shared.now_ms());
-                core.ask_expiries(to, db, std::mem::take(&mut keys), said);
+                let questions = core.ask_expiries(to, db, std::mem::take(&mut keys), &said);
                 self.shared.ring(core);
-            }
-            let answer = loop {
-                bell.notified().await;
-                if let Some(answer) = self.shared.lock().expiries[to.index()].take_answer() {
-                    break answer;
-                }
+                questions
             };
-            match answer {
-                Answer::Again(some) if some.is_empty() => return,
-                Answer::Again(some) => keys = some,
-                Answer::Lost(all) => {
-                    keys = all;
-                    tokio::time::sleep(AGAIN).await;
+            let mut lost = false;
+            while unanswered > 0 {
+                bell.notified().await;
+                for answer in self.shared.lock().expiries[to.index()].take_answers() {
+                    unanswered -= 1;
+                    match answer {
+                        Answer::Again(some) => keys.extend(some),
+                        Answer::Lost(all) => {
+                            lost = true;
+                            keys.extend(all);
+                        }
+                    }
                 }
+            }
+            if lost {
+                tokio::time::sleep(AGAIN).await;
+            } else if keys.is_empty() {
+                return;
             }
         }
     }
@@ -236,19 +244,34 @@ async fn times(
         Some(seconds * 1000 + micros / 1000)
     };
     let mut said = vec![None; keys.len()];
-    // A server that was held up between the time and what is left is asked again.
+    let mut parts: Vec<usize> = (0..keys.len().div_ceil(BATCH)).collect();
+    // Where a server was held up between the time and what is left, it is asked again.
     for _ in 0..TRIES {
+        let of = |part: usize| part * BATCH..keys.len().min((part + 1) * BATCH);
         let replies: Vec<redis::Value> = in_db(control, db, |pipe| {
-            pipe.cmd("TIME");
-            for key in keys {
-                pipe.cmd("PTTL").arg(&key[..]);
+            for part in &parts {
+                pipe.cmd("TIME");
+                for key in &keys[of(*part)] {
+                    pipe.cmd("PTTL").arg(&key[..]);
+                }
+                pipe.cmd("TIME");
             }
-            pipe.cmd("TIME");
         })
         .await?;
-        let (Some(begun), Some(ended)) = (time(replies.first()), time(replies.last())) else { break };
-        said = replies[1..replies.len() - 1].iter().map(|r| Some(positive(r)? + begun)).collect();
-        if ended - begun <= 1 {
+        let mut replies = replies.iter();
+        let mut again = Vec::new();
+        for part in parts {
+            let Some(begun) = time(replies.next()) else { return Ok(said) };
+            for (said, reply) in said[of(part)].iter_mut().zip(replies.by_ref()) {
+                *said = positive(reply).map(|left| left + begun);
+            }
+            let Some(ended) = time(replies.next()) else { return Ok(said) };
+            if ended.saturating_sub(begun) > 1 {
+                again.push(part);
+            }
+        }
+        parts = again;
+        if parts.is_empty() {
             break;
         }
     }
@@ -258,7 +281,7 @@ async fn times(
 /// One page of a database's keys, none of them our own.
 async fn page(control: &mut Control, db: u32, cursor: u64) -> Result<(u64, Vec<Box<[u8]>>), NetError> {
     let ((next, keys),): ((u64, Vec<Vec<u8>>),) = in_db(control, db, |pipe| {
-        pipe.cmd("SCAN").arg(cursor).arg("COUNT").arg(BATCH);
+        pipe.cmd("SCAN").arg(cursor).arg("COUNT").arg(PAGE);
     })
     .await?;
     let own = |key: &Vec<u8>| key.starts_with(b"duplex:");

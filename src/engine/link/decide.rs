@@ -61,6 +61,8 @@ pub enum Turn {
     /// The entry with this index is an echo whose reply has not been seen: it may tell more than the echo does. Or it is of a
     /// slot that is moving away, and something waits to be written to it.
     Waits { entry: usize },
+    /// Only echoes were to be decided, and the next entry is none.
+    Change { entry: usize },
 }
 
 /// The knowledge by which one link decides.
@@ -92,6 +94,8 @@ pub struct Decider {
     entry_end: Position,
     /// A source's transaction is being decided.
     inside: bool,
+    /// Of what is next only the echoes are to be decided.
+    echoes_alone: bool,
     pub read: Read,
     /// When which of the bytes that are being decided were read: their end, milliseconds since 1970.
     read_times: Vec<(u64, u64)>,
@@ -144,6 +148,7 @@ impl Decider {
             glance: glance::Glance::default(),
             entry_end: Position::default(),
             inside: false,
+            echoes_alone: false,
             read: Read::default(),
             read_times: Vec::new(),
         }
@@ -152,6 +157,16 @@ impl Decider {
     /// To be filled before a turn: (end of bytes, when they were read), in order.
     pub fn read_times(&mut self) -> &mut Vec<(u64, u64)> {
         &mut self.read_times
+    }
+
+    /// In the turns that follow only echoes are decided, up to the first entry that is none.
+    pub fn echoes_alone(&mut self, alone: bool) {
+        self.echoes_alone = alone;
+    }
+
+    /// The entry with this index is an echo.
+    pub fn is_echo(&self, batch: &Batch, entry: usize) -> bool {
+        batch.entries.get(entry).is_some_and(|e| matches!(self.marker_of(batch, e), Some(Marker::Ours(_))))
     }
 
     pub fn forwards_flush(&self) -> bool {
@@ -202,6 +217,10 @@ impl Decider {
                     Some(Marker::Ours(marker)) => real = self.echo(core, batch, entry, marker),
                     // Of another strand of this job: none of our keys are in it.
                     Some(Marker::Sibling) => real = false,
+                    None if self.echoes_alone => {
+                        self.flush(core);
+                        return Turn::Change { entry: i };
+                    }
                     None if !core.parked[here].is_empty() && self.is_parked(core, batch, entry) => {
                         self.flush(core);
                         return Turn::Waits { entry: i };

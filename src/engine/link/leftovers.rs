@@ -61,7 +61,7 @@ impl Link {
             let mut cursor = 0;
             loop {
                 let (next, keys) = self.s.peer.scan(db, cursor).await.map_err(cut)?;
-                wait_for_room(&self.s.shared, self.peer()).await;
+                wait_for_room(&self.s.shared, self.peer(), false).await;
                 gone += self.delete_unnamed(db, &keys);
                 cursor = next;
                 if cursor == 0 {

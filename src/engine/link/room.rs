@@ -10,8 +10,17 @@ const OUTBOX_ITEMS: usize = 4096;
 /// How often a link that is held looks whether it may go on: what it waits for rings no bell.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
-/// Waits until the link to this site may decide more.
-pub(super) async fn wait_for_room(shared: &Shared, site: Side) {
+/// What a link may decide now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Any,
+    /// The echoes that are next, up to the first change: they put nothing into the outbox, and what the other link is
+    /// held for stands behind them.
+    Echoes,
+}
+
+/// Waits until the link to this site may decide more. `echo`: what is next is one.
+pub(super) async fn wait_for_room(shared: &Shared, site: Side, echo: bool) -> Room {
     loop {
         let room = shared.room[site.index()].notified();
         let its_turn = {
@@ -21,7 +30,11 @@ pub(super) async fn wait_for_room(shared: &Shared, site: Side) {
             let its_turn = core.turns.may_go_on(here, in_flight, other, shared.now_ms());
             let out = &core.out[site.index()];
             if its_turn && out.bytes() < OUTBOX_BYTES && out.len() < OUTBOX_ITEMS {
-                return;
+                return Room::Any;
+            }
+            // What an echo leads to where a conflict is settled finds room for itself, within bounds.
+            if echo && out.bytes() < 2 * OUTBOX_BYTES && out.len() < 2 * OUTBOX_ITEMS {
+                return Room::Echoes;
             }
             its_turn
         };

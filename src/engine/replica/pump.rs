@@ -130,11 +130,25 @@ impl Pump<'_> {
                 if let Err(e) = self.spool.push(Item::Stream { offset, bytes }).await {
                     return End::Spool(e);
                 }
+                self.read_into_place_of_spilled();
                 offset = next;
                 self.publisher.set_received(offset);
             }
             if let Err(e) = self.fill("read the stream").await {
                 return End::Net(e);
+            }
+        }
+    }
+
+    /// What lies in a file now leaves its memory to the next read.
+    fn read_into_place_of_spilled(&mut self) {
+        let Some(bytes) = self.spool.take_spilled() else { return };
+        if self.buffer.is_empty() {
+            // It shares that memory, and would keep it from being used again.
+            self.buffer = BytesMut::new();
+            if let Ok(mut buffer) = bytes.try_into_mut() {
+                buffer.clear();
+                self.buffer = buffer;
             }
         }
     }

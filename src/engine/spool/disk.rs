@@ -4,7 +4,7 @@
 //! the unit of giving space back, so there are at least eight to the bound.
 
 use super::{SpoolError, SpoolOptions};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 /// Large enough that files are few, small enough that a day of backlog is given back as it drains.
 const SEGMENT_BYTES: u64 = 64 << 20;
-/// Neighbours are read back together up to this size.
-const MERGE_BYTES: u64 = 1 << 20;
+/// Neighbours are read back together up to this size: what fits into a processor's cache.
+pub(super) const MERGE_BYTES: u64 = 512 << 10;
 const SUFFIX: &str = ".segment";
 
 /// One file.
@@ -33,6 +33,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Whether it is the same place.
+    pub(super) fn is(&self, other: &Place) -> bool {
+        Arc::ptr_eq(&self.segment, &other.segment) && (self.at, self.len) == (other.at, other.len)
+    }
+
     /// Takes `next` in, if it follows in the same file.
     pub(super) fn extend(&mut self, next: &Place) -> bool {
         let fits = Arc::ptr_eq(&self.segment, &next.segment)
@@ -44,14 +49,14 @@ impl Place {
         fits
     }
 
-    /// Reads the bytes after the first `skip`. Blocking.
-    pub(super) fn read(&self, skip: u64) -> Result<Bytes, SpoolError> {
-        let mut bytes = BytesMut::zeroed((self.len - skip) as usize);
+    /// Puts the bytes after the first `skip` behind what the buffer holds. Blocking.
+    pub(super) fn read(&self, skip: u64, buffer: &mut BytesMut) -> Result<(), SpoolError> {
+        let front = buffer.len();
+        buffer.resize(front + (self.len - skip) as usize, 0);
         self.segment
             .file
-            .read_exact_at(&mut bytes, self.at + skip)
-            .map_err(|e| SpoolError::disk(&self.segment.path, e))?;
-        Ok(bytes.freeze())
+            .read_exact_at(&mut buffer[front..], self.at + skip)
+            .map_err(|e| SpoolError::disk(&self.segment.path, e))
     }
 }
 

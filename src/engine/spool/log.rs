@@ -140,6 +140,15 @@ impl Log {
         Next::Item(item)
     }
 
+    /// The place of what is next, if it lies in a file, and how many bytes of it are not wanted. It stays as it is from now
+    /// on: nothing is added to what is under the cursor.
+    pub(super) fn next_on_disk(&self) -> Option<(Place, u64)> {
+        match &self.entries.get(self.cursor)?.body {
+            Body::Disk(place) => Some((place.clone(), self.skip)),
+            _ => None,
+        }
+    }
+
     /// Moves the cursor over `item`, which was just handed out.
     pub(super) fn step(&mut self, item: &Item) {
         self.cursor += 1;

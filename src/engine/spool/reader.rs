@@ -4,12 +4,31 @@ use super::disk::Place;
 use super::log::Next;
 use super::{Item, Shared, SpoolError, SpoolStats};
 use crate::model::Offset;
+use bytes::{Buf, Bytes, BytesMut};
 use std::sync::Arc;
+use tokio::task::JoinHandle;
+
+/// Room in front of what is read from a file: for what the reader has left over, at most a transaction of ours as a rule.
+const FRONT: usize = 128 << 10;
+/// A buffer that was made for more than what is read at once is not kept.
+const TOO_LARGE: usize = FRONT + 2 * super::disk::MERGE_BYTES as usize;
 
 /// Hands items out in order. Dropping it makes the writer's next push fail with [`SpoolError::Closed`].
 #[derive(Debug)]
 pub struct SpoolReader {
     shared: Arc<Shared>,
+    /// What comes next, where it lies in a file: read while the reader deals with what came before it.
+    ahead: Option<Ahead>,
+    /// What the bytes behind those are read into: memory that is taken and given back for each costs as much as reading.
+    spare: BytesMut,
+}
+
+/// A place that is being read.
+#[derive(Debug)]
+struct Ahead {
+    place: Place,
+    skip: u64,
+    read: JoinHandle<Result<BytesMut, SpoolError>>,
 }
 
 /// Releases from another task than the reader's. Cheap to clone.
@@ -20,17 +39,37 @@ pub struct SpoolReleaser {
 
 impl SpoolReader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        SpoolReader { shared }
+        SpoolReader { shared, ahead: None, spare: BytesMut::new() }
     }
 
     /// The next item; waits for one. Safe to cancel. A disk error may pass: call again.
     pub async fn next(&mut self) -> Result<Item, SpoolError> {
+        self.next_behind(&mut Bytes::new()).await
+    }
+
+    /// The same for a reader that has bytes left over from the stream's last ones: where the next ones lie in a file, and
+    /// these are few, they are put in front of them without copying those. Then `rest` is taken, and the item begins with
+    /// it, at its position.
+    pub async fn next_behind(&mut self, rest: &mut Bytes) -> Result<Item, SpoolError> {
         loop {
             match self.step() {
                 Step::Item(item) => return Ok(item),
                 Step::Closed => return Err(SpoolError::Closed),
                 Step::Wait => self.shared.readable.notified().await,
-                Step::Read { place, first, skip } => return self.read(place, first, skip).await,
+                Step::Read { place, first, skip } => return self.read(place, first, skip, rest).await,
+            }
+        }
+    }
+
+    /// These bytes have been dealt with: where nobody else holds on to them, others are read into their place.
+    pub fn give_back(&mut self, bytes: Bytes) {
+        if self.ahead.is_none() && self.shared.lock().disk.is_empty() {
+            return;
+        }
+        if let Ok(mut buffer) = bytes.try_into_mut() {
+            buffer.clear();
+            if !buffer.try_reclaim(TOO_LARGE) {
+                self.spare = buffer;
             }
         }
     }
@@ -39,6 +78,9 @@ impl SpoolReader {
         let mut state = self.shared.lock();
         match state.log.next() {
             Next::Item(item) => {
+                if state.disk.is_empty() {
+                    self.spare = BytesMut::new();
+                }
                 self.shared.collect(state);
                 Step::Item(item)
             }
@@ -48,19 +90,51 @@ impl SpoolReader {
         }
     }
 
-    /// Reads a place from the disk; only then does the cursor move on.
-    async fn read(&mut self, place: Place, first: Option<Offset>, skip: u64) -> Result<Item, SpoolError> {
-        let bytes = tokio::task::spawn_blocking(move || place.read(skip))
-            .await
-            .map_err(|e| SpoolError::disk("", std::io::Error::other(e)))??;
+    /// Reads a place from the disk, stream bytes behind what is left over; only then does the cursor move on.
+    async fn read(
+        &mut self,
+        place: Place,
+        first: Option<Offset>,
+        skip: u64,
+        rest: &mut Bytes,
+    ) -> Result<Item, SpoolError> {
+        let mut ahead = match self.ahead.take() {
+            Some(ahead) if ahead.skip == skip && ahead.place.is(&place) => ahead,
+            // The reader has gone back.
+            _ => self.begin(place, skip),
+        };
+        let read = (&mut ahead.read).await;
+        let mut buffer = read.map_err(|e| SpoolError::disk("", std::io::Error::other(e)))??;
         let item = match first {
-            Some(first) => Item::Stream { offset: first.plus(skip), bytes },
-            None => Item::Snapshot(bytes),
+            Some(first) => {
+                let front = if rest.len() <= FRONT { std::mem::take(rest) } else { Bytes::new() };
+                buffer[FRONT - front.len()..FRONT].copy_from_slice(&front);
+                buffer.advance(FRONT - front.len());
+                let offset = Offset(first.0 + skip - front.len() as u64);
+                self.give_back(front);
+                Item::Stream { offset, bytes: buffer.freeze() }
+            }
+            None => {
+                buffer.advance(FRONT);
+                Item::Snapshot(buffer.freeze())
+            }
         };
         let mut state = self.shared.lock();
         state.log.step(&item);
+        let next = state.log.next_on_disk();
         self.shared.collect(state);
+        self.ahead = next.map(|(place, skip)| self.begin(place, skip));
         Ok(item)
+    }
+
+    fn begin(&mut self, place: Place, skip: u64) -> Ahead {
+        let mut buffer = std::mem::take(&mut self.spare);
+        let at = place.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            buffer.resize(FRONT, 0);
+            at.read(skip, &mut buffer).map(|()| buffer)
+        });
+        Ahead { place, skip, read }
     }
 
     /// The next item if it lies in memory; `None` where there is none or it has to come from the disk: then call

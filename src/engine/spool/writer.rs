@@ -2,6 +2,7 @@
 
 use super::{Item, Shared, SpoolError, SpoolStats};
 use crate::model::Offset;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +22,13 @@ pub struct SpoolWriter {
     /// Memory ran full: go on with the disk until half of what may be used of it is free, so that the files hold long
     /// stretches.
     spilling: bool,
+    /// The bytes that were last written to the disk: of no more use but for the memory they take.
+    spilled: Option<Bytes>,
 }
 
 impl SpoolWriter {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        SpoolWriter { shared, interrupted: false, spilling: false }
+        SpoolWriter { shared, interrupted: false, spilling: false, spilled: None }
     }
 
     /// Takes one item. Waits while the bounds are reached or the disk fails; [`SpoolStats`] tells which. Not safe to
@@ -35,6 +38,7 @@ impl SpoolWriter {
             return Err(SpoolError::Interrupted);
         }
         let mut item = item;
+        self.spilled = None;
         loop {
             item = match self.place(item)? {
                 Placed::InMemory => return Ok(()),
@@ -100,6 +104,8 @@ impl SpoolWriter {
                     drop(state);
                     self.shared.readable.notify_one();
                     self.interrupted = false;
+                    drop(item);
+                    self.spilled = Some(content);
                     return Ok(());
                 }
                 Ok(Err(e)) => e.to_string(),
@@ -118,6 +124,11 @@ impl SpoolWriter {
             pause = (pause * 2).min(RETRY_LAST);
             slot = Arc::new(self.shared.lock().disk.slot());
         }
+    }
+
+    /// What was pushed last lies on the disk: here are its bytes back, for the memory they take.
+    pub fn take_spilled(&mut self) -> Option<Bytes> {
+        self.spilled.take()
     }
 
     /// End of the stream bytes taken in.

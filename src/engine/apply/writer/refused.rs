@@ -103,7 +103,7 @@ impl Writer {
         let mut notes = false;
         for item in items {
             match item.kind {
-                ItemKind::Ask(_) | ItemKind::Expiries => self.unanswered(&mut core, item),
+                ItemKind::Ask(_) | ItemKind::Expiries(_) => self.unanswered(&mut core, item),
                 ItemKind::Notes => notes = true,
                 ItemKind::AllNotes => {
                     notes = true;

@@ -138,7 +138,7 @@ impl Writer {
                     failed = Some(*token);
                     self.restore_failed(&mut core, &t.items[*item], *token, reply);
                 }
-                Finding::Expiries(at) => core.expiries_came(self.site, Some(at)),
+                Finding::Expiries(question, at) => core.expiries_came(self.site, *question, Some(at)),
                 Finding::NoteFailed { reply } => {
                     tracing::warn!(direction = %self.s.direction, reply, "a note of an open conflict could not be written");
                 }
@@ -159,7 +159,7 @@ impl Writer {
         core.set_now(self.s.shared.now_ms());
         for item in &t.items {
             match item.kind {
-                ItemKind::Ask(_) | ItemKind::Expiries => self.unanswered(&mut core, item),
+                ItemKind::Ask(_) | ItemKind::Expiries(_) => self.unanswered(&mut core, item),
                 ItemKind::Notes | ItemKind::AllNotes => {}
                 _ => {
                     self.differs(&mut core, item, None, self.site.other(), Cause::Recovery);
@@ -176,7 +176,7 @@ impl Writer {
                 let now = core.now_ms();
                 core.arbiter.token_lost(token, now);
             }
-            ItemKind::Expiries => core.expiries_came(self.site, None),
+            ItemKind::Expiries(question) => core.expiries_came(self.site, question, None),
             _ => {}
         }
     }

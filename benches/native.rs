@@ -17,6 +17,7 @@ mod support {
     pub mod load;
     pub mod resp;
     pub mod server;
+    pub mod spread;
     pub mod versions;
     pub mod wait;
     pub mod words;

@@ -1,9 +1,13 @@
 //! Clusters at either side or both: every write once, both sites equal, through crashes of the engine, failovers and
 //! moved slots.
 
+#[path = "cluster/at_once.rs"]
+mod at_once;
 #[path = "sentinel/group.rs"]
 #[allow(dead_code, reason = "the failover suite uses the rest")]
 mod group;
+#[path = "cluster/heirs.rs"]
+mod heirs;
 #[path = "cluster/matrix.rs"]
 mod matrix;
 #[path = "cluster/storm.rs"]
@@ -12,12 +16,15 @@ mod support;
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 use support::{
-    cluster::{Cluster, Site, Spread, assert_shared, assert_sites_equal, assert_spread, slot},
+    cluster::{Cluster, Gate, Site, Spread, assert_shared, assert_sites_equal, assert_spread, slot},
     load::sized,
     versions::Slot,
     *,
@@ -45,6 +52,16 @@ impl Kind {
             Kind::Six => Site::many(server, 6),
         }
     }
+
+    /// With so many replicas for each master of a cluster.
+    fn start_with(self, server: &str, replicas: usize) -> Site {
+        match self {
+            Kind::One => Site::one(server),
+            Kind::Three => Site::Many(Cluster::start(server, THREE, replicas)),
+            Kind::Uneven => Site::Many(Cluster::split(server, &UNEVEN, replicas)),
+            Kind::Six => Site::Many(Cluster::start(server, 6, replicas)),
+        }
+    }
 }
 
 fn job(a: &Site, b: &Site) -> JobSpec {
@@ -57,6 +74,12 @@ struct Loads([Spread; 2]);
 impl Loads {
     fn start(a: &Site, b: &Site, per_second: u64) -> Loads {
         Loads([Spread::start(a, "a", per_second), Spread::start(b, "b", per_second)])
+    }
+
+    /// The same while servers die, each only when its side's gate is shut.
+    fn behind(sites: &[Site; 2], gates: &[Arc<Gate>; 2], per_second: u64) -> Loads {
+        let load = |n: usize, prefix| Spread::behind(&sites[n], prefix, per_second, gates[n].clone());
+        Loads([load(0, "a"), load(1, "b")])
     }
 
     fn more(&self, steps: u64) {
@@ -256,8 +279,8 @@ fn slots_move_at_both_sides_of_the_newest_valkey() {
     slots_move(Slot::NewestValkey.server(), Kind::Three, Kind::Uneven);
 }
 
-/// Slots move at both sides while both write the same keys, the engine is killed, a shard stands still: at random, from a
-/// seed. `DUPLEX_SEED=n` plays one again, `DUPLEX_SEEDS=n` so many.
+/// Slots move at both sides while both write the same keys, the engine is killed, masters die and are replaced, a shard stands
+/// still: at random, from a seed. `DUPLEX_SEED=n` plays one again, `DUPLEX_SEEDS=n` so many.
 #[test]
 fn storms_are_weathered() {
     let servers = [Slot::NewestRedis, Slot::NewestValkey, Slot::Usual];
@@ -265,7 +288,10 @@ fn storms_are_weathered() {
         [(Kind::Three, Kind::Uneven), (Kind::One, Kind::Three), (Kind::Six, Kind::Three), (Kind::Three, Kind::One)];
     for seed in storm::seeds(2, 50) {
         let (server, (a, b)) = (servers[seed as usize % 3].server(), pairs[seed as usize / 3 % pairs.len()]);
-        storm::weather(server, seed, &[a, b].map(|kind| kind.start(server)));
+        // Which sides have replicas, so that masters may die: none, the one, the other, both. In the short form none.
+        let replicas = sized(0, (seed + seed / 12) % 4);
+        let mut sites = [a.start_with(server, replicas as usize & 1), b.start_with(server, replicas as usize >> 1)];
+        storm::weather(server, seed, &mut sites);
     }
 }
 
@@ -289,7 +315,8 @@ fn conflicts_are_settled(server: &str, a: Kind, b: Kind) {
     let stop = AtomicBool::new(false);
     let wrote: Vec<storm::Wrote> = thread::scope(|s| {
         let stop = &stop;
-        let threads = [(&a, 1), (&b, 2)].map(|(site, seed)| s.spawn(move || storm::write(site, seed, stop)));
+        let threads = [(&a, 1), (&b, 2)]
+            .map(|(site, seed)| s.spawn(move || storm::write(site.router(), &Gate::default(), seed, stop)));
         let mut rng = fastrand::Rng::with_seed(3);
         for _ in 0..sized(2, 8) {
             support::wait::until(Instant::now() + Duration::from_millis(rng.u64(500..1500)));

@@ -6,9 +6,9 @@
 //! - `proxy`: delay, cut, refuse and stall the connections between engine and server.
 //! - `routing`: a proxy in front of a cluster, with all that such proxies refuse.
 //! - `duplex`: the `duplex` binary with a home of its own; status polling; crash and revival.
-//! - `cluster`: clusters of servers, slots moved, a client that follows redirections, loads over many slots.
+//! - `cluster`: clusters of servers, slots moved, masters killed, a client that follows redirections.
 //! - `compare`: reads two servers key by key and says what differs.
-//! - `load`: writes whose outcome is known exactly.
+//! - `load`: writes whose outcome is known exactly; `spread`: over many slots.
 //! - `observer`: a second reader of a server's replication stream.
 //! - `wait`: the only place that waits, always with a deadline and always saying what was there instead.
 //! - `versions`: which servers are installed and which of them a run uses.
@@ -23,6 +23,7 @@ pub mod proxy;
 pub mod resp;
 pub mod routing;
 pub mod server;
+pub mod spread;
 pub mod versions;
 pub mod wait;
 pub mod words;

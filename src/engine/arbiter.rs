@@ -9,7 +9,7 @@
 //!   those are in flight to that site at that moment.
 //! - `Effect::Persist` of an episode stands in the outbox of a site before anything whose loss it would excuse.
 //! - While an episode is open, the authority's own changes to its key are not forwarded (the coming transfer carries
-//!   them), except after a RESTORE that has been placed; the other site's always are.
+//!   them), except after a RESTORE that has been placed, and to a cluster; the other site's always are.
 //! - An episode ends only when the RESTORE's echo was read and the other site had not changed the key since the token.
 
 pub mod class;
@@ -110,6 +110,9 @@ pub struct Arbiter {
     /// By side: cluster slots that came from another of its shards and are being settled by its state; `None`: there are
     /// none.
     moved: Option<Box<[SlotSet; 2]>>,
+    /// By side: it is a cluster, whose state may come to stand for a key at any moment, since its slot moves. So a change of the
+    /// other side is not withheld from it, though the coming transfer carries it too and writes over it.
+    whole: [bool; 2],
     /// What a copy before this one may have left at the other site.
     leftovers: Leftovers,
     /// The newest serial in flight to a site when a whole-database deletion was read from it.
@@ -139,6 +142,7 @@ impl Arbiter {
             counters: Counters::default(),
             loading: None,
             moved: None,
+            whole: [false; 2],
             leftovers: Leftovers::default(),
             flushed: [0; 2],
             now_ms: 0,
@@ -263,7 +267,7 @@ impl Arbiter {
         };
         if e.authority == here {
             // After the RESTORE that has been placed, in order; before it, the transfer carries this change.
-            if e.phase == Phase::RestoreSent && !e.dirty {
+            if self.whole[peer.index()] || e.phase == Phase::RestoreSent && !e.dirty {
                 return self.enter(peer, touch, at);
             }
             self.counters.withheld += 1;
@@ -360,6 +364,11 @@ impl Arbiter {
         if side.is_none() {
             self.leftovers = Leftovers::default();
         }
+    }
+
+    /// Slots of these sides may move.
+    pub fn slots_may_move(&mut self, sides: [bool; 2]) {
+        self.whole = sides;
     }
 
     /// These slots came from another shard of their side: until they are settled by its state it is the authority of all

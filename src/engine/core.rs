@@ -150,8 +150,9 @@ pub struct Core {
     pub kept_notes: [Vec<(&'static str, String)>; 2],
     /// By site: how many times all notes are to be written again, and have not been.
     notes_owed: [u32; 2],
-    /// Keys that were told to be overruled.
+    /// Keys that were told to be overruled, and which: each is told once.
     overruled: u64,
+    overruled_keys: HashSet<u64>,
     states: HashMap<Token, State>,
     events: EventSink,
     now_ms: u64,
@@ -189,6 +190,7 @@ impl Core {
             kept_notes: Default::default(),
             notes_owed: [0; 2],
             overruled: 0,
+            overruled_keys: HashSet::new(),
             states: HashMap::new(),
             events,
             now_ms: 1,

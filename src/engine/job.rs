@@ -17,6 +17,7 @@ mod expiries;
 mod follow;
 mod lineage;
 mod moved;
+mod pause;
 mod progress;
 mod reading;
 mod run;
@@ -25,9 +26,11 @@ mod topology;
 mod watch;
 
 use super::events::{EventSink, Quiet};
+use super::link::home::Homes;
 use super::net::NetError;
 use crate::model::{ConflictRecord, Direction, EventKind, HotKey, Job, JobId, JobStatus, Severity};
 use attach::AttachOptions;
+use pause::Pause;
 use run::{Run, RunEnd};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -43,6 +46,8 @@ pub struct JobContext {
     /// The job's own folder for spool segments, mode 0700; emptied at the start.
     pub spool_dir: PathBuf,
     pub events: EventSink,
+    /// What is known of the clusters' shards from the runs before.
+    pub homes: Homes,
 }
 
 /// Why a job could not be started or was given up.
@@ -53,13 +58,15 @@ pub struct JobError {
     pub remedy: String,
     /// Trying again may help: nobody has to change anything.
     pub passing: bool,
+    /// Slots of a cluster are just changing hands: the next look finds that done.
+    pub moving: bool,
     /// This direction's position is lost: nothing but a new copy mends it.
     pub needs_copy: Option<Direction>,
 }
 
 impl JobError {
     pub fn lasting(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        JobError { what: what.into(), remedy: remedy.into(), passing: false, needs_copy: None }
+        JobError { what: what.into(), remedy: remedy.into(), passing: false, moving: false, needs_copy: None }
     }
 
     /// A direction's position is lost.
@@ -68,22 +75,22 @@ impl JobError {
     }
 
     pub fn passing(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        JobError { what: what.into(), remedy: remedy.into(), passing: true, needs_copy: None }
+        JobError { what: what.into(), remedy: remedy.into(), passing: true, moving: false, needs_copy: None }
+    }
+
+    /// The same, and nothing is the matter but that slots of a cluster move.
+    pub fn moving(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        JobError { moving: true, ..JobError::passing(what, remedy) }
     }
 }
 
 impl From<NetError> for JobError {
     fn from(e: NetError) -> Self {
         let (what, remedy) = e.parts();
-        JobError { what, remedy, passing: !e.needs_a_person(), needs_copy: None }
+        JobError { what, remedy, passing: !e.needs_a_person(), moving: e.is_redirection(), needs_copy: None }
     }
 }
 
-/// Back-off between runs.
-const AGAIN_FIRST: Duration = Duration::from_millis(200);
-const AGAIN_MOST: Duration = Duration::from_secs(10);
-/// The longest of them where nobody has to do anything: a failover that is under way ends all at once.
-const AGAIN_PASSING: Duration = Duration::from_secs(2);
 /// How long a run may write to the end what it has decided when the topology has changed.
 const HAND_OVER: Duration = Duration::from_millis(500);
 /// Keys that are shown as the hottest in conflict.
@@ -264,7 +271,7 @@ fn tell_copy(inner: &Inner, error: &JobError) {
 /// Follows one run after the other until the job is halted or has failed.
 async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Receiver<bool>) {
     let events = inner.context.events.clone();
-    let mut wait = AGAIN_FIRST;
+    let mut pause = Pause::default();
     let mut options = AttachOptions::default();
     loop {
         let mut lost = false;
@@ -307,9 +314,7 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
             RunEnd::Topology(error) => error,
         };
         events.emit(None, Severity::Warning, EventKind::Disconnected, format!("{error}; starting the links again"));
-        if began.elapsed() > Duration::from_secs(30) {
-            wait = AGAIN_FIRST;
-        }
+        let mut wait = pause.after_run(&error, began.elapsed());
         let mut error = error;
         run = loop {
             {
@@ -321,7 +326,6 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
                 () = tokio::time::sleep(wait) => {}
                 () = told(&mut halted) => return,
             }
-            wait = (wait * 2).min(AGAIN_MOST);
             let attempt = tokio::select! {
                 attempt = begin(&inner, options) => attempt,
                 () = told(&mut halted) => return,
@@ -333,7 +337,7 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
                     break run;
                 }
                 Err(e) if e.passing => {
-                    wait = wait.min(AGAIN_PASSING);
+                    wait = pause.after_try(&e);
                     error = e;
                 }
                 Err(e) if lost && e.needs_copy.is_some() => {
@@ -343,11 +347,10 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
                     return;
                 }
                 Err(e) => {
-                    // What needs a person is looked at again now and then: the person may have been there. Once told
-                    // is enough.
+                    // It is looked at again now and then. Once told is enough.
                     inner.quiet.on();
                     events.emit(None, Severity::Error, EventKind::Failed, e.to_string());
-                    wait = AGAIN_MOST;
+                    wait = pause.after_try(&e);
                     error = e;
                 }
             }

@@ -137,6 +137,9 @@ impl Link {
 
     /// Reads and decides until something makes that impossible; ends without an error when the replica has.
     pub async fn run(mut self) -> Result<(), LinkError> {
+        if let Some(home) = &mut self.s.home {
+            home.begin().await;
+        }
         // What a rebuild has read beyond its end is not to wait for more.
         self.entries().await?;
         if self.part.is_some() {
@@ -346,7 +349,8 @@ impl Link {
             }
         }
         if !slots.is_empty() {
-            home.keeps(&slots, Offset(self.offset + end), || replica.received()).await;
+            let away = home.keeps(&slots, Offset(self.offset + end), || replica.received()).await;
+            decider.were_away_until(away);
         }
     }
 

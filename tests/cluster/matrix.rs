@@ -1,7 +1,7 @@
 //! Every kind of instance beside every other, both ways, with writers on both sides who also write the same keys.
 
 use crate::support::{
-    cluster::{Cluster, Site},
+    cluster::{Cluster, Gate, Site},
     duplex::Status,
     load::sized,
     server::Server,
@@ -113,7 +113,8 @@ fn synced(server: &str, a: Kind, b: Kind) {
     let stop = AtomicBool::new(false);
     let wrote: Vec<storm::Wrote> = thread::scope(|s| {
         let stop = &stop;
-        let threads = [(&a, 1), (&b, 2)].map(|(i, seed)| s.spawn(move || storm::write(&i.site, seed, stop)));
+        let threads = [(&a, 1), (&b, 2)]
+            .map(|(i, seed)| s.spawn(move || storm::write(i.site.router(), &Gate::default(), seed, stop)));
         loads.more(sized(200, 400));
         until(Instant::now() + Duration::from_millis(200));
         stop.store(true, Ordering::SeqCst);

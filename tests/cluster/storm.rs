@@ -1,8 +1,8 @@
 //! Slots that move, engines that are killed, shards that stand still: at random and at once.
 
 use crate::support::{
-    cluster::{Cluster, Site, assert_sites_equal, slot},
-    load::sized,
+    cluster::{Cluster, Gate, Router, Site, assert_sites_equal, slot},
+    load::{sized, soak},
     wait::{secs, until},
     words::words,
     *,
@@ -10,7 +10,10 @@ use crate::support::{
 use crate::{Loads, job};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -37,11 +40,13 @@ const COUNTERS: usize = 10;
 const LISTS: u32 = 10;
 
 /// Both sides write the same keys, in every way that one key can be written, until it is told to stop.
-pub fn write(site: &Site, seed: u64, stop: &AtomicBool) -> Wrote {
-    let mut router = site.router();
+pub fn write(mut router: Router, gate: &Gate, seed: u64, stop: &AtomicBool) -> Wrote {
+    let mut deaths = 0;
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut wrote = Wrote::default();
     while !stop.load(Ordering::SeqCst) {
+        let turn = gate.pass();
+        router.forget_after(*turn, &mut deaths);
         let (n, word) = (rng.u32(0..30), rng.u32(..).to_string());
         let (s, l, h, z) = (format!("s:{n}"), format!("l:{n}"), format!("h:{n}"), format!("z:{n}"));
         let line = match rng.u32(0..12) {
@@ -156,58 +161,101 @@ fn some_master(cluster: &Cluster, rng: &mut fastrand::Rng) -> u16 {
     ports[rng.usize(0..ports.len())]
 }
 
+/// A job that is told of every node: whichever is dead when the engine begins.
+fn job_of_all(sites: &[Site; 2]) -> Duplex {
+    let addresses = sites.each_ref().map(|site| match site {
+        Site::One(server) => format!("{:?}", server.addr()),
+        Site::Many(cluster) => format!("{:?}", cluster.nodes.iter().map(Server::addr).collect::<Vec<_>>()),
+    });
+    let [a, b] = addresses;
+    let mut duplex =
+        Duplex::with_file(&format!("name = \"orders\"\n[source]\naddress = {a}\n[target]\naddress = {b}\n"));
+    duplex.start();
+    duplex.wait_state("synchronizing", secs(60));
+    duplex
+}
+
+/// What happens to a site, or to the engine.
+fn strike(cluster: &mut Cluster, side: usize, gate: &Gate, rng: &mut fastrand::Rng, duplex: &mut Duplex) {
+    let has_replicas = cluster.nodes.len() > cluster.masters().len();
+    match rng.u32(0..10) {
+        0..6 => {
+            let slots = movable(side);
+            let at_once = soak() && cluster.migrates_at_once().is_some();
+            for _ in 0..rng.u32(1..5) {
+                let (slot, to) = (slots[rng.usize(0..slots.len())], some_master(cluster, rng));
+                match at_once && rng.bool() {
+                    true => cluster.migrate_at_once(&[slot], to),
+                    false => cluster.migrate(slot, to),
+                }
+            }
+        }
+        7 if has_replicas => {
+            // Half of the time the engine dies along with the master.
+            let both = rng.bool();
+            if both {
+                duplex.crash();
+            }
+            cluster.kill_for_good(some_master(cluster, rng), gate);
+            if both {
+                duplex.revive();
+            }
+        }
+        8 if has_replicas => {
+            cluster.freeze_through(some_master(cluster, rng), gate, Duration::from_millis(sized(1_000, 10_000)));
+        }
+        6 => {
+            let port = some_master(cluster, rng);
+            let node = &cluster.nodes[cluster.node_with_port(port)];
+            node.freeze();
+            until(Instant::now() + Duration::from_millis(sized(1_000, 10_000)));
+            node.thaw();
+            cluster.wait_whole();
+        }
+        _ => kill_engine(duplex, rng),
+    }
+}
+
+fn kill_engine(duplex: &mut Duplex, rng: &mut fastrand::Rng) {
+    duplex.crash();
+    until(Instant::now() + Duration::from_millis(rng.u64(0..500)));
+    duplex.revive();
+}
+
 /// One storm: both sides end equal, and what is exact without it is exact after it, but for keys of which the job itself has
 /// told otherwise.
-pub fn weather(server: &str, seed: u64, sites: &[Site; 2]) {
-    let [a, b] = sites;
+pub fn weather(server: &str, seed: u64, sites: &mut [Site; 2]) {
     eprintln!(
-        "seed {seed}: {server}, {} and {} shards; replay: DUPLEX_SEED={seed}",
-        a.masters().len(),
-        b.masters().len()
+        "seed {seed}: {server}, {:?} shards on {:?} nodes; replay: DUPLEX_SEED={seed}",
+        sites.each_ref().map(|site| site.masters().len()),
+        sites.each_ref().map(|site| site.router().nodes()),
     );
-    let mut duplex = Duplex::synced(&job(a, b));
+    let mut duplex = job_of_all(sites);
     // Slots that move while a kill begins the first copy again are another test's.
-    b.wait_copied(a);
-    let loads = Loads::start(a, b, 200);
+    sites[1].wait_copied(&sites[0]);
+    let gates: [Arc<Gate>; 2] = Default::default();
+    let loads = Loads::behind(sites, &gates, 200);
     let stop = AtomicBool::new(false);
     let wrote: Vec<Wrote> = thread::scope(|s| {
         let stop = &stop;
-        let threads = [(a, 1), (b, 2)].map(|(site, n)| s.spawn(move || write(site, seed * 2 + n, stop)));
+        let threads = [0, 1].map(|n| {
+            let (router, gate) = (sites[n].router(), gates[n].clone());
+            s.spawn(move || write(router, &gate, seed * 2 + n as u64 + 1, stop))
+        });
         let mut rng = fastrand::Rng::with_seed(seed);
         for _ in 0..sized(8, 25) {
             until(Instant::now() + Duration::from_millis(rng.u64(50..700)));
             let side = rng.usize(0..2);
-            let cluster = match &sites[side] {
-                Site::Many(cluster) => Some(cluster),
-                Site::One(_) => None,
-            };
-            match (rng.u32(0..10), cluster) {
-                (0..6, Some(cluster)) => {
-                    let slots = movable(side);
-                    for _ in 0..rng.u32(1..5) {
-                        let slot = slots[rng.usize(0..slots.len())];
-                        cluster.migrate(slot, some_master(cluster, &mut rng));
-                    }
-                }
-                (6, Some(cluster)) => {
-                    let port = some_master(cluster, &mut rng);
-                    let node = &cluster.nodes[cluster.node_with_port(port)];
-                    node.freeze();
-                    until(Instant::now() + Duration::from_millis(sized(1_000, 10_000)));
-                    node.thaw();
-                    cluster.wait_whole();
-                }
-                _ => {
-                    duplex.crash();
-                    until(Instant::now() + Duration::from_millis(rng.u64(0..500)));
-                    duplex.revive();
-                }
+            match &mut sites[side] {
+                Site::Many(cluster) => strike(cluster, side, &gates[side], &mut rng, &mut duplex),
+                Site::One(_) => kill_engine(&mut duplex, &mut rng),
             }
         }
         stop.store(true, Ordering::SeqCst);
         threads.into_iter().map(|t| t.join().expect("the storm")).collect()
     });
     let mut but = BTreeSet::new();
+    let [a, b] = &*sites;
     loads.end_exactly_but(&duplex, a, b, || {
         but = overruled(&duplex);
         but.clone()
@@ -231,7 +279,8 @@ pub fn move_in_conflict(sites: &[Site; 2], copied: bool) {
     let stop = AtomicBool::new(false);
     let wrote: Vec<Wrote> = thread::scope(|s| {
         let stop = &stop;
-        let threads = [(a, 1), (b, 2)].map(|(site, n)| s.spawn(move || write(site, n, stop)));
+        let threads =
+            [(a, 1), (b, 2)].map(|(site, n)| s.spawn(move || write(site.router(), &Gate::default(), n, stop)));
         let mut rng = fastrand::Rng::with_seed(7);
         for round in 0..sized(6, 30) {
             duplex.crash();

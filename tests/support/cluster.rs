@@ -1,6 +1,7 @@
 //! Clusters of real servers on free ports of 127.0.0.1, a client that follows their redirections, and a site that is one
 //! server or a cluster.
 
+pub use super::spread::{Gate, Spread, assert_all_there, assert_shared, assert_spread};
 use super::{
     compare::{self, Keyspace, Level, differences},
     resp::{Argv, Client, Reply},
@@ -9,13 +10,8 @@ use super::{
     wait::{secs, until, wait_for},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -160,19 +156,82 @@ impl Cluster {
     #[track_caller]
     pub fn kill_a_master(&mut self, which: usize) {
         let masters: Vec<u16> = self.masters().iter().map(|m| m.port).collect();
-        let port = masters[which % masters.len()];
+        self.kill_for_good(masters[which % masters.len()], &Gate::default());
+    }
+
+    /// The same with the master at this port. What was written to it from behind the gate is at its replica by then; of what
+    /// others have written just now, some may be lost.
+    #[track_caller]
+    pub fn kill_for_good(&mut self, port: u16, gate: &Gate) {
         let n = self.node_with_port(port);
-        self.nodes[n].kill();
+        gate.shut(|| {
+            self.wait_level(port);
+            self.nodes[n].kill();
+        });
+        self.wait_promoted(port);
+        self.nodes[n].restart();
+        self.wait_in_sync(n);
+        self.wait_agreed();
+    }
+
+    /// A master stands still until its replica has taken its place, and at least for so long; then it goes on for a moment as if
+    /// it still were one. Those behind the gate wait until that is over, others write to both.
+    #[track_caller]
+    pub fn freeze_through(&self, port: u16, gate: &Gate, least: Duration) {
+        let n = self.node_with_port(port);
+        gate.shut(|| {
+            self.wait_level(port);
+            let till = Instant::now() + least;
+            self.nodes[n].freeze();
+            self.wait_promoted(port);
+            until(till);
+            self.nodes[n].thaw();
+            self.wait_agreed();
+            self.wait_in_sync(n);
+        });
+    }
+
+    /// A replica of this master has got all that the master has written so far.
+    #[track_caller]
+    fn wait_level(&self, port: u16) {
+        let at = self.nodes[self.node_with_port(port)].offset();
+        wait_for("a replica has all of its master", secs(30), || {
+            let behind: Vec<_> = self.nodes.iter().filter(|n| n.is_running()).collect();
+            let level = behind.iter().any(|n| {
+                let text = n.client().run("INFO replication").text();
+                let number = |name: &str| super::server::field(&text, name).and_then(|o| o.parse::<u64>().ok());
+                super::server::field(&text, "role").as_deref() == Some("slave")
+                    && number("master_port") == Some(u64::from(port))
+                    && number("slave_repl_offset").is_some_and(|offset| offset >= at)
+            });
+            if level { Ok(()) } else { Err(format!("none has {at}")) }
+        });
+    }
+
+    #[track_caller]
+    fn wait_promoted(&self, port: u16) {
         wait_for("a replica is promoted", secs(60), || {
-            let node = self.nodes.iter().find(|n| n.is_running()).expect("a node runs");
+            let node = self.nodes.iter().find(|n| n.is_running() && n.port != port).expect("a node runs");
             match slots_by_port(&mut node.client()) {
                 Some(map) if !map.contains(&port) => Ok(()),
                 _ => Err(node.client().run("CLUSTER NODES").text()),
             }
         });
-        self.nodes[n].restart();
-        self.wait_in_sync(n);
+    }
+
+    /// All nodes that run say the same of the slots, and serve them.
+    #[track_caller]
+    pub fn wait_agreed(&self) {
         self.wait_whole();
+        wait_for("all nodes say the same of the slots", secs(60), || {
+            let maps = self.nodes.iter().filter(|n| n.is_running()).map(|n| slots_by_port(&mut n.client()));
+            let maps: Vec<_> = maps.collect();
+            if maps.windows(2).all(|two| two[0] == two[1]) && maps[0].is_some() {
+                Ok(())
+            } else {
+                Err("they do not".into())
+            }
+        });
     }
 
     /// The nodes that are masters with slots, by what the nodes say.
@@ -236,6 +295,54 @@ impl Cluster {
             });
         }
     }
+
+    /// How this server moves slots with all of their keys in one step, if it can.
+    pub fn migrates_at_once(&self) -> Option<AtOnce> {
+        let help = format!("{:?}", self.nodes[0].client().run("CLUSTER HELP"));
+        let ways = [("MIGRATESLOTS SLOTSRANGE", AtOnce::Export), ("MIGRATION IMPORT", AtOnce::Import)];
+        ways.into_iter().find(|(words, _)| help.contains(words)).map(|(_, way)| way)
+    }
+
+    /// Moves slots of one shard to another node, all at once.
+    #[track_caller]
+    pub fn migrate_at_once(&self, slots: &[usize], to: u16) {
+        let way = self.migrates_at_once().expect("the server can");
+        let from = self.map()[slots[0]];
+        if from == to {
+            return;
+        }
+        let node = |port| &self.nodes[self.node_with_port(port)];
+        let to_id = node(to).client().run("CLUSTER MYID").text();
+        let ranges: Vec<String> = slots.iter().map(|slot| format!("{slot} {slot}")).collect();
+        let ranges = ranges.join(" ");
+        let (mut asked, line) = match way {
+            AtOnce::Export => (node(from).client(), format!("CLUSTER MIGRATESLOTS SLOTSRANGE {ranges} NODE {to_id}")),
+            AtOnce::Import => (node(to).client(), format!("CLUSTER MIGRATION IMPORT {ranges}")),
+        };
+        let (mut said, mut when) = (asked.call(&super::words::words(&line)), Instant::now());
+        wait_for("the slots move at once", secs(60), || {
+            for node in self.nodes.iter().filter(|n| n.is_running()) {
+                let map = slots_by_port(&mut node.client()).ok_or("no map")?;
+                if slots.iter().any(|slot| map[*slot] != to) {
+                    // One that failed is not tried again by itself.
+                    if when.elapsed() > Duration::from_secs(5) {
+                        (said, when) = (asked.call(&super::words::words(&line)), Instant::now());
+                    }
+                    return Err(format!("{} is still without; {line}: {said:?}", node.port));
+                }
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Which of the two shards is told to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtOnce {
+    /// The one that has the slots: Valkey from 9.0 on.
+    Export,
+    /// The one that is to get them: Redis from 8.4 on.
+    Import,
 }
 
 /// `None` while a slot is not served.
@@ -387,6 +494,11 @@ impl Router {
         Router { ports, cluster, map: Vec::new(), clients: HashMap::new() }
     }
 
+    /// How many nodes it may ask.
+    pub fn nodes(&self) -> usize {
+        self.ports.len()
+    }
+
     fn client(&mut self, port: u16) -> io::Result<&mut Client> {
         Ok(match self.clients.entry(port) {
             Entry::Occupied(there) => there.into_mut(),
@@ -449,6 +561,14 @@ impl Router {
         }
     }
 
+    /// Connections from before a death are not used any more: `seen` is how many this one knew of.
+    pub fn forget_after(&mut self, deaths: u64, seen: &mut u64) {
+        if std::mem::replace(seen, deaths) != deaths {
+            self.clients.clear();
+            self.map.clear();
+        }
+    }
+
     fn pause(&mut self) {
         self.map.clear();
         until(Instant::now() + Duration::from_millis(5));
@@ -469,149 +589,5 @@ impl Router {
         let words = super::words::words(line);
         let key = String::from_utf8(words[1].clone()).expect("a name");
         self.call(&key, &words)
-    }
-}
-
-/// Counters, lists and streams in many slots that only grow, whose outcome is known exactly.
-pub struct Spread {
-    pub prefix: String,
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
-    thread: Option<thread::JoinHandle<BTreeMap<u64, u64>>>,
-}
-
-/// Tags of a spread: as many slots, give or take.
-const TAGS: u64 = 40;
-
-impl Spread {
-    /// Starts at about `per_second` steps a second.
-    pub fn start(site: &Site, prefix: &str, per_second: u64) -> Spread {
-        Spread::with(site, prefix, per_second, false)
-    }
-
-    /// The same through servers that die: a write whose outcome is unknown is passed over, so nothing exact is known
-    /// in the end.
-    pub fn through(site: &Site, prefix: &str, per_second: u64) -> Spread {
-        Spread::with(site, prefix, per_second, true)
-    }
-
-    fn with(site: &Site, prefix: &str, per_second: u64, through: bool) -> Spread {
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (halt, count, prefix_there, mut router) = (stop.clone(), sent.clone(), prefix.to_owned(), site.router());
-        let thread = thread::spawn(move || {
-            let prefix = prefix_there;
-            let began = Instant::now();
-            let mut steps: BTreeMap<u64, u64> = BTreeMap::new();
-            let mut n = 0u64;
-            while !halt.load(Ordering::SeqCst) {
-                let tag = n * 7 % TAGS;
-                let i = steps.entry(tag).or_default();
-                let key = |kind: &str| format!("{{{prefix}{tag}}}:{kind}");
-                let (count_key, list, stream) = (key("count"), key("list"), key("stream"));
-                let mut call = |key: &str, argv: &[&str]| match router.try_call(key.as_bytes(), argv) {
-                    Ok(Reply::Error(e)) if !through => panic!("{key}: {e}"),
-                    Err(e) if !through => panic!("{key}: {e}"),
-                    _ => {}
-                };
-                call(&count_key, &["INCR", &count_key]);
-                call(&list, &["RPUSH", &list, &i.to_string()]);
-                call(&stream, &["XADD", &stream, &format!("{}-1", *i + 1), "n", &i.to_string()]);
-                // Both sites count on this one.
-                let shared = format!("{{both{tag}}}:count");
-                call(&shared, &["INCR", &shared]);
-                *i += 1;
-                n += 1;
-                count.store(n, Ordering::SeqCst);
-                if per_second > 0 {
-                    until(began + Duration::from_secs_f64(n as f64 / per_second as f64));
-                }
-            }
-            steps
-        });
-        Spread { prefix: prefix.to_owned(), stop, sent, thread: Some(thread) }
-    }
-
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::SeqCst)
-    }
-
-    /// Waits for so many steps more.
-    #[track_caller]
-    pub fn more(&self, steps: u64) {
-        let goal = self.sent() + steps;
-        wait_for(&format!("load {} goes on", self.prefix), secs(60), || match self.sent() {
-            n if n >= goal => Ok(()),
-            n => Err(format!("{n} of {goal}")),
-        });
-    }
-
-    /// Ends the load; steps of each tag.
-    #[track_caller]
-    pub fn stop(&mut self) -> BTreeMap<u64, u64> {
-        self.stop.store(true, Ordering::SeqCst);
-        self.thread.take().expect("it is stopped once").join().expect("the load ran through")
-    }
-}
-
-impl Drop for Spread {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-    }
-}
-
-/// All steps of a spread stand at a site exactly once and in order.
-#[track_caller]
-pub fn assert_spread(site: &Site, prefix: &str, steps: &BTreeMap<u64, u64>, but: &BTreeSet<String>) {
-    let mut router = site.router();
-    let mut faults = Vec::new();
-    for (tag, wanted) in steps {
-        let key = |kind: &str| format!("{{{prefix}{tag}}}:{kind}");
-        let count = router.run(&format!("GET {}", key("count"))).text();
-        if count != wanted.to_string() && !but.contains(&key("count")) {
-            faults.push(format!("{}: {count} instead of {wanted}", key("count")));
-        }
-        let list: Vec<String> =
-            router.run(&format!("LRANGE {} 0 -1", key("list"))).items().iter().map(Reply::text).collect();
-        let right: Vec<String> = (0..*wanted).map(|n| n.to_string()).collect();
-        if list != right && !but.contains(&key("list")) {
-            let at = list.iter().zip(&right).position(|(a, b)| a != b).unwrap_or(list.len().min(right.len()));
-            let around = &list[at.saturating_sub(2)..(at + 3).min(list.len())];
-            faults.push(format!("{}: {} of {wanted}, wrong at {at}: {around:?}", key("list"), list.len()));
-        }
-        let stream = router.run(&format!("XLEN {}", key("stream"))).int() as u64;
-        if stream != *wanted && !but.contains(&key("stream")) {
-            faults.push(format!("{}: {stream} of {wanted}", key("stream")));
-        }
-    }
-    assert!(faults.is_empty(), "{prefix}: {} faults:\n{}", faults.len(), faults.join("\n"));
-}
-
-/// What both sites counted on is the sum of both. `but`: keys that are left out.
-#[track_caller]
-pub fn assert_shared(site: &Site, a: &BTreeMap<u64, u64>, b: &BTreeMap<u64, u64>, but: &BTreeSet<String>) {
-    let mut router = site.router();
-    let mut faults = Vec::new();
-    for tag in 0..TAGS {
-        let wanted = a.get(&tag).unwrap_or(&0) + b.get(&tag).unwrap_or(&0);
-        let key = format!("{{both{tag}}}:count");
-        let found = router.run(&format!("GET {key}")).text();
-        if wanted > 0 && found != wanted.to_string() && !but.contains(&key) {
-            faults.push(format!("{key}: {found} instead of {wanted}"));
-        }
-    }
-    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
-}
-
-/// Ends loads at both sides and waits until each of their steps stands exactly once at both.
-#[track_caller]
-pub fn assert_all_there(a: &Site, b: &Site, duplex: &super::duplex::Duplex, loads: &mut [Spread; 2]) {
-    let steps = loads.each_mut().map(Spread::stop);
-    duplex.wait_state("synchronizing", secs(60));
-    assert_sites_equal(a, b, secs(90));
-    for site in [a, b] {
-        for (load, steps) in loads.iter().zip(&steps) {
-            assert_spread(site, &load.prefix, steps, &BTreeSet::new());
-        }
-        assert_shared(site, &steps[0], &steps[1], &BTreeSet::new());
     }
 }

@@ -34,7 +34,7 @@ impl Arbiter {
         // Also one that this opens: while a copy loads, its source is the authority whatever was wanted.
         self.differs(touch, target.other(), Cause::ApplyError);
         let again = self.episodes.get_mut(touch.hash, touch.db, touch.key).is_some_and(|e| e.authority == target);
-        if again { self.enter(target, touch, 0) } else { Verdict::Withhold }
+        if again || self.whole[target.index()] { self.enter(target, touch, 0) } else { Verdict::Withhold }
     }
 
     /// The state of this key can't be written where it is wanted, however often it is tried: its episode ends as it is.

@@ -179,6 +179,9 @@ impl Core {
     /// what `other` did since the conflict opened was withheld, and no transfer brings it any more. Told by name; of more
     /// than some the number.
     pub fn overruled(&mut self, db: u32, key: &[u8], other: Side) {
+        if !self.overruled_keys.insert(self.arbiter.hash(db, key)) {
+            return;
+        }
         self.overruled += 1;
         let text = match self.overruled {
             ..=NAMED => format!(

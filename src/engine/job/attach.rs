@@ -34,7 +34,7 @@ use crate::wire::dialect::Dialect;
 use direction::{Reading, attached};
 use epoch::raise_epoch;
 use futures::future::try_join_all;
-use inherit::inherit;
+use inherit::{Ground, inherit};
 use place::{Found, Pair, Place};
 use plan::{Begin, Plan};
 use recovery::recover;
@@ -87,8 +87,8 @@ pub struct Site {
     found: Option<ControlKey>,
     /// The open episodes that it had noted there, where they have been read already.
     notes: Option<Vec<fence::Note>>,
-    /// Where its stream ended when the engine before us was shut out, if that had not finished a copy.
-    unfinished_at: Offset,
+    /// Where its stream ended when the engine before us was shut out.
+    stream_end: Offset,
     way_ms: u64,
 }
 
@@ -260,7 +260,7 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
         names,
         found: None,
         notes: shard.left.as_ref().filter(|_| pair.strand.is_none()).map(|left| left.notes.clone()),
-        unfinished_at: shard.stream_end,
+        stream_end: shard.stream_end,
         way_ms: shard.way_ms,
         lineage: shard.lineage,
         is_master: shard.is_master,
@@ -297,7 +297,11 @@ impl Begun {
         }
         let mut inherited = None;
         if let Some(strand) = &pair.strand {
-            inherited = inherit(strand, pair.shards, places, found, context.job.policy.two_way)?;
+            let grounds = [0, 1].map(|n| {
+                let shard = &places[n].shards[pair.shards[n]];
+                Ground { cluster: places[n].cluster, lineage: shard.lineage, stream_end: shard.stream_end }
+            });
+            inherited = inherit(strand, grounds, found, context.job.policy.two_way)?;
         }
         if let Some(inherited) = &inherited {
             for direction in Direction::BOTH {
@@ -329,6 +333,7 @@ impl Begun {
         let idle = !context.job.policy.two_way || unarbitrated(context);
         let mut arbiter = Arbiter::new(plan.epoch, fastrand::u64(..), idle);
         arbiter.moved(&plan.moved);
+        arbiter.slots_may_move([0, 1].map(|n| places[n].cluster));
         let conflicts = ConflictLog::since(unix_ms().saturating_sub(1)).showing(context.job.policy.show_values);
         let shared = Arc::new(Shared::new(Core::new(arbiter, facts.clone(), conflicts, context.events.clone())));
         let replids: ReplIds = Arc::new([RwLock::new(None), RwLock::new(None)]);

@@ -101,7 +101,7 @@ impl Run {
                     nodes.lock().unwrap_or_else(|p| p.into_inner())[side.index()].extend(seen.iter().cloned());
                 };
                 let what = super::topology::changed(side, dialer, map, bell, known).await;
-                let _ = tell.send(RunEnd::Topology(JobError::passing(what, "the links go on with what it is now")));
+                let _ = tell.send(RunEnd::Topology(JobError::moving(what, "the links go on with what it is now")));
             }));
         }
         for side in Side::BOTH {
@@ -343,7 +343,7 @@ async fn write(writer: Writer, direction: Direction, tell: mpsc::UnboundedSender
             format!("the {to} has lost writes that it had acknowledged: it was restarted or failed over"),
             "the links start again from what it still has",
         )),
-        End::Redirected => RunEnd::Topology(JobError::passing(
+        End::Redirected => RunEnd::Topology(JobError::moving(
             format!("slots of the {to} have been moving for some time"),
             "the links go on with what it is now",
         )),

@@ -10,6 +10,7 @@ mod changes;
 mod databases;
 mod echoes;
 mod glance;
+mod imports;
 
 pub use ahead::Ahead;
 pub use echoes::Marker;
@@ -23,7 +24,7 @@ use crate::engine::arbiter::classify::{Effect, classify};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::Core;
 use crate::engine::net::Lineage;
-use crate::engine::strand::Names;
+use crate::engine::strand::{Names, SlotSet};
 use crate::model::{Databases, Offset, Side};
 use crate::wire::command::{self, Argv, Spec};
 use crate::wire::dialect::Dialect;
@@ -81,6 +82,12 @@ pub struct Decider {
     doubtful_until: Offset,
     /// Slots that had come further than their strand when it was put together.
     ahead: Ahead,
+    /// Slots that are coming to the shard that is read.
+    imports: imports::Imports,
+    /// Behind this nothing of what was brought before the run is left.
+    brought_until: Offset,
+    /// Up to here a DEL may be of a slot that was away for a moment.
+    away_until: Offset,
     run: Run,
     glance: glance::Glance,
     /// Where the entry that is being decided ends.
@@ -115,6 +122,8 @@ pub struct DeciderSetup {
     /// has not been sent yet, that copy may have written over.
     pub doubtful_until: Offset,
     pub ahead: Ahead,
+    /// Slots that came to the shard before the run, and where its stream ended then.
+    pub brought: (SlotSet, Offset),
 }
 
 impl Decider {
@@ -132,6 +141,9 @@ impl Decider {
             peer_lineage: s.peer_lineage,
             doubtful_until: s.doubtful_until,
             ahead: s.ahead,
+            imports: imports::Imports::before(&s.brought.0),
+            brought_until: s.brought.1,
+            away_until: Offset(0),
             run: Run::in_order(),
             glance: glance::Glance::default(),
             entry_end: Position::default(),
@@ -161,6 +173,11 @@ impl Decider {
         self.forward_flush
     }
 
+    /// Up to here slots of this site may have been away and come back: their keys' DELs may be no client's.
+    pub fn were_away_until(&mut self, offset: Offset) {
+        self.away_until = offset;
+    }
+
     /// The slots in which an entry deletes keys that this link is about, if no engine of this job has made it.
     pub fn deletes(&self, batch: &Batch, entry: &Entry, slots: &mut Vec<u16>) {
         for c in batch.commands(entry) {
@@ -185,6 +202,9 @@ impl Decider {
             self.glance.at(core, self.here, batch, from, i);
             self.place_due(core);
             self.entry_end = Position::new(base + entry.end, entry.db);
+            if !self.imports.is_empty() && self.entry_end.offset > self.brought_until {
+                self.imports.before_is_over();
+            }
             let mut real = true;
             if entry.commands.0 == entry.commands.1 {
                 real = false;

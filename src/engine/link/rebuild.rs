@@ -8,6 +8,7 @@ use crate::engine::arbiter::class::Class;
 use crate::engine::arbiter::classify::{Effect, classify};
 use crate::engine::spool::{Item, SpoolError};
 use crate::model::Offset;
+use crate::wire::command;
 use crate::wire::stream::{Batch, Decoder, Entry};
 use bytes::Buf;
 use smallvec::SmallVec;
@@ -56,6 +57,10 @@ impl Link {
             let used = if self.rest.len() >= self.decoder.needed() { self.decode()? } else { 0 };
             if used > 0 {
                 for entry in &self.batch.entries {
+                    for command in self.batch.commands(entry) {
+                        let args = self.batch.args(command);
+                        self.s.decider.hear(command::lookup(&args), &args);
+                    }
                     self.look_again(entry, self.offset + entry.end, span, &mut doubtful);
                 }
                 self.dealt_with(used);

@@ -105,6 +105,7 @@ async fn ask(dialer: &Dialer, address: &str, open: Option<Control>) -> Result<(C
 /// What a node says of its own slots.
 #[derive(Debug, Clone)]
 pub struct OwnSlots {
+    epoch: u64,
     owned: SlotSet,
     moving: BTreeSet<u16>,
 }
@@ -112,7 +113,12 @@ pub struct OwnSlots {
 impl OwnSlots {
     pub async fn ask(control: &mut Control) -> Result<OwnSlots, NetError> {
         let nodes: String = control.ask(redis::cmd("CLUSTER").arg("NODES")).await?;
-        Ok(OwnSlots { owned: owned(&nodes), moving: moving(&nodes) })
+        Ok(OwnSlots { epoch: own_epoch(&nodes), owned: owned(&nodes), moving: moving(&nodes) })
+    }
+
+    /// Of its configuration: it is a new one after each slot that it has taken.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// It owns the slot and is neither giving it away nor taking it.
@@ -123,6 +129,10 @@ impl OwnSlots {
 
 fn own_line(nodes: &str) -> Option<&str> {
     nodes.lines().find(|l| l.split(' ').nth(2).is_some_and(|flags| flags.split(',').any(|f| f == "myself")))
+}
+
+fn own_epoch(nodes: &str) -> u64 {
+    own_line(nodes).and_then(|l| l.split(' ').nth(6)?.parse().ok()).unwrap_or(0)
 }
 
 /// `5-7` and `9` in the own line of `CLUSTER NODES`.
@@ -155,6 +165,7 @@ mod tests {
                     b 127.0.0.1:3@4 myself,master - 0 0 2 connected 6-99 [93-<-a] [77->-c]\n";
         assert_eq!(moving(text), BTreeSet::from([77, 93]));
         assert_eq!(owned(text).to_string(), "6-99");
+        assert_eq!((own_epoch(text), own_epoch("")), (2, 0));
         assert!(moving("").is_empty() && owned("").is_empty());
     }
 }

@@ -104,6 +104,12 @@ impl NetError {
         }
     }
 
+    /// A cluster has sent the question elsewhere: the slot has another owner, or is on its way to it.
+    pub fn is_redirection(&self) -> bool {
+        use ServerError::{Ask, Moved, TryAgain};
+        matches!(self, NetError::Server { kind: Moved | Ask | TryAgain, .. })
+    }
+
     /// The sentence split where the advice begins: (what was tried and seen, what to do).
     pub fn parts(&self) -> (String, String) {
         let text = self.to_string();

@@ -202,3 +202,22 @@ fn what_is_made_of_a_leftover_is_settled() {
         assert_eq!(open, [(&b"d"[..], Side::Source)]);
     }
 }
+
+/// A cluster whose slots move may come to be the authority before any transfer has brought what was withheld from it.
+#[test]
+fn nothing_is_withheld_from_a_cluster() {
+    for clusters in [[false; 2], [true, false]] {
+        let mut a = Arbiter::new(1, 1, false);
+        a.slots_may_move(clusters);
+        let (set, push) = (touch(&a, b"k", Class::Write), touch(&a, b"k", Class::Counter));
+        a.differs(&set, Side::Target, Cause::Repair);
+        let goes = |v: Verdict| matches!(v, Verdict::Forward(_));
+        assert_eq!(goes(a.change(Side::Target, &push, 1)), clusters[0], "the authority's own change, to the source");
+        assert!(goes(a.change(Side::Source, &push, 1)), "the other side's goes in any case");
+        // One that others overtook is done at the source again, if its state may come to stand.
+        assert_eq!(goes(a.overtaken(Side::Source, &push)), clusters[0]);
+        // What stands at a side whose slot has moved: the flip finds all of it there.
+        a.change_as_state(Side::Source, &[set], 2);
+        assert_eq!(a.episodes().iter().next().map(|e| e.authority), Some(Side::Source));
+    }
+}

@@ -33,6 +33,8 @@ pub struct Options {
     pub error_authority: Option<Side>,
     /// One change in so many has no known time; 0: all are known.
     pub unknown_time_every: u32,
+    /// Both sites are clusters: a key's slot may move at either at any moment, and that site's state stands then.
+    pub slots_move: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -163,8 +165,10 @@ fn deleted_keys(cmds: &[Cmd]) -> BTreeMap<Key, usize> {
 
 impl Engine {
     pub fn new(epoch: u64, options: Options) -> Self {
+        let mut arbiter = Arbiter::new(epoch, 42, options.naive);
+        arbiter.slots_may_move([options.slots_move; 2]);
         Engine {
-            arbiter: Arbiter::new(epoch, 42, options.naive),
+            arbiter,
             options,
             epoch,
             pos: [0; 2],
@@ -306,7 +310,8 @@ impl Engine {
         let w = words(&cmd);
         let every = self.options.untranslatable_every;
         // Not of what is counted: where it flips an authority, what was withheld of that side's changes is lost.
-        let may = w.iter().all(|(key, class, _)| key.id >= super::schedule::HOT && *class != Class::Delete);
+        let counts = |key: Key| key.id < super::schedule::HOT && !self.options.slots_move;
+        let may = w.iter().all(|(key, class, _)| !counts(*key) && *class != Class::Delete);
         if every != 0 && may && self.changes.is_multiple_of(every) {
             with_touches(&mut self.arbiter, &w, |a, t| a.change_as_state(here, t, at));
             return self.carry_out();

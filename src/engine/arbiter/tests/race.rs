@@ -10,6 +10,7 @@ const OPTIONS: Options = Options {
     hidden_as_change: false,
     error_authority: None,
     unknown_time_every: 0,
+    slots_move: false,
     untranslatable_every: 0,
 };
 const KEY: Key = Key { db: 0, id: 7 };

@@ -157,7 +157,7 @@ pub(super) fn attached(
     let databases = job.policy.databases.clone();
     // What stands in the target's stream and the unfinished copy may have written over.
     let unfinished = site.found.is_some_and(|k| k.phase == LoadPhase::Loading);
-    let doubtful_until = if direction == Direction::Reverse && unfinished { site.unfinished_at } else { Offset(0) };
+    let doubtful_until = if direction == Direction::Reverse && unfinished { site.stream_end } else { Offset(0) };
     let decider = Decider::new(DeciderSetup {
         here: from,
         epoch: ready.epoch,
@@ -172,6 +172,11 @@ pub(super) fn attached(
         peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.from[direction.other() as usize].is_some()),
         doubtful_until,
         ahead: plan.ahead[direction as usize].clone(),
+        brought: match plan.copies_again {
+            // The copy tells of what the source holds, and what clients did at the target is wanted in their own words.
+            true => Default::default(),
+            false => (plan.moved[from.index()].clone(), site.stream_end),
+        },
     });
     let link = Link::new(LinkSetup {
         shared: ready.shared.clone(),
@@ -185,7 +190,7 @@ pub(super) fn attached(
         loader: Loader::new(from, target, databases.clone(), merge, false, facts[to.index()].names.clone()),
         home: site.names.is_cluster().then(|| {
             let dialer = Dialer::new(job.instance(from), &client_name(&context.id, "control", None));
-            Home::new(dialer, site.address.clone())
+            Home::new(dialer, site.address.clone(), context.homes.clone())
         }),
         peer: Peer::new(
             ready.sites[to.index()].dialer.clone(),

@@ -8,10 +8,11 @@
 //! settled by state with that side as authority ([`Inherited::moved`]). What the other side has to bring to such a slot
 //! has its exact position all the same, since a slot takes its control key along.
 
-use super::place::{Found, Place};
+use super::place::Found;
 use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::job::JobError;
 use crate::engine::link::decide::Ahead;
+use crate::engine::net::Lineage;
 use crate::engine::strand::{SlotSet, Strand, StrandId};
 use crate::model::{Direction, Offset, ReplId, Side};
 use std::collections::{BTreeSet, HashMap};
@@ -33,16 +34,33 @@ pub struct Inherited {
     pub copies_again: bool,
 }
 
+/// What has to be known of the shard that a strand has at a side.
+#[derive(Debug, Clone, Copy)]
+pub struct Ground {
+    /// The side is a cluster.
+    pub cluster: bool,
+    /// The histories of the shard's stream, where it tells them.
+    pub lineage: Option<Lineage>,
+    /// Where that ends.
+    pub stream_end: Offset,
+}
+
+impl Ground {
+    /// Whether positions in a history of this name are positions in the shard's stream.
+    fn knows(&self, replid: Option<ReplId>) -> bool {
+        replid.zip(self.lineage).is_some_and(|(id, lineage)| lineage.shares(id).is_some())
+    }
+}
+
 /// `Ok(None)`: the slots are this strand's own since before and all are as far as it is, or they are nobody's.
 pub fn inherit(
     strand: &Strand,
-    shards: [usize; 2],
-    places: &[Place; 2],
+    grounds: [Ground; 2],
     found: &[Found; 2],
     two_way: bool,
 ) -> Result<Option<Inherited>, JobError> {
     let owner = |side: Side, slot: u16| {
-        let first = if places[side.index()].cluster { side } else { side.other() };
+        let first = if grounds[side.index()].cluster { side } else { side.other() };
         found[first.index()].owners.get(&slot).copied()
     };
     let mut result = Inherited::default();
@@ -57,7 +75,7 @@ pub fn inherit(
     let mut exact = [true; 2];
     for direction in directions {
         let (from, to) = (direction.from(), direction.to());
-        let shard = &places[from.index()].shards[shards[from.index()]];
+        let shard = grounds[from.index()];
         let mut at: Vec<(u16, Offset)> = Vec::new();
         let mut replied = HashMap::new();
         let mut base: Option<ControlKey> = None;
@@ -67,9 +85,9 @@ pub fn inherit(
             };
             result.copies_again |= key.phase == LoadPhase::Loading;
             if !shard.knows(key.replid) {
-                if places[from.index()].cluster && !found[from.index()].by_slot.contains_key(&slot) {
+                if shard.cluster && !found[from.index()].by_slot.contains_key(&slot) {
                     // It may be on its way just now.
-                    return Err(JobError::passing(
+                    return Err(JobError::moving(
                         format!("slot {slot} of the {from} has come to another shard without its control key"),
                         "if it stays so, the slot has lost its data: compare both sides, then start with a new copy: \
                          duplex start --discard-previous",
@@ -129,7 +147,7 @@ pub fn inherit(
     // How far each stream had come back as echoes, as the link the other way knows it.
     for direction in directions {
         let stream = direction.to();
-        let shard = &places[stream.index()].shards[shards[stream.index()]];
+        let shard = grounds[stream.index()];
         let back = result.from[direction.other() as usize].map(|k| (k.replid, k.applied));
         let parents = strand.slots.iter().filter_map(|slot| found[stream.index()].newest.get(&owner(stream, slot)?));
         let echoed = parents.filter(|k| shard.knows(k.peer_replid)).map(|k| (k.peer_replid, k.echoed));
@@ -151,4 +169,101 @@ fn less(a: (Option<ReplId>, Position), b: (Option<ReplId>, Position)) -> (Option
 
 fn earlier(a: Position, b: Position) -> Position {
     if b.offset < a.offset { b } else { a }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(c: char) -> ReplId {
+        c.to_string().repeat(40).parse().expect("a name")
+    }
+
+    fn ground(cluster: bool, own: char) -> Ground {
+        let lineage = Some(Lineage { replid: history(own), before: None });
+        Ground { cluster, lineage, stream_end: Offset(77_000) }
+    }
+
+    fn key(of: &Strand, own: char, applied: u64, peer: char, echoed: u64) -> ControlKey {
+        ControlKey {
+            epoch: 3,
+            number: 9,
+            serial: 9,
+            phase: LoadPhase::Streaming,
+            replid: Some(history(own)),
+            applied: Position::new(applied, 0),
+            replied: Position::new(applied, 0),
+            peer_replid: Some(history(peer)),
+            echoed: Position::new(echoed, 0),
+            strand: Some(of.id),
+        }
+    }
+
+    fn strand(slots: (u16, u16)) -> Strand {
+        Strand::new(SlotSet::of(&[slots]))
+    }
+
+    /// What a strand left at a side: the control key in each of its slots.
+    fn leave(found: &mut Found, of: &Strand, left: ControlKey) {
+        found.newest.insert(of.id, left);
+        for slot in of.slots.iter() {
+            found.owners.insert(slot, of.id);
+            found.by_slot.insert(slot, left);
+        }
+    }
+
+    /// The source has one shard, of history `a`. At the target slot 0 was another shard's, of history `e`, and the others were
+    /// always those of the one with history `b`.
+    fn one_slot_came() -> (Strand, [Ground; 2], [Found; 2], [Strand; 2]) {
+        let (came, stayed) = (strand((0, 0)), strand((1, 9)));
+        let mut found = [Found::default(), Found::default()];
+        leave(&mut found[0], &came, key(&came, 'e', 400, 'a', 4_000));
+        leave(&mut found[0], &stayed, key(&stayed, 'b', 7_000, 'a', 4_100));
+        leave(&mut found[1], &came, key(&came, 'a', 5_000, 'e', 300));
+        leave(&mut found[1], &stayed, key(&stayed, 'a', 5_200, 'b', 6_500));
+        (strand((0, 9)), [ground(true, 'a'), ground(true, 'b')], found, [came, stayed])
+    }
+
+    #[test]
+    fn how_far_a_stream_had_come_back_is_told_together_with_whose_stream_it_is() {
+        let (heir, grounds, found, _) = one_slot_came();
+        let result = inherit(&heir, grounds, &found, true).expect("nothing is on its way").expect("it inherits");
+        let forward = result.from[0].expect("the source's stream is known");
+        // The first slot's key tells of 300 in e's stream: of that of b it says nothing.
+        assert_eq!((forward.peer_replid, forward.echoed.offset), (Some(history('b')), Offset(6_500)));
+        let reverse = result.from[1].expect("the target's stream is known of the slots that stayed");
+        assert_eq!((reverse.peer_replid, reverse.echoed.offset), (Some(history('a')), Offset(4_000)));
+        assert_eq!(result.moved[1].to_string(), "0");
+    }
+
+    #[test]
+    fn of_a_stream_that_nobody_had_read_all_is_still_to_come() {
+        let (_, grounds, mut found, [came, _]) = one_slot_came();
+        for f in &mut found {
+            f.newest.retain(|id, _| *id == came.id);
+            f.owners.retain(|_, id| *id == came.id);
+            f.by_slot.retain(|slot, _| *slot == 0);
+        }
+        let heir = strand((0, 0));
+        let result = inherit(&heir, grounds, &found, true).expect("nothing is on its way").expect("it inherits");
+        let forward = result.from[0].expect("the source's stream is known");
+        assert_eq!((forward.peer_replid, forward.echoed.offset), (Some(history('b')), Offset(77_000)));
+        assert!(result.from[1].is_none());
+    }
+
+    #[test]
+    fn all_strands_before_are_asked_what_they_had_open() {
+        let (heir, grounds, found, before) = one_slot_came();
+        let result = inherit(&heir, grounds, &found, true).expect("nothing is on its way").expect("it inherits");
+        assert_eq!(result.parents, before.iter().map(|s| s.id).collect());
+        assert!(result.others);
+    }
+
+    #[test]
+    fn a_strand_that_is_what_it_was_inherits_nothing() {
+        let (_, grounds, mut found, [_, stayed]) = one_slot_came();
+        assert!(inherit(&stayed, grounds, &found, true).expect("nothing is on its way").is_none());
+        found.iter_mut().for_each(|f| *f = Found::default());
+        assert!(inherit(&stayed, grounds, &found, true).expect("nothing is on its way").is_none());
+    }
 }

@@ -31,7 +31,7 @@ pub struct Shard {
     pub lineage: Option<Lineage>,
     /// Not so where a one-way job reads from a replica that its file names.
     pub is_master: bool,
-    /// Where its stream ended when the engine before us was shut out, where that had not finished a copy.
+    /// Where its stream ended when the engine before us was shut out.
     pub stream_end: Offset,
     /// Connections of an engine before us have to be shut out first.
     pub not_alone: bool,
@@ -350,7 +350,7 @@ pub async fn find(places: &mut [Place; 2], id: &JobId, db: u32, pairs: &[Pair]) 
         });
         let read = try_join_all(reads).await?;
         if let Some(slot) = read.iter().find_map(|(_, moving)| moving.first()) {
-            return Err(JobError::passing(
+            return Err(JobError::moving(
                 format!("slot {slot} of the {side} is on its way to another shard just now"),
                 "nothing: it is waited for, since it takes along how far it is",
             ));

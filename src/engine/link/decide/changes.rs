@@ -27,6 +27,9 @@ impl Decider {
         let spec = command::lookup(&args);
         core.conflicts.deciding(&args);
         core.arbiter.made_by(MadeBy::command(spec), command.frame.1 - command.frame.0);
+        if (!self.imports.is_empty() || self.entry_end.offset <= self.away_until) && self.is_brought(spec, &args) {
+            return self.came_with_its_slot(core, classify_as(spec, &core.arbiter, command.db, &args), at);
+        }
         if spec.is_some_and(|s| s.name == "set") && args.argc() == 3 && !is_big(command) {
             return self.plain_set(core, command.db, [args.arg(1), args.arg(2)], batch.frame_bytes(command), at);
         }
@@ -35,10 +38,10 @@ impl Decider {
             self.may_have_failed(core, &effect);
         }
         if spec.is_some_and(|s| s.name == "restore-asking") {
-            return self.came_with_its_slot(core, &effect, at);
+            return self.came_with_its_slot(core, effect, at);
         }
         match effect {
-            Effect::Nothing => {}
+            Effect::Nothing => self.hear(spec, &args),
             Effect::Keys(touches) => {
                 if !self.wanted(&touches) || self.crosses_slots(&touches) {
                     return self.partly_wanted(core, &touches, at);
@@ -65,19 +68,39 @@ impl Decider {
         }
     }
 
+    /// What the servers of a cluster tell each other by way of the stream.
+    pub fn hear(&mut self, spec: Option<&Spec>, args: &Args<'_>) {
+        if self.names.is_cluster() && spec.is_some_and(|spec| spec.name.starts_with("cluster")) {
+            self.imports.hear(args);
+        }
+    }
+
+    /// A slot is coming to this shard, and brings this along: one of its keys, what was done to that at the shard before, or all
+    /// functions of that one. Or it may have been away, and this is what it left.
+    #[cold]
+    fn is_brought(&self, spec: Option<&Spec>, args: &Args<'_>) -> bool {
+        let Some(spec) = spec else { return false };
+        match spec.kind {
+            _ if matches!(spec.name, "del" | "unlink") && self.entry_end.offset <= self.away_until => true,
+            command::Kind::Function => {
+                !self.imports.is_empty() && args.get(1).is_some_and(|word| word.eq_ignore_ascii_case(b"restore"))
+            }
+            _ => spec.keys(args).is_some_and(|keys| keys.iter().any(|k| self.imports.hold(args.arg(k.arg as usize)))),
+        }
+    }
+
     /// A key that a slot brought along when it moved to this shard: no client has changed it, but what it is now is told
     /// here alone.
-    fn came_with_its_slot(&mut self, core: &mut Core, effect: &Effect<'_>, at: u32) {
-        let Effect::Keys(touches) = effect else { return };
-        if self.wanted(touches) {
-            for t in touches {
-                if let Some(loses) = core.arbiter.loses_by_move(self.here, t) {
-                    core.overruled(t.db, t.key, loses);
-                }
+    fn came_with_its_slot(&mut self, core: &mut Core, effect: Effect<'_>, at: u32) {
+        let (Effect::Keys(mut touches) | Effect::Apart(mut touches)) = effect else { return };
+        touches.retain(|t| self.is_due(t.db, t.key));
+        for t in &touches {
+            if let Some(loses) = core.arbiter.loses_by_move(self.here, t) {
+                core.overruled(t.db, t.key, loses);
             }
-            core.change_as_state(self.here, touches, at, self.entry_end.offset.0);
-            self.effects(core);
         }
+        core.change_as_state(self.here, &touches, at, self.entry_end.offset.0);
+        self.effects(core);
     }
 
     /// The most frequent change by far.

@@ -28,6 +28,10 @@ impl Decider {
         batch.commands(entry).iter().find_map(|c| {
             let args = batch.args(c);
             let whose = self.names.whose(args.get(1)?);
+            // A control key that comes along with its slot is no echo.
+            if !self.imports.is_empty() && self.imports.hold(args.get(1)?) {
+                return None;
+            }
             if whose == Whose::Nobodys || !args.get(0)?.eq_ignore_ascii_case(b"set") {
                 return None;
             }

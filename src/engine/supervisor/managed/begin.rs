@@ -245,7 +245,14 @@ impl Managed {
         if anew {
             RunningJob::remove_control_keys(&job, &id).await?;
         }
-        let running = RunningJob::start(JobContext { job, id, spool_dir, events: self.events.clone() }).await?;
+        let running = RunningJob::start(JobContext {
+            job,
+            id,
+            spool_dir,
+            events: self.events.clone(),
+            homes: Default::default(),
+        })
+        .await?;
         let mut state = self.state();
         state.running = Some(Arc::new(running));
         state.since = Some(Instant::now());

@@ -51,12 +51,17 @@ impl Core {
 
     fn snapshot_is_safe(&mut self, side: Side) {
         self.snapshot_end[side.index()] = None;
-        // With a merge both sites are copied; only the forward copy's end counts here.
-        if self.arbiter.is_loading(side) {
-            self.arbiter.loading(None);
-        }
         self.phase[side.index()] = LoadPhase::Streaming;
         self.unsaved[side.other().index()] = (u64::MAX / 2, true);
+    }
+
+    /// A control key that no longer says that `side` is being copied is at the other site. Before that a crash would begin the
+    /// copy again, so nobody else may be the authority of anything: what was withheld for it would be lost.
+    pub fn streaming_is_said(&mut self, side: Side) {
+        // With a merge both sites are copied; only the forward copy's end counts here.
+        if self.phase[side.index()] == LoadPhase::Streaming && self.arbiter.is_loading(side) {
+            self.arbiter.loading(None);
+        }
     }
 
     /// Notes that were written again, so many times, are at a site, or have been overtaken and are to be written once more.
@@ -102,8 +107,12 @@ mod tests {
 
     fn is_certain(core: &mut Core) -> bool {
         core.look_at_snapshots();
-        assert_eq!(core.arbiter.is_loading(A), core.phase[A.index()] == LoadPhase::Loading);
-        !core.arbiter.is_loading(A)
+        let certain = core.phase[A.index()] == LoadPhase::Streaming;
+        // Until the other site's control key says so, a crash begins it again.
+        assert!(core.arbiter.is_loading(A));
+        core.streaming_is_said(A);
+        assert_eq!(core.arbiter.is_loading(A), !certain);
+        certain
     }
 
     #[test]

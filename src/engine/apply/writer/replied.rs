@@ -26,6 +26,8 @@ pub(super) struct Booked {
     latency_ms: u64,
     /// So many times all notes were written again.
     all_notes: u32,
+    /// A control key that does not say that it loads.
+    streaming: bool,
 }
 
 impl Writer {
@@ -57,12 +59,15 @@ impl Writer {
 
     /// Echoes of what has been answered may be taken now.
     pub(super) fn tell_answered(&mut self) {
-        let Booked { offset, changes, bytes, latency_ms, all_notes } = std::mem::take(&mut self.booked);
+        let Booked { offset, changes, bytes, latency_ms, all_notes, streaming } = std::mem::take(&mut self.booked);
         self.s.gauge.applied(offset, changes, bytes, latency_ms);
         let mut core = self.s.shared.lock();
         let i = self.site.index();
         core.answered[i] = self.acked;
         core.replied[i] = self.replied.max_by_offset(core.replied[i]);
+        if streaming {
+            core.streaming_is_said(self.site.other());
+        }
         if all_notes > 0 {
             core.notes_written(self.site, all_notes);
         }
@@ -92,6 +97,7 @@ impl Writer {
         // While a snapshot loads, the source's position is not applied yet.
         let not_yet = t.control.phase == LoadPhase::Loading || self.parked.held().is_some();
         let booked = &mut self.booked;
+        booked.streaming |= t.control.phase == LoadPhase::Streaming;
         if t.control.number <= self.notes {
             booked.all_notes += t.items.iter().filter(|i| i.kind == ItemKind::AllNotes).count() as u32;
         }

@@ -350,9 +350,6 @@ impl Engine {
                 continue;
             }
             self.ends[side.index()] = None;
-            if self.arbiter.is_loading(side) {
-                self.arbiter.loading(None);
-            }
             self.loading[side.index()] = false;
             self.lanes[side.other().index()].due = true;
         }

@@ -176,6 +176,11 @@ impl Engine {
     fn resolve(&mut self, target: Side, txn: &Txn) {
         let lane = &mut self.lanes[target.index()];
         lane.owed -= txn.again;
+        // As `Core::streaming_is_said` does it.
+        let source = target.other();
+        if !txn.control.loading && !self.loading[source.index()] && self.arbiter.is_loading(source) {
+            self.arbiter.loading(None);
+        }
         lane.resolved = txn.control.serial;
         lane.replied = lane.replied.max(txn.control.offset);
     }

@@ -470,6 +470,20 @@ fn converges_while_a_snapshot_loads_and_is_rejected() {
     }
 }
 
+/// Each failed once, for a fault of the engine's: a copy called certain too early, notes of it that were owed still.
+#[test]
+fn converges_where_it_once_did_not() {
+    let copied = Plan { faults: true, snapshot: Some(ExistingKeys::Block), ..CALM };
+    let known = [
+        (copied, &[5010185, 5056456, 5060670, 5087679, 5090783][..]),
+        (Plan { rejections: true, ..copied }, &[5002020, 5196746, 5207627]),
+    ];
+    for (plan, seeds) in known {
+        let bad: Vec<String> = seeds.iter().filter_map(|seed| run(*seed, plan).err()).collect();
+        assert!(bad.is_empty(), "{plan:?}: {bad:#?}");
+    }
+}
+
 #[test]
 fn converges_when_databases_are_flushed_through_crashes() {
     run_all(1000, Plan { flushes: true, faults: true, ..CALM });

@@ -91,13 +91,13 @@ fn faults_are_shown_where_they_are() {
 #[test]
 fn back_keeps_every_answer() {
     let mut app = policy_chosen(EN.0, EN.1);
-    press(&mut app, "<pgdn><down><tab><space><tab><tab>500<pgup><pgup>");
+    press(&mut app, "<pgdn><down><tab><space><tab><tab><space><tab>500<pgup><pgup>");
     assert_eq!(wizard(&app).step, Step::Endpoints);
     press(&mut app, "<pgdn><pgdn><pgdn>");
     let job = wizard(&app).job();
     assert_eq!(job.policy.existing_keys, ExistingKeys::Ignore);
     assert_eq!(job.policy.databases, Databases::Only(vec![0, 3]));
-    assert!(!job.policy.two_way && job.policy.forward_flush);
+    assert!(!job.policy.two_way && job.policy.forward_flush && job.policy.show_values);
     assert_eq!(job.limits.max_ops_per_second, 500);
     assert_eq!(job.source.id.as_deref(), Some("r-bp1abc"));
 }

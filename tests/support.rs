@@ -28,7 +28,7 @@ pub mod versions;
 pub mod wait;
 pub mod words;
 
-pub use compare::{assert_equal_within, assert_many_equal_by, differences};
+pub use compare::{assert_equal_within, differences};
 pub use duplex::{Duplex, JobSpec};
 pub use proxy::Proxy;
 pub use resp::{Client, Reply};

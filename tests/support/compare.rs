@@ -11,8 +11,7 @@ use super::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// A key as it stands: enough to compare it and to print it.
@@ -59,12 +58,6 @@ struct Skills {
     level: Level,
 }
 
-impl Skills {
-    fn of(server: &Server, level: Level) -> Skills {
-        Skills { pexpiretime: speaks(&server.name) >= (7, 0), level }
-    }
-}
-
 /// Reads everything a server holds, but the control keys.
 #[track_caller]
 pub fn keyspace(server: &Server) -> Keyspace {
@@ -75,7 +68,7 @@ pub fn keyspace(server: &Server) -> Keyspace {
 #[track_caller]
 pub fn read(server: &Server, level: Level, wanted: &dyn Fn(&[u8]) -> bool) -> Keyspace {
     let mut client = server.client();
-    let skills = Skills::of(server, level);
+    let skills = Skills { pexpiretime: speaks(&server.name) >= (7, 0), level };
     let mut out = Keyspace::new();
     let info = client.run("INFO keyspace").text();
     let dbs = info.lines().filter_map(|l| l.strip_prefix("db")?.split_once(':')?.0.parse().ok());
@@ -92,18 +85,13 @@ pub fn read(server: &Server, level: Level, wanted: &dyn Fn(&[u8]) -> bool) -> Ke
             }
         }
         let names: Vec<Vec<u8>> = names.into_iter().collect();
-        read_named(&mut client, db, &names, &skills, &mut out);
-    }
-    out
-}
-
-/// Reads these keys of a database, which is selected.
-fn read_named(client: &mut Client, db: u32, names: &[Vec<u8>], skills: &Skills, out: &mut Keyspace) {
-    for chunk in names.chunks(CHUNK) {
-        for (name, entry) in chunk.iter().zip(entries(client, chunk, skills)) {
-            out.extend(entry.map(|e| ((db, name.clone()), e)));
+        for chunk in names.chunks(CHUNK) {
+            for (name, entry) in chunk.iter().zip(entries(&mut client, chunk, &skills)) {
+                out.extend(entry.map(|e| ((db, name.clone()), e)));
+            }
         }
     }
+    out
 }
 
 fn argv(parts: &[&[u8]]) -> Argv {
@@ -273,23 +261,20 @@ fn same(a: &Entry, b: &Entry) -> bool {
     a.kind == b.kind && a.hash == b.hash && expiry
 }
 
-/// The keys in which two keyspaces differ.
-fn apart(a: &Keyspace, b: &Keyspace) -> BTreeSet<(u32, Vec<u8>)> {
-    let differs = |k: &(u32, Vec<u8>)| match (a.get(k), b.get(k)) {
-        (Some(x), Some(y)) => !same(x, y),
-        (x, y) => x.is_some() || y.is_some(),
-    };
-    a.keys().chain(b.keys().filter(|k| !a.contains_key(*k))).filter(|k| differs(k)).cloned().collect()
-}
-
 /// What differs between two keyspaces, in words, one line a key.
 pub fn differences(a: &Keyspace, b: &Keyspace) -> Vec<String> {
+    let keys: BTreeSet<_> = a.keys().chain(b.keys()).collect();
     let line = |e: Option<&Entry>| match e {
         None => "nothing".to_owned(),
         Some(e) => format!("{} {} expires {:?}", e.kind, e.shown, e.expires),
     };
-    let line = |k: (u32, Vec<u8>)| format!("db{} {}: {} | {}", k.0, show(&k.1), line(a.get(&k)), line(b.get(&k)));
-    apart(a, b).into_iter().map(line).collect()
+    keys.into_iter()
+        .filter(|k| match (a.get(*k), b.get(*k)) {
+            (Some(x), Some(y)) => !same(x, y),
+            _ => true,
+        })
+        .map(|k| format!("db{} {}: {} | {}", k.0, show(&k.1), line(a.get(k)), line(b.get(k))))
+        .collect()
 }
 
 /// Waits until two servers hold the same; after `limit` it panics with what differs. Returns what they hold.
@@ -306,41 +291,6 @@ pub fn assert_equal_within(a: &Server, b: &Server, limit: Duration) -> Keyspace 
         let (n, all) = (different.len(), left.len().max(right.len()));
         Err(format!("{n} of {all} keys differ, the first of them:\n{}", different[..n.min(40)].join("\n")))
     })
-}
-
-/// The same where reading all takes a good part of the limit: both are read once, side by side, and from then on what has
-/// differed. That the rest stays equal is for [`assert_equal_within`] to see, behind this. Returns how long the first look took.
-#[track_caller]
-pub fn assert_many_equal_by(a: &Server, b: &Server, by: Instant) -> Duration {
-    let level = Level::of(a).and(Level::of(b));
-    let data = |key: &[u8]| !key.starts_with(b"duplex:");
-    let begun = Instant::now();
-    let mut differ = thread::scope(|s| {
-        let left = s.spawn(|| read(a, level, &data));
-        let right = read(b, level, &data);
-        apart(&left.join().expect("one side is read"), &right)
-    });
-    let took = begun.elapsed();
-    let (mut at_a, mut at_b) = (a.client(), b.client());
-    let left = by.saturating_duration_since(Instant::now());
-    wait_for(&format!("{} and {} hold the same", a.name, b.name), left, || {
-        let [mut left, mut right] = [Keyspace::new(), Keyspace::new()];
-        for some in differ.iter().cloned().collect::<Vec<_>>().chunk_by(|x, y| x.0 == y.0) {
-            let names: Vec<Vec<u8>> = some.iter().map(|(_, name)| name.clone()).collect();
-            for (client, server, out) in [(&mut at_a, a, &mut left), (&mut at_b, b, &mut right)] {
-                client.run(&format!("SELECT {}", some[0].0));
-                read_named(client, some[0].0, &names, &Skills::of(server, level), out);
-            }
-        }
-        differ = apart(&left, &right);
-        let lines = differences(&left, &right);
-        if differ.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("{} keys differ:\n{}", lines.len(), lines[..lines.len().min(40)].join("\n")))
-        }
-    });
-    took
 }
 
 /// The control keys a server holds, in all databases.

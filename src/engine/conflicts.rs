@@ -70,7 +70,7 @@ impl ConflictLog {
 
     /// An episode began. `revealed`: by the command that is being decided.
     pub fn opened(&mut self, number: u64, now_ms: u64, revealed: bool) {
-        let command = self.deciding.clone().filter(|_| revealed);
+        let command = self.deciding.as_ref().filter(|_| revealed).cloned();
         self.open.insert(number, Open { at_ms: now_ms, value: None, command });
     }
 

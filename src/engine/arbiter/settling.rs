@@ -2,6 +2,7 @@
 
 use super::class::Class;
 use super::episode::{Cause, Phase};
+use super::made_by::MadeBy;
 use super::{Arbiter, Effect, Token, Touch, Verdict};
 use crate::model::Side;
 use std::collections::VecDeque;
@@ -33,6 +34,8 @@ impl Arbiter {
         }
         // Also one that this opens: while a copy loads, its source is the authority whatever was wanted.
         self.differs(touch, target.other(), Cause::ApplyError);
+        // It was decided long ago: what is decided just now has not made it.
+        self.made_by(MadeBy::UNKNOWN, 0);
         let again = self.episodes.get_mut(touch.hash, touch.db, touch.key).is_some_and(|e| e.authority == target);
         if again || self.whole[target.index()] { self.enter(target, touch, 0) } else { Verdict::Withhold }
     }

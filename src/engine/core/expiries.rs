@@ -24,6 +24,7 @@ use crate::engine::apply::outbox::{ItemKind, Telltale};
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::classify::Reveals;
 use crate::engine::arbiter::episode::Cause;
+use crate::engine::arbiter::made_by::MadeBy;
 use crate::engine::arbiter::{Touch, Verdict};
 use crate::model::Side;
 use crate::wire::resp::{encode, encode_part, encode_part_int};
@@ -289,6 +290,7 @@ impl Core {
                 self.expiries[site.index()].settling.push((db, key));
                 continue;
             }
+            self.arbiter.made_by(MadeBy::SNAPSHOT, 0);
             let verdict = self.arbiter.change(from, &touch, 0);
             if self.arbiter.has_effects() {
                 times.push(self, site, db);

@@ -2,10 +2,12 @@
 
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::leftovers::Leftovers;
+use crate::engine::arbiter::made_by::MadeBy;
 use crate::engine::arbiter::settling::ROUNDS_AT_ONCE;
 use crate::engine::arbiter::{Arbiter, Cause, Effect, Touch, Verdict};
 use crate::engine::strand::SlotSet;
 use crate::model::Side;
+use crate::wire::command::lookup;
 use crate::wire::slot::slot;
 use std::time::Instant;
 
@@ -220,4 +222,16 @@ fn nothing_is_withheld_from_a_cluster() {
         a.change_as_state(Side::Source, &[set], 2);
         assert_eq!(a.episodes().iter().next().map(|e| e.authority), Some(Side::Source));
     }
+}
+
+#[test]
+fn a_change_that_is_sent_again_is_not_called_by_the_command_that_is_decided_just_then() {
+    let mut a = Arbiter::new(1, 1, false);
+    a.slots_may_move([false, true]);
+    let k = touch(&a, b"k", Class::Write);
+    a.made_by(MadeBy::command(lookup(&["SET"])), 30);
+    assert!(matches!(a.overtaken(Side::Target, &k), Verdict::Forward(_)));
+    a.take_effects();
+    let entered = a.tables[Side::Target.index()].changes(k.hash).next().map(|(_, what)| what.made_by);
+    assert_eq!(entered, Some(MadeBy::UNKNOWN));
 }

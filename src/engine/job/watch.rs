@@ -58,33 +58,43 @@ impl Evictions {
     }
 }
 
-/// Asks for ever; what can't be had stays unknown. A copy that is just written to the server (`copied_to`) says nothing of
-/// how fast its clients write.
+/// How fast a server's stream grows.
+#[derive(Debug, Default)]
+struct Growth {
+    offsets: std::collections::VecDeque<(Instant, u64)>,
+    copied: bool,
+}
+
+impl Growth {
+    /// Bytes a second since the oldest look that counts. A copy that is just written to the server (`copying`) says nothing of how
+    /// fast its clients write, so what it has brought by its end does not count either.
+    fn look(&mut self, offset: Option<u64>, copying: bool, now: Instant) -> Option<f64> {
+        if copying || self.copied {
+            self.offsets.clear();
+        }
+        self.copied = copying;
+        self.offsets.push_back((now, offset?));
+        if self.offsets.len() > MEMORY {
+            self.offsets.pop_front();
+        }
+        let ((began, first), (last, at)) = (self.offsets.front()?, self.offsets.back()?);
+        let seconds = last.duration_since(*began).as_secs_f64();
+        (seconds > 0.0).then(|| at.saturating_sub(*first) as f64 / seconds)
+    }
+}
+
+/// Asks for ever; what can't be had stays unknown.
 pub async fn follow(mut control: Control, facts: std::sync::Arc<SourceFacts>, copied_to: impl Fn() -> bool) {
     // The backlog is freed so long after the last replica has left; 0 is never. Servers that forbid CONFIG have the
     // default as a rule.
     let ttl = control.config("repl-backlog-ttl").await.ok().flatten().and_then(|v| v.parse::<u64>().ok());
     let ttl = ttl.unwrap_or(3600);
-    let mut offsets: std::collections::VecDeque<(Instant, u64)> = Default::default();
+    let mut growth = Growth::default();
     let mut evictions = Evictions::default();
     loop {
         if let Ok(info) = control.info().await {
             let now = Instant::now();
-            if copied_to() {
-                offsets.clear();
-            }
-            if let Some(offset) = info.master_repl_offset {
-                offsets.push_back((now, offset.0));
-                if offsets.len() > MEMORY {
-                    offsets.pop_front();
-                }
-            }
-            let rate = match (offsets.front(), offsets.back()) {
-                (Some(a), Some(b)) if b.0 > a.0 => {
-                    Some(b.1.saturating_sub(a.1) as f64 / b.0.duration_since(a.0).as_secs_f64())
-                }
-                _ => None,
-            };
+            let rate = growth.look(info.master_repl_offset.map(|o| o.0), copied_to(), now);
             let kept = if ttl == 0 { u64::MAX } else { ttl };
             let window = info.backlog_size.zip(rate).map(|(size, rate)| {
                 let by_size = if rate > 0.0 { (size as f64 / rate) as u64 } else { u64::MAX };
@@ -96,13 +106,24 @@ pub async fn follow(mut control: Control, facts: std::sync::Arc<SourceFacts>, co
                 evicted: evictions.look(info.field("evicted_keys").and_then(|n| n.parse().ok()), now),
             });
         }
-        tokio::time::sleep(if offsets.len() < 2 { Duration::from_secs(1) } else { EVERY }).await;
+        tokio::time::sleep(if growth.offsets.len() < 2 { Duration::from_secs(1) } else { EVERY }).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_copy_brings_is_not_what_clients_write() {
+        let (mut g, t, s) = (Growth::default(), Instant::now(), Duration::from_secs(1));
+        assert_eq!(g.look(Some(100), true, t), None);
+        assert_eq!(g.look(Some(9_000_000), false, t + s), None, "the copy ended between two looks");
+        assert_eq!(g.look(Some(9_000_500), false, t + 2 * s), Some(500.0));
+        assert_eq!(g.look(None, false, t + 3 * s), None);
+        assert_eq!(g.look(Some(9_000_800), false, t + 4 * s), Some(800.0 / 3.0));
+        assert_eq!(g.look(Some(18_000_000), true, t + 5 * s), None, "a copy begins again");
+    }
 
     #[test]
     fn evictions_are_told_while_they_go_on_and_for_a_while() {

@@ -67,9 +67,12 @@ pub async fn see_to(mut s: Setup) {
     let bell = s.shared.lock().expiries[site].bell.clone();
     loop {
         bell.notified().await;
-        if s.shared.lock().expiries[site].looks_at_all() {
-            // Dialled meanwhile; what fails now is told when it is needed.
-            s.look_control = s.looking().await.ok();
+        let (are_true, all) = {
+            let expiries = &s.shared.lock().expiries[site];
+            (expiries.are_true(), expiries.looks_at_all())
+        };
+        if !are_true {
+            s.dial_ahead(all).await;
         }
         while s.wait_in_step().await {
             s.make_true().await;
@@ -129,6 +132,21 @@ impl Setup {
         self.names.strand().is_none_or(|strand| strand.has(key))
     }
 
+    /// While the link catches up. What fails now is told when it is needed.
+    async fn dial_ahead(&mut self, look_at_all: bool) {
+        let look = async {
+            let (dialer, address) = &self.look_at;
+            if look_at_all && self.look_control.is_none() { dialer.control(address).await.ok() } else { None }
+        };
+        let ask = async {
+            let (dialer, address, _) = self.source.as_ref().filter(|_| self.source_control.is_none())?;
+            dialer.control(address).await.ok()
+        };
+        let (look, ask) = futures::join!(look, ask);
+        self.look_control = self.look_control.take().or(look);
+        self.source_control = self.source_control.take().or(ask);
+    }
+
     /// Returns when the link is in step; `false` if there is nothing to see to.
     async fn wait_in_step(&self) -> bool {
         let (to, from) = (self.direction.to(), self.direction.from());
@@ -166,14 +184,19 @@ impl Setup {
             let mut asking = Asking::new();
             self.add(&mut asking, names, if look < LOOKS { 0 } else { TRIES });
             self.put(&mut asking).await;
-            while all && look < LOOKS {
-                let Err(e) = self.look_at_all(&mut asking).await else { break };
-                tracing::warn!(address = %self.address, why = %e, "looking for expiries that a copy has put off");
-                tokio::time::sleep(AGAIN).await;
+            if all && look < LOOKS {
+                while let Err(e) = self.look_at_all(&mut asking).await {
+                    tracing::warn!(address = %self.address, why = %e, "looking for expiries that a copy has put off");
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
             self.finish(&mut asking).await;
             told("all were asked for", self.shared.lock().expiries_settling(to));
+            // What the answers led to is there when this has been answered.
+            asking.parts.push_back(Part { db: self.databases.first(), keys: Vec::new(), tries: 0 });
+            self.put(&mut asking).await;
             self.settled(0).await;
+            self.finish(&mut asking).await;
             told("those that were due are settled", 0);
             self.read_back().await;
             let mut core = self.shared.lock();
@@ -350,23 +373,26 @@ impl Setup {
         }
     }
 
+    /// The connection to the source, where it has to be asked and can be.
+    async fn asking_source(&mut self) -> Option<Control> {
+        let (dialer, address, _) = self.source.as_ref()?;
+        match self.source_control.take() {
+            Some(control) => Some(control),
+            None => dialer.control(address).await.ok(),
+        }
+    }
+
     /// What the source says of some keys; nothing where that is not needed, or not to be had.
     async fn said(&mut self, db: u32, keys: &[Box<[u8]>]) -> Vec<Option<u64>> {
-        let Some((dialer, address, dialect)) = &self.source else { return Vec::new() };
+        let Some(dialect) = self.source.as_ref().map(|(_, _, dialect)| *dialect) else { return Vec::new() };
         if keys.is_empty() {
             return Vec::new();
         }
-        let control = match self.source_control.take() {
-            Some(control) => control,
-            None => match dialer.control(address).await {
-                Ok(control) => control,
-                Err(_) => return Vec::new(),
-            },
-        };
+        let Some(control) = self.asking_source().await else { return Vec::new() };
         // Over one connection, and without waiting for one another.
         let parts = keys.chunks(SAID).map(|some| {
             let mut control = control.clone();
-            async move { times(&mut control, db, some, *dialect).await }
+            async move { times(&mut control, db, some, dialect).await }
         });
         let Ok(said) = join_all(parts).await.into_iter().collect::<Result<Vec<_>, _>>() else { return Vec::new() };
         self.source_control = Some(control);

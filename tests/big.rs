@@ -35,6 +35,7 @@ fn watch_calls(server: &Server) {
 #[track_caller]
 fn assert_calls_were_short(server: &Server) {
     let log = server.client().run("SLOWLOG GET 1000");
+    let grows = server.client().run("INFO memory").text().contains("mem_allocator:libc");
     let calls: Vec<(i64, String)> = log
         .items()
         .iter()
@@ -42,10 +43,12 @@ fn assert_calls_were_short(server: &Server) {
             (e.items()[2].int(), e.items()[3].items().iter().take(2).map(Reply::text).collect::<Vec<_>>().join(" "))
         })
         // What the server and the test do by themselves. Two kinds of call are as long as their value is big, by the
-        // server's making: DUMP of the authority in a conflict, and the one SETRANGE that makes room for a string.
+        // server's making: DUMP of the authority in a conflict, and the one SETRANGE that makes room for a string (where
+        // the C library lets strings grow, there is none).
         .filter(|(us, name)| match name.split(' ').next().unwrap_or_default() {
             "CONFIG" | "PSYNC" | "psync" | "DEBUG" => false,
-            "DUMP" | "SETRANGE" => *us > 20 * CALL as i64,
+            "DUMP" => *us > 20 * CALL as i64,
+            "SETRANGE" => *us > 20 * CALL as i64 || grows,
             _ => true,
         })
         .collect();
@@ -120,9 +123,9 @@ fn big_snapshot(slot: Slot, members: u64, string: usize) {
     duplex.start();
     duplex.wait_state("synchronizing", secs(sized(240, 1_200)));
     let status = duplex.wait_applied(&a, &b, secs(60));
-    assert_calls_were_short(&b);
     let peak = peak_memory(duplex.engine_pid());
     eprintln!("{}: {members} members, the engine's memory peaked at {} MiB", a.name, peak >> 20);
+    assert_calls_were_short(&b);
     assert!(peak < BOUND, "the engine held {} MiB", peak >> 20);
     assert_eq!(status.total("conflict_rounds"), 0, "a big value was settled as if it were in conflict: {:#}", status.0);
     assert_same(&a, &b, &["hash", "set", "zset", "list", "zeroes", "noise"]);
@@ -147,6 +150,11 @@ fn big_values_are_copied_in_bounded_memory_on_the_oldest() {
 }
 
 #[test]
+fn big_values_are_copied_in_bounded_memory_on_the_newest_valkey() {
+    big_snapshot(Slot::NewestValkey, sized(400_000, 10_000_000), sized(50, 500) << 20);
+}
+
+#[test]
 fn a_big_set_in_the_stream_takes_little_more_memory_than_itself() {
     let (a, b) = (Server::start(Slot::Usual.server(), &[]), Server::start(Slot::Usual.server(), &[]));
     let duplex = Duplex::synced(&JobSpec::between(a.addr(), b.addr()));
@@ -161,10 +169,11 @@ fn a_big_set_in_the_stream_takes_little_more_memory_than_itself() {
     let took = began.elapsed();
     duplex.wait_applied(&a, &b, secs(60));
     let more = peak_memory(duplex.engine_pid()).saturating_sub(before);
-    eprintln!("SET of 100 MiB: {took:?}, {} MiB more memory", more >> 20);
+    eprintln!("SET of 100 MiB: {took:?}, {} MiB before it, {} MiB more", before >> 20, more >> 20);
     assert_same(&a, &b, &["big"]);
-    // Its copy, and that it comes back as an echo.
-    assert!(more < 3 * size as u64, "{} MiB more", more >> 20);
+    // One copy of it and little else: what is sent, and later its echo, have the memory one after the other. With what the
+    // program takes before it (13 MiB where it is optimized) that is within the bound of all big values.
+    assert!(more < size as u64 + (14 << 20), "{} MiB before it, {} MiB more", before >> 20, more >> 20);
 }
 
 #[test]

@@ -14,19 +14,20 @@ mod matrix;
 mod storm;
 mod support;
 
+use nix::sys::signal::Signal;
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     thread,
     time::{Duration, Instant},
 };
 use support::{
     cluster::{Cluster, Gate, Site, Spread, assert_shared, assert_sites_equal, assert_spread, slot},
     load::sized,
+    server::signal,
     versions::Slot,
+    wait::Stops,
+    words::words,
     *,
 };
 
@@ -295,6 +296,27 @@ fn storms_are_weathered() {
     }
 }
 
+/// Valkey has a shard's replicas set a slot before it is set. We are among them, and we acknowledge what has been applied at the
+/// other site: who moves slots does not wait for that.
+#[test]
+fn a_slot_is_set_while_the_engine_stands_still() {
+    let server = Slot::NewestValkey.server();
+    let (a, b) = (Site::Many(Cluster::start(server, 3, 1)), Site::one(server));
+    let mut duplex = Duplex::synced(&job(&a, &b));
+    b.wait_copied(&a);
+    duplex.crash();
+    duplex.revive();
+    duplex.wait_state("synchronizing", secs(60));
+    let (cluster, map) = (a.cluster(), a.cluster().map());
+    let [owner, other] = [map[0], *map.last().expect("a map")].map(|port| &cluster.nodes[cluster.node_with_port(port)]);
+    let id = owner.client().run("CLUSTER MYID").text();
+    signal(duplex.engine_pid(), Signal::SIGSTOP);
+    let said = [format!("IMPORTING {id}"), "STABLE".into()]
+        .map(|what| other.client().call(&words(&format!("CLUSTER SETSLOT 0 {what}"))));
+    signal(duplex.engine_pid(), Signal::SIGCONT);
+    assert!(said.iter().all(|reply| !reply.is_error()), "{said:?}");
+}
+
 /// Slots move right after each of several kills, while all that was in flight is being looked at again.
 #[test]
 fn keys_in_conflict_move() {
@@ -315,6 +337,7 @@ fn conflicts_are_settled(server: &str, a: Kind, b: Kind) {
     let stop = AtomicBool::new(false);
     let wrote: Vec<storm::Wrote> = thread::scope(|s| {
         let stop = &stop;
+        let stops = Stops(stop);
         let threads = [(&a, 1), (&b, 2)]
             .map(|(site, seed)| s.spawn(move || storm::write(site.router(), &Gate::default(), seed, stop)));
         let mut rng = fastrand::Rng::with_seed(3);
@@ -323,7 +346,7 @@ fn conflicts_are_settled(server: &str, a: Kind, b: Kind) {
             duplex.crash();
             duplex.revive();
         }
-        stop.store(true, Ordering::SeqCst);
+        drop(stops);
         threads.into_iter().map(|t| t.join().expect("the storm")).collect()
     });
     duplex.wait_state("synchronizing", secs(60));

@@ -1,4 +1,4 @@
-//! How far a first copy is and how long it takes, under a limit that is changed while it runs.
+//! How far a first copy is and how long it takes, under a limit that is changed while it runs; how gently it begins.
 
 mod support;
 
@@ -101,6 +101,40 @@ fn limits_are_changed_while_the_job_runs() {
     assert!(begun.elapsed() > Duration::from_secs(2), "200 kB at 50 kB a second took {:?}", begun.elapsed());
     duplex.run(&["limit", &duplex.name]).code(2).says(&["--ops"]);
     duplex.run(&["limit", "nobody", "--ops", "1"]).code(2);
+}
+
+/// A target that may be busy is not met with a full window: little is sent before it has answered, then more and more.
+#[test]
+fn a_target_is_met_gently() {
+    const WAY: Duration = Duration::from_millis(150);
+    let (a, b) = (Server::start(Slot::Usual.server(), &[]), Server::start(Slot::Usual.server(), &[]));
+    let keys: Vec<support::resp::Argv> =
+        (0..8_000).map(|i| vec![b"SET".to_vec(), format!("key:{i}").into_bytes(), vec![b'x'; 1_000]]).collect();
+    assert!(a.client().pipeline(&keys).iter().all(|r| !r.is_error()));
+    let to_b = Proxy::to(b.port);
+    let mut duplex = Duplex::new(&JobSpec::between(a.addr(), to_b.addr()).policy("two_way = false"));
+    to_b.delay(WAY);
+    duplex.start();
+    // What has gone to the target and back, some times in each round trip.
+    let mut seen: Vec<(Instant, u64)> = Vec::new();
+    let begun = Instant::now();
+    while support::compare::key_count(&b) < 8_000 {
+        assert!(begun.elapsed() < secs(60), "{:#}", duplex.status().0);
+        seen.push((Instant::now(), to_b.bytes()));
+        until(Instant::now() + Duration::from_millis(10));
+    }
+    seen.push((Instant::now(), to_b.bytes()));
+    // As much as comes within a round trip from this moment on: no answer to it has had any effect.
+    let in_one = |at: usize| {
+        let end = seen[at].0 + WAY * 2 - Duration::from_millis(50);
+        seen[at..].iter().take_while(|(t, _)| *t <= end).last().map_or(0, |(_, bytes)| bytes - seen[at].1)
+    };
+    let first = (0..seen.len()).find(|at| in_one(*at) > 100_000).map(in_one).expect("the copy is seen");
+    let most = (0..seen.len()).map(in_one).max().unwrap_or(0);
+    eprintln!("in the first round trip {first} bytes, at most {most}; {:?} in all", begun.elapsed());
+    // Four transactions of 64 KiB, and the one that is begun while there is room.
+    assert!(first < 400_000, "{first} bytes before the first answer");
+    assert!(most > 2 * first, "it stays at {most} bytes a round trip");
 }
 
 #[test]

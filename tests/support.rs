@@ -9,6 +9,7 @@
 //! - `cluster`: clusters of servers, slots moved, masters killed, a client that follows redirections.
 //! - `compare`: reads two servers key by key and says what differs.
 //! - `load`: writes whose outcome is known exactly; `spread`: over many slots.
+//! - `positions`: how far a job is, by its control keys.
 //! - `observer`: a second reader of a server's replication stream.
 //! - `wait`: the only place that waits, always with a deadline and always saying what was there instead.
 //! - `versions`: which servers are installed and which of them a run uses.
@@ -19,6 +20,7 @@ pub mod compare;
 pub mod duplex;
 pub mod load;
 pub mod observer;
+pub mod positions;
 pub mod proxy;
 pub mod resp;
 pub mod routing;

@@ -30,7 +30,7 @@ use super::link::home::Homes;
 use super::net::NetError;
 use crate::model::{ConflictRecord, Direction, EventKind, HotKey, Job, JobId, JobStatus, Severity};
 use attach::AttachOptions;
-use pause::Pause;
+pub(in crate::engine) use pause::Pause;
 use run::{Run, RunEnd};
 use std::collections::BTreeSet;
 use std::path::PathBuf;

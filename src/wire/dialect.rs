@@ -12,24 +12,27 @@ pub enum Flavor {
     Redict,
 }
 
-/// A server's make and version, from `INFO server`.
+/// A server's make and version, from `INFO`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Dialect {
     pub flavor: Flavor,
     /// Major, minor, patch of the maker's own numbering (Valkey 9.1.2, not the Redis 7.2.4 it claims to be).
     pub version: (u16, u16, u16),
+    /// A long string that is appended to keeps its pages: it is grown by the C library, which on Linux has the kernel move
+    /// them. Other allocators copy the string again and again.
+    pub appends_in_place: bool,
 }
 
 impl Dialect {
     pub const fn redis(major: u16, minor: u16) -> Self {
-        Dialect { flavor: Flavor::Redis, version: (major, minor, 0) }
+        Dialect { flavor: Flavor::Redis, version: (major, minor, 0), appends_in_place: false }
     }
 
     pub const fn valkey(major: u16, minor: u16) -> Self {
-        Dialect { flavor: Flavor::Valkey, version: (major, minor, 0) }
+        Dialect { flavor: Flavor::Valkey, version: (major, minor, 0), appends_in_place: false }
     }
 
-    /// Reads the text of `INFO server`. Valkey and Redict name themselves beside a `redis_version` of 7.2.4.
+    /// Reads the text of `INFO` (of its section `server` at least). Valkey and Redict name themselves beside a `redis_version` of 7.2.4.
     pub fn from_info(info: &str) -> Option<Self> {
         let field = |name: &str| {
             info.lines().find_map(|l| l.trim_end().strip_prefix(name)?.strip_prefix(':')).map(str::to_owned)
@@ -43,7 +46,9 @@ impl Dialect {
         };
         let mut parts = text.split(['.', '-']).map(|p| p.parse().unwrap_or(0));
         let mut next = || parts.next().unwrap_or(0);
-        Some(Dialect { flavor, version: (next(), next(), next()) })
+        let appends_in_place = field("mem_allocator").is_some_and(|a| a == "libc")
+            && field("os").is_some_and(|os| os.starts_with("Linux"));
+        Some(Dialect { flavor, version: (next(), next(), next()), appends_in_place })
     }
 
     /// At least this Redis version, or a fork that began at 7.2 (all of them did).
@@ -183,5 +188,25 @@ impl fmt::Display for Dialect {
             Flavor::Redict => "Redict",
         };
         write!(f, "{name} {a}.{b}.{c}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_grow_where_the_c_library_of_linux_lets_them() {
+        let grows = |os: &str, allocator: &str| {
+            let info = format!("redis_version:5.0.14\r\nos:{os}\r\nused_memory:1\r\nmem_allocator:{allocator}\r\n");
+            Dialect::from_info(&info).is_some_and(|d| d.appends_in_place)
+        };
+        assert!(grows("Linux 6.1.0 x86_64", "libc"));
+        assert!(!grows("Linux 6.1.0 x86_64", "jemalloc-5.3.0"));
+        assert!(!grows("FreeBSD 14.1 amd64", "libc"), "the C library's own is another one there");
+        assert_eq!(
+            Dialect::from_info("redis_version:7.0.15\r\n"),
+            Some(Dialect { version: (7, 0, 15), ..Dialect::redis(7, 0) })
+        );
     }
 }

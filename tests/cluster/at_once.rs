@@ -8,7 +8,7 @@ use crate::support::{
     load::sized,
     resp::Reply,
     versions::Slot,
-    wait::until,
+    wait::{Stops, until},
     *,
 };
 use crate::{Kind, Loads, job};
@@ -79,6 +79,7 @@ fn slots_move_at_once(server: &str, straight_back: bool) {
     let stop = AtomicBool::new(false);
     let faults: Vec<String> = thread::scope(|s| {
         let stop = &stop;
+        let stops = Stops(stop);
         // Seen from the side where they do not move.
         let watches = [0, 1].map(|side: usize| {
             let router = sites[1 - side].router();
@@ -104,7 +105,7 @@ fn slots_move_at_once(server: &str, straight_back: bool) {
                 duplex.wait_state("synchronizing", secs(60));
             }
         }
-        stop.store(true, Ordering::SeqCst);
+        drop(stops);
         watches.into_iter().flat_map(|w| w.join().expect("it looks")).collect()
     });
     loads.end_exactly(&duplex, a, b);

@@ -6,7 +6,7 @@ use crate::support::{
     load::sized,
     server::Server,
     versions::Slot,
-    wait::until,
+    wait::{Stops, until},
     *,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 };
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
@@ -113,11 +113,12 @@ fn synced(server: &str, a: Kind, b: Kind) {
     let stop = AtomicBool::new(false);
     let wrote: Vec<storm::Wrote> = thread::scope(|s| {
         let stop = &stop;
+        let stops = Stops(stop);
         let threads = [(&a, 1), (&b, 2)]
             .map(|(i, seed)| s.spawn(move || storm::write(i.site.router(), &Gate::default(), seed, stop)));
         loads.more(sized(200, 400));
         until(Instant::now() + Duration::from_millis(200));
-        stop.store(true, Ordering::SeqCst);
+        drop(stops);
         threads.into_iter().map(|t| t.join().expect("the writer")).collect()
     });
     loads.end_exactly(&duplex, &a.site, &b.site);

@@ -3,7 +3,8 @@
 use crate::support::{
     cluster::{Cluster, Gate, Router, Site, assert_sites_equal, slot},
     load::{sized, soak},
-    wait::{secs, until},
+    positions::wait_resumable,
+    wait::{Stops, secs, until},
     words::words,
     *,
 };
@@ -176,9 +177,15 @@ fn job_of_all(sites: &[Site; 2]) -> Duplex {
 }
 
 /// What happens to a site, or to the engine.
-fn strike(cluster: &mut Cluster, side: usize, gate: &Gate, rng: &mut fastrand::Rng, duplex: &mut Duplex) {
+fn strike(sites: &mut [Site; 2], side: usize, gates: &[Arc<Gate>; 2], rng: &mut fastrand::Rng, duplex: &mut Duplex) {
+    let Site::Many(cluster) = &sites[side] else { return kill_engine(duplex, rng) };
     let has_replicas = cluster.nodes.len() > cluster.masters().len();
-    match rng.u32(0..10) {
+    let what = rng.u32(0..10);
+    if has_replicas && matches!(what, 7 | 8) {
+        gates[0].shut(|| gates[1].shut(|| wait_resumable(sites, side)));
+    }
+    let (cluster, gate) = (sites[side].cluster_mut(), &gates[side]);
+    match what {
         0..6 => {
             let slots = movable(side);
             let at_once = soak() && cluster.migrates_at_once().is_some();
@@ -238,6 +245,7 @@ pub fn weather(server: &str, seed: u64, sites: &mut [Site; 2]) {
     let stop = AtomicBool::new(false);
     let wrote: Vec<Wrote> = thread::scope(|s| {
         let stop = &stop;
+        let stops = Stops(stop);
         let threads = [0, 1].map(|n| {
             let (router, gate) = (sites[n].router(), gates[n].clone());
             s.spawn(move || write(router, &gate, seed * 2 + n as u64 + 1, stop))
@@ -246,12 +254,9 @@ pub fn weather(server: &str, seed: u64, sites: &mut [Site; 2]) {
         for _ in 0..sized(8, 25) {
             until(Instant::now() + Duration::from_millis(rng.u64(50..700)));
             let side = rng.usize(0..2);
-            match &mut sites[side] {
-                Site::Many(cluster) => strike(cluster, side, &gates[side], &mut rng, &mut duplex),
-                Site::One(_) => kill_engine(&mut duplex, &mut rng),
-            }
+            strike(sites, side, &gates, &mut rng, &mut duplex);
         }
-        stop.store(true, Ordering::SeqCst);
+        drop(stops);
         threads.into_iter().map(|t| t.join().expect("the storm")).collect()
     });
     let mut but = BTreeSet::new();
@@ -279,6 +284,7 @@ pub fn move_in_conflict(sites: &[Site; 2], copied: bool) {
     let stop = AtomicBool::new(false);
     let wrote: Vec<Wrote> = thread::scope(|s| {
         let stop = &stop;
+        let stops = Stops(stop);
         let threads =
             [(a, 1), (b, 2)].map(|(site, n)| s.spawn(move || write(site.router(), &Gate::default(), n, stop)));
         let mut rng = fastrand::Rng::with_seed(7);
@@ -294,7 +300,7 @@ pub fn move_in_conflict(sites: &[Site; 2], copied: bool) {
             }
             until(Instant::now() + Duration::from_millis(rng.u64(100..1_500)));
         }
-        stop.store(true, Ordering::SeqCst);
+        drop(stops);
         threads.into_iter().map(|t| t.join().expect("the storm")).collect()
     });
     duplex.wait_state("synchronizing", secs(60));

@@ -10,7 +10,7 @@ use super::{
     wait::{secs, until, wait_for},
 };
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     io,
     time::{Duration, Instant},
 };
@@ -268,8 +268,8 @@ impl Cluster {
         let (source, target) = (&self.nodes[self.node_with_port(from)], &self.nodes[self.node_with_port(to)]);
         let (mut a, mut b) = (source.client(), target.client());
         let (from_id, to_id) = (a.run("CLUSTER MYID").text(), b.run("CLUSTER MYID").text());
-        b.run(&format!("CLUSTER SETSLOT {slot} IMPORTING {from_id}"));
-        a.run(&format!("CLUSTER SETSLOT {slot} MIGRATING {to_id}"));
+        set_slot(&mut b, slot, &format!("IMPORTING {from_id}"));
+        set_slot(&mut a, slot, &format!("MIGRATING {to_id}"));
         loop {
             let keys = a.run(&format!("CLUSTER GETKEYSINSLOT {slot} 10"));
             if keys.items().is_empty() {
@@ -285,8 +285,8 @@ impl Cluster {
             }
         }
         // The new owner first: it makes a config epoch of its own.
-        b.run(&format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
-        a.run(&format!("CLUSTER SETSLOT {slot} NODE {to_id}"));
+        set_slot(&mut b, slot, &format!("NODE {to_id}"));
+        set_slot(&mut a, slot, &format!("NODE {to_id}"));
         for node in self.nodes.iter().filter(|n| n.is_running()) {
             wait_for("all nodes know of the slot's move", secs(30), || match slots_by_port(&mut node.client()) {
                 Some(map) if map[slot] == to => Ok(()),
@@ -343,6 +343,20 @@ pub enum AtOnce {
     Export,
     /// The one that is to get them: Redis from 8.4 on.
     Import,
+}
+
+/// Valkey has a master's replicas set it first: where they don't answer in time it was not done, and they are given more.
+#[track_caller]
+fn set_slot(node: &mut Client, slot: usize, what: &str) {
+    let mut line = format!("CLUSTER SETSLOT {slot} {what}");
+    wait_for("a slot is set", secs(60), || match node.call(&super::words::words(&line)) {
+        Reply::Error(e) if e.starts_with("NOREPLICAS") => {
+            line = format!("CLUSTER SETSLOT {slot} {what} TIMEOUT 8000");
+            Err(e)
+        }
+        Reply::Error(e) => panic!("{line}: {e}"),
+        _ => Ok(()),
+    });
 }
 
 /// `None` while a slot is not served.
@@ -427,38 +441,6 @@ impl Site {
             }
         }
         Ok(all)
-    }
-
-    /// Waits until a crash would not begin the first copy to this site again: of each strand the newest control key says so.
-    /// `source`: written to, so that each has something to say.
-    pub fn wait_copied(&self, source: &Site) {
-        let mut router = source.router();
-        wait_for("the first copy is kept", secs(60), || {
-            (0..400).for_each(|n| drop(router.run(&format!("SET warm:{n} {n}"))));
-            let mut newest: BTreeMap<String, (u64, u64, String)> = BTreeMap::new();
-            for server in self.masters() {
-                let mut client = server.client();
-                let names = client.run("KEYS duplex:*:forward*");
-                let reads: Vec<Argv> =
-                    names.items().iter().map(|name| vec![b"GET".to_vec(), name.bytes().to_vec()]).collect();
-                for reply in client.pipeline(&reads) {
-                    let Reply::Bulk(text) = reply else { continue };
-                    let text = String::from_utf8_lossy(&text).into_owned();
-                    let words: Vec<&str> = text.split(' ').collect();
-                    if words.len() < 5 {
-                        continue;
-                    }
-                    let strand = words.get(13).map_or(String::new(), |w| (*w).to_owned());
-                    let said = (words[1].parse().unwrap_or(0), words[2].parse().unwrap_or(0), words[4].to_owned());
-                    let known = newest.entry(strand).or_insert_with(|| said.clone());
-                    if said > *known {
-                        *known = said;
-                    }
-                }
-            }
-            let loading: Vec<_> = newest.iter().filter(|(_, (.., phase))| phase != "s").collect();
-            if loading.is_empty() && !newest.is_empty() { Ok(()) } else { Err(format!("not so of {loading:?}")) }
-        });
     }
 
     pub fn level(&self) -> Level {

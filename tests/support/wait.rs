@@ -1,6 +1,7 @@
 //! Waiting for a state, never for a time. The one place in the tests that pauses.
 
 use std::{
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -33,5 +34,15 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Result
 pub fn until(moment: Instant) {
     if let Some(left) = moment.checked_duration_since(Instant::now()) {
         thread::sleep(left);
+    }
+}
+
+/// Tells those who run beside a test to stop, also where the test ends in a panic: a scope waits for its threads, and a test
+/// that has failed would say so only when the runner cuts it off.
+pub struct Stops<'a>(pub &'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }

@@ -10,6 +10,8 @@ const FIRST: Duration = Duration::from_millis(200);
 const MOST: Duration = Duration::from_secs(10);
 /// The longest where nobody has to do anything: a failover that is under way ends all at once.
 const MOST_PASSING: Duration = Duration::from_secs(2);
+const FIRST_OF_AN_ENGINE: Duration = Duration::from_secs(1);
+const MOST_OF_AN_ENGINE: Duration = Duration::from_secs(60);
 const FIRST_MOVING: Duration = Duration::from_millis(10);
 const MOST_MOVING: Duration = Duration::from_millis(500);
 /// A run that has lasted so long begins the count anew.
@@ -20,15 +22,22 @@ const LASTED_MOVING: Duration = Duration::from_secs(2);
 pub struct Pause {
     wait: Duration,
     moving: Duration,
+    /// The longest after a try.
+    most: Duration,
 }
 
 impl Default for Pause {
     fn default() -> Self {
-        Pause { wait: FIRST, moving: FIRST_MOVING }
+        Pause { wait: FIRST, moving: FIRST_MOVING, most: MOST_PASSING }
     }
 }
 
 impl Pause {
+    /// Of an engine that has just begun and takes up a job: what can't be reached then may be away for long.
+    pub fn of_an_engine() -> Self {
+        Pause { wait: FIRST_OF_AN_ENGINE, moving: FIRST_MOVING, most: MOST_OF_AN_ENGINE }
+    }
+
     /// A run has ended for this reason.
     pub fn after_run(&mut self, why: &JobError, lasted: Duration) -> Duration {
         if lasted > LASTED {
@@ -43,7 +52,7 @@ impl Pause {
     /// None could be begun.
     pub fn after_try(&mut self, why: &JobError) -> Duration {
         match why.passing {
-            true => self.next(why, MOST_PASSING),
+            true => self.next(why, self.most),
             // What needs a person is looked at again now and then: the person may have been there.
             false => MOST,
         }
@@ -55,7 +64,7 @@ impl Pause {
             false => (&mut self.wait, most),
         };
         let now = (*wait).min(most);
-        *wait = (now * 2).min(MOST);
+        *wait = (now * 2).min(MOST.max(self.most));
         now
     }
 }
@@ -92,5 +101,17 @@ mod tests {
         assert_eq!(pause.after_try(&JobError::lasting("x", "y")), MOST);
         // A cluster's slots are another matter.
         assert_eq!(pause.after_try(&refused("MOVED 1 10.0.0.2:1")), FIRST_MOVING);
+    }
+
+    #[test]
+    fn an_engine_that_begins_has_patience_but_not_with_slots_that_move() {
+        let (loading, moved) = (refused("LOADING it loads"), refused("MOVED 1 10.0.0.2:1"));
+        let mut pause = Pause::of_an_engine();
+        let waits: Vec<u64> = (0..8).map(|_| pause.after_try(&loading).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        let mut pause = Pause::of_an_engine();
+        let waits: Vec<u128> = (0..4).map(|_| pause.after_try(&moved).as_millis()).collect();
+        assert_eq!(waits, [10, 20, 40, 80]);
+        assert_eq!(pause.after_try(&loading), FIRST_OF_AN_ENGINE);
     }
 }

@@ -1,6 +1,7 @@
 //! When a link may decide more: there is room where it goes, and it is its turn.
 
 use super::Shared;
+use crate::engine::core::turns::InFlight;
 use crate::model::Side;
 use std::time::Duration;
 
@@ -26,7 +27,9 @@ pub(super) async fn wait_for_room(shared: &Shared, site: Side, echo: bool) -> Ro
         let its_turn = {
             let mut core = shared.lock();
             let here = site.other();
-            let (in_flight, other) = (core.arbiter.in_flight(site).0, core.decided[site.index()].offset);
+            let [own, others] = [site, here].map(|s| core.arbiter.in_flight(s).0);
+            let in_flight = InFlight { own, together: own + others };
+            let other = core.decided[site.index()].offset;
             let its_turn = core.turns.may_go_on(here, in_flight, other, shared.now_ms());
             let out = &core.out[site.index()];
             if its_turn && out.bytes() < OUTBOX_BYTES && out.len() < OUTBOX_ITEMS {

@@ -58,7 +58,10 @@ pub(super) async fn attach(
     // Shown by INFO replication at the master; nothing listens there, so nobody can take us for a replica to promote.
     let port = talk.stream().local_addr().map(|a| a.port()).unwrap_or(0).to_string();
     // In one go: over a slow line each question by itself costs its round trip.
-    let guessed = dialect.and_then(version_to_announce);
+    let announced = |dialect: Option<Dialect>| {
+        dialect.filter(|_| may_get_a_snapshot(want, allow_full)).and_then(version_to_announce)
+    };
+    let guessed = announced(dialect);
     let version: [&[u8]; 3] = [b"REPLCONF", b"version", guessed.as_deref().unwrap_or_default().as_bytes()];
     let questions: [&[&[u8]]; 6] = [
         &[b"PING"],
@@ -109,9 +112,7 @@ pub(super) async fn attach(
         Some((replid, offset)) => (replid.to_string(), offset.plus(1).to_string()),
         None => ("?".to_owned(), "-1".to_owned()),
     };
-    if let Some(version) =
-        info.and_then(|i| i.dialect).and_then(version_to_announce).filter(|v| guessed.as_ref() != Some(v))
-    {
+    if let Some(version) = announced(info.and_then(|i| i.dialect)).filter(|v| guessed.as_ref() != Some(v)) {
         talk.send(&[b"REPLCONF", b"version", version.as_bytes()], wait).await?;
         read_replconf(&mut talk, wait).await?;
     }
@@ -162,6 +163,13 @@ async fn read_replconf(talk: &mut Conversation, wait: Duration) -> Result<(), Ne
         }
         _ => Ok(()),
     }
+}
+
+/// Who announces a version from 8.0 on counts as a node of a Valkey cluster's shard: `CLUSTER SETSLOT` is refused (NOREPLICAS) unless
+/// each of them acknowledges it within two seconds, and we acknowledge what has been applied at the other site. So nothing is
+/// announced where nothing but the stream is to come.
+fn may_get_a_snapshot(want: Want, allow_full: bool) -> bool {
+    allow_full || !matches!(want, Want::Position(..))
 }
 
 /// Valkey 9 writes a snapshot in the version of who asks: without one an old one, in which a hash field's expiry has
@@ -225,6 +233,15 @@ mod tests {
         assert!(matches!(e, Err(NetError::NoPermission { .. })), "{e:?}");
         let e = read_answer("h:1", "-NOMASTERLINK Can't SYNC while not connected with my master", None).unwrap_err();
         assert!(!e.needs_a_person());
+    }
+
+    #[test]
+    fn a_version_is_announced_only_where_a_snapshot_may_come() {
+        let position = Want::Position("1".repeat(40).parse().expect("a name"), Offset(7));
+        assert!(!may_get_a_snapshot(position, false));
+        assert!(may_get_a_snapshot(position, true));
+        assert!(may_get_a_snapshot(Want::Current, false));
+        assert!(may_get_a_snapshot(Want::Full { keep: true }, false));
     }
 
     #[test]

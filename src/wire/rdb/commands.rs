@@ -220,7 +220,9 @@ impl Rebuild {
 
     fn text(&mut self, text: &Bytes, out: &mut Vec<Command>) {
         let first = !std::mem::replace(&mut self.started, true);
-        let in_place = self.length > MAX_BYTES as u64;
+        // Room for all of it first, or each piece might have the server copy what is there already. That takes one call
+        // as long as the kernel needs to find the memory, so it is spared where a string grows without being copied.
+        let in_place = self.length > MAX_BYTES as u64 && !self.target.appends_in_place;
         if first && in_place {
             self.emit("SETRANGE", [number(self.length - 1), Bytes::from_static(b"\0")], out);
         }
@@ -419,4 +421,32 @@ pub fn rebuild(entry: &KeyEntry, target: Dialect, out: &mut Vec<Command>) -> Res
         rebuild.push(element, out);
     }
     Ok(rebuild.finish(entry.expire_ms, out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn long_string(target: Dialect) -> (Vec<String>, usize) {
+        let text = Bytes::from(vec![b'x'; 3 * MAX_BYTES + 1]);
+        let mut out = Vec::new();
+        let mut rebuild = Rebuild::new(Bytes::from_static(b"k"), target).with_length(text.len() as u64);
+        // Pieces of any size, as a snapshot is read.
+        for piece in [&text[..MAX_BYTES + 5], &text[MAX_BYTES + 5..]] {
+            rebuild.push(Element::Text(text.slice_ref(piece)), &mut out);
+        }
+        assert_eq!(rebuild.finish(None, &mut out), []);
+        let names = out.iter().map(|c| String::from_utf8_lossy(&c[0]).into_owned()).collect();
+        (names, out.iter().map(|c| c.last().map_or(0, Bytes::len)).sum())
+    }
+
+    #[test]
+    fn a_long_string_is_given_its_room_first_but_where_it_grows_without_being_copied() {
+        let (names, bytes) = long_string(Dialect::redis(7, 0));
+        assert!(names.iter().all(|n| n == "SETRANGE") && names.len() == 5, "{names:?}");
+        assert_eq!(bytes, 3 * MAX_BYTES + 1 + 1, "the last byte first, then all of it");
+        let (names, bytes) = long_string(Dialect { appends_in_place: true, ..Dialect::redis(7, 0) });
+        assert_eq!(names, ["SET", "APPEND", "APPEND", "APPEND"]);
+        assert_eq!(bytes, 3 * MAX_BYTES + 1);
+    }
 }

@@ -146,7 +146,10 @@ fn a_payload_goes_where_its_format_and_type_are_read() {
     assert_eq!(told(&payload(22, 80), NEW), Rewrite::State);
     assert_eq!(told(&payload(25, 12), NEW), Rewrite::AsIs);
     assert_eq!(
-        told(&payload(25, 12), Dialect { flavor: crate::wire::dialect::Flavor::Redict, version: (7, 3, 6) }),
+        told(
+            &payload(25, 12),
+            Dialect { flavor: crate::wire::dialect::Flavor::Redict, version: (7, 3, 6), ..Dialect::redis(7, 0) }
+        ),
         Rewrite::State
     );
 

@@ -3,7 +3,7 @@
 use super::{ACCOUNT_MISSING, Managed, resting};
 use crate::{
     engine::{
-        job::{JobContext, JobError, RunningJob},
+        job::{JobContext, JobError, Pause, RunningJob},
         precheck,
         supervisor::{
             EngineError,
@@ -23,9 +23,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Between two tries to attach a job again: doubles from the first to the last.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(60);
 /// Before a job is tried again, what its last try left is removed: as long as that may take at most.
 const CLEAN_UP: Duration = Duration::from_secs(5);
 
@@ -279,7 +276,7 @@ impl Managed {
     pub(in crate::engine::supervisor) async fn keep_resuming(&self) {
         let _one = self.operation.lock().await;
         let break_off = self.arm();
-        let mut wait = FIRST_RETRY;
+        let mut pause = Pause::of_an_engine();
         self.set_idle(LinkState::Reconnecting, Some("the engine has started again".into()));
         loop {
             let only_tried = self.state().record.only_tried;
@@ -287,7 +284,7 @@ impl Managed {
                 _ = break_off.cancelled() => return,
                 tried = self.run(only_tried) => tried,
             };
-            match tried {
+            let wait = match tried {
                 Ok(()) => {
                     if let Err(error) = self.stands().await {
                         tracing::error!(%error, job = self.name(), "that the links stand can't be written down: halted");
@@ -297,9 +294,15 @@ impl Managed {
                     return self.inner.touch();
                 }
                 Err(error) if error.passing => {
-                    let what = format!("{}; trying again in {} s", error.what, wait.as_secs());
+                    let wait = pause.after_try(&error);
+                    // A slot that moves is looked after so soon that nobody waits for it.
+                    let what = match wait.as_secs() {
+                        0 => error.what,
+                        seconds => format!("{}; trying again in {seconds} s", error.what),
+                    };
                     tracing::warn!(job = self.name(), "{what}");
                     self.set_idle(LinkState::Reconnecting, Some(what));
+                    wait
                 }
                 Err(error) => {
                     if let Err(error) = self.keep_failure(LinkState::Failed, error.to_string()) {
@@ -307,10 +310,10 @@ impl Managed {
                     }
                     return;
                 }
-            }
+            };
             tokio::select! {
                 _ = break_off.cancelled() => return,
-                _ = sleep(wait) => wait = (wait * 2).min(LAST_RETRY),
+                _ = sleep(wait) => {}
             }
         }
     }

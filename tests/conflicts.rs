@@ -75,7 +75,12 @@ fn sites_converge_while_a_snapshot_loads() {
 
 /// Two servers and a job, `delay` each way to each of them.
 pub(crate) fn apart(delay: Duration) -> (Server, Server, [Proxy; 2], Duplex) {
-    let (a, b) = (Server::start(Slot::Usual.server(), &[]), Server::start(Slot::Usual.server(), &[]));
+    apart_on(Slot::Usual.server(), delay)
+}
+
+/// The same with servers of this kind.
+pub(crate) fn apart_on(server: &str, delay: Duration) -> (Server, Server, [Proxy; 2], Duplex) {
+    let (a, b) = (Server::start(server, &[]), Server::start(server, &[]));
     let proxies = [Proxy::to(a.port), Proxy::to(b.port)];
     let duplex = Duplex::synced(&JobSpec::between(proxies[0].addr(), proxies[1].addr()));
     for p in &proxies {
@@ -86,9 +91,24 @@ pub(crate) fn apart(delay: Duration) -> (Server, Server, [Proxy; 2], Duplex) {
 
 #[test]
 fn the_later_write_wins() {
-    let (a, b, _proxies, duplex) = apart(Duration::from_millis(40));
+    later_wins(apart(Duration::from_millis(40)));
+}
+
+/// What the nearer side did is read long before what the other did at the same time.
+#[test]
+fn the_later_write_wins_where_one_side_is_farther() {
+    let (a, b) = (Server::start(Slot::Usual.server(), &[]), Server::start(Slot::Usual.server(), &[]));
+    let proxies = [Proxy::to(a.port), Proxy::to(b.port)];
+    // From the begin: the engine learns each site's round trip where it attaches.
+    proxies[0].delay(Duration::from_millis(5));
+    proxies[1].delay(Duration::from_millis(80));
+    let duplex = Duplex::synced(&JobSpec::between(proxies[0].addr(), proxies[1].addr()));
+    later_wins((a, b, proxies, duplex));
+}
+
+/// Two writes 20 ms apart, in either order, a hundred times.
+fn later_wins((a, b, _proxies, duplex): (Server, Server, [Proxy; 2], Duplex)) {
     let (mut at_a, mut at_b) = (a.client(), b.client());
-    // The engine learns each site's round trip before it judges times.
     for i in 0..20 {
         at_a.run(&format!("SET warm-a:{i} v"));
         at_b.run(&format!("SET warm-b:{i} v"));

@@ -99,8 +99,9 @@ pub struct Arbiter {
     tables: [Table; 2],
     episodes: Episodes,
     effects: Vec<Effect>,
-    /// Tokens sent to a site whose echo has not been read: (serial, token), in order.
-    asked: [VecDeque<(u64, Token)>; 2],
+    /// Tokens sent to a site whose echo has not been read: (serial, token, when it was sent), in order.
+    asked: [VecDeque<(u64, Token, u64)>; 2],
+    room: settling::Room,
     /// Restores sent to a site whose echo has not been read.
     restored: [VecDeque<(u64, Token)>; 2],
     token_serial: u64,
@@ -137,6 +138,7 @@ impl Arbiter {
             episodes: Episodes::new(epoch << 32),
             effects: Vec::new(),
             asked: Default::default(),
+            room: settling::Room::new(),
             restored: Default::default(),
             token_serial: epoch << 32,
             counters: Counters::default(),

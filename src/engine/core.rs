@@ -118,6 +118,8 @@ pub struct Core {
     pub conflicts: ConflictLog,
     /// The number of the newest transaction to a site such that its reply and all before it have been seen.
     pub answered: [u64; 2],
+    /// The number of the newest one whose echo has been read.
+    pub read_back: [u64; 2],
     /// Up to where of the other site's stream the replies from a site have been seen.
     pub replied: [Position; 2],
     /// Snapshots of a site that have been read to their end, and are not yet certain to survive a crash.
@@ -172,6 +174,7 @@ impl Core {
             facts,
             conflicts,
             answered: [0; 2],
+            read_back: [0; 2],
             replied: [Position::default(); 2],
             snapshot_end: [None; 2],
             swaps: Default::default(),
@@ -285,6 +288,7 @@ impl Core {
 
     /// The state that a token asked for has come.
     pub fn state_came(&mut self, token: Token, state: State) {
+        self.arbiter.state_weighs(state.dump.as_ref().map_or(0, |dump| dump.len()));
         if self.arbiter.wants(token) {
             self.states.insert(token, state);
         }

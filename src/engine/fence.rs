@@ -2,6 +2,7 @@
 //! shuts out whoever comes back later.
 
 mod look;
+pub mod pages;
 
 pub use look::{Asked, Left, Look, Note, Opened, look, open, open_again, shut_out};
 

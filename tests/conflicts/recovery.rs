@@ -3,7 +3,12 @@
 
 use crate::{
     apart,
-    support::{load::sized, *},
+    support::{
+        compare::key_count,
+        load::{fill, sized},
+        versions::Slot,
+        *,
+    },
 };
 use std::time::{Duration, Instant};
 
@@ -47,4 +52,33 @@ fn a_cut_line_is_mended_in_few_round_trips() {
         let took = recovers("cut", |proxies, _| _ = proxies[side].cut());
         assert!(took < sized(5.0, 4.0), "{took:.2} s");
     }
+}
+
+/// It has to look through what the first one left, twice, and at the end for the expiries that it has put off: over a slow
+/// line that must not take a round trip for each few keys.
+#[test]
+fn a_copy_that_begins_anew_over_a_slow_line_takes_few_round_trips() {
+    const KEYS: u64 = 50_000;
+    let (a, b) = (Server::start(Slot::Usual.server(), &[]), Server::start(Slot::Usual.server(), &[]));
+    fill(&a, KEYS, true);
+    let proxies = [&a, &b].map(|server| Proxy::to(server.port));
+    let job = JobSpec::between(proxies[0].addr(), proxies[1].addr());
+    let mut duplex = Duplex::new(&job.limits(&format!("max_ops_per_second = {}", KEYS / 2)));
+    duplex.start();
+    wait_for("most of it is copied", secs(30), || match key_count(&b) {
+        n if n > KEYS / 2 => Ok(()),
+        n => Err(format!("{n} keys")),
+    });
+    duplex.crash();
+    let kept: Vec<String> = b.client().run("KEYS key:*1").items().iter().take(100).map(Reply::text).collect();
+    a.client().run(&format!("DEL {}", kept.join(" ")));
+    proxies.iter().for_each(|p| p.delay(DELAY));
+    let begun = Instant::now();
+    duplex.revive();
+    duplex.run(&["limit", &duplex.name, "--ops", "0"]).code(0);
+    duplex.wait_state("synchronizing", secs(60));
+    let took = begun.elapsed().as_secs_f64();
+    eprintln!("copied anew: {took:.2} s, {:.1} round trips", took / (2.0 * DELAY.as_secs_f64()));
+    assert_equal_within(&a, &b, secs(5));
+    assert!(took < 15.0, "{took:.2} s");
 }

@@ -105,7 +105,8 @@ impl Storm {
         let mut duplex = if self.copied > 0 {
             fill(&a, self.copied, true);
             // So slow that the storm blows all the while.
-            let mut duplex = Duplex::new(&job.limits(&format!("max_ops_per_second = {}", self.copied / self.seconds)));
+            let pace = self.copied / (self.seconds + 1);
+            let mut duplex = Duplex::new(&job.limits(&format!("max_ops_per_second = {pace}")));
             duplex.start();
             duplex
         } else {
@@ -146,26 +147,27 @@ impl Storm {
                 }
             }
             until(ends);
+            if self.copied > 0 {
+                // Both sides are written to until the snapshot has been loaded, however often it began anew.
+                wait_for("the snapshot is loaded", secs(300), || loaded(&duplex));
+                // It was there for the copy's sake: what follows has to be as quick as the line allows.
+                duplex.run(&["limit", &duplex.name, "--ops", "0"]).code(0);
+            }
             drop(told);
             threads.into_iter().map(|t| t.join().expect("a writer")).collect()
         });
+        // Counted from the last write, also where the engine was killed or the copy came to its end just before it.
         let quiet = Instant::now();
-        let loading = duplex.status().link("forward").is_some_and(|l| l["state"] == "initializing");
-        if self.copied > 0 {
-            // The copy goes on at its own pace, and what was put off for it is seen to.
-            duplex.wait_state("synchronizing", secs(300));
-        }
-        let settling = Instant::now();
-        // Counted from the last write, also where the engine was killed just before it.
-        let equal = assert_equal_within(&a, &b, if self.copied > 0 { secs(60) } else { EQUAL_WITHIN });
+        let (keys, after) = if self.copied > 0 {
+            still_and_equal(&duplex, [&a, &b], [&to_a, &to_b], quiet + EQUAL_WITHIN)
+        } else {
+            (assert_equal_within(&a, &b, EQUAL_WITHIN).len(), Instant::now())
+        };
         let told = format!(
-            "{} writes{}, {} conflicts, {} keys equal {:.1} s after the last write ({:.1} s after the copy)",
+            "{} writes, {} conflicts, {keys} keys equal {:.1} s after the last write",
             certain.iter().map(|c| c.writes).sum::<u64>(),
-            if loading { ", the last while the snapshot was loading" } else { "" },
             duplex.status().total("conflicts_settled"),
-            equal.len(),
-            quiet.elapsed().as_secs_f64(),
-            settling.elapsed().as_secs_f64()
+            (after - quiet).as_secs_f64(),
         );
         for server in [&a, &b] {
             assert_complete(server, &certain);
@@ -175,6 +177,39 @@ impl Storm {
         duplex.wait_status("no conflict is open", secs(10), |s| s.0["conflicts_open"] == 0);
         told
     }
+}
+
+/// All that the source's snapshot holds is at the target, or on its way there.
+fn loaded(duplex: &Duplex) -> Result<(), String> {
+    match duplex.try_status()?.link("forward") {
+        Some(link) if link["state"] != "initializing" && link["state"] != "reconnecting" => Ok(()),
+        link => Err(format!("{link:?}")),
+    }
+}
+
+/// Both sides hold the same at this moment, whatever time it takes to read them: by then nothing comes through to either of
+/// them any more, so what they hold they held then.
+/// Gives the number of keys, and since when the job had been in step and had applied nothing.
+#[track_caller]
+fn still_and_equal(duplex: &Duplex, [a, b]: [&Server; 2], lines: [&Proxy; 2], by: Instant) -> (usize, Instant) {
+    let counted =
+        |s: &duplex::Status| ["changes_applied", "conflict_rounds", "conflicts_settled"].map(|what| s.total(what));
+    let (mut still, mut before) = (Instant::now(), None);
+    while Instant::now() < by {
+        let asked = Instant::now();
+        let status = duplex.try_status().ok();
+        let rests = status.filter(|s| s.state() == "synchronizing" && s.0["conflicts_open"] == 0);
+        let now = rests.as_ref().map(counted);
+        if now.is_none() || now != before {
+            (still, before) = (asked, now);
+        }
+        until(by.min(asked + Duration::from_millis(50)));
+    }
+    lines.iter().for_each(|line| line.stall(true));
+    // One look: the keys of a storm live for two seconds at most and are gone by now, or live for a day.
+    let keys = assert_equal_within(a, b, Duration::ZERO).len();
+    lines.iter().for_each(|line| line.stall(false));
+    (keys, still)
 }
 
 pub struct StopOnDrop<'a>(pub &'a AtomicBool);

@@ -31,7 +31,7 @@ impl Arbiter {
     /// Tokens that the echo with this serial answers: their states have to be at hand before [`Arbiter::echo`].
     pub fn awaited(&self, here: Side, serial: u64) -> impl Iterator<Item = Token> + '_ {
         let asked = &self.asked[here.index()];
-        asked.iter().take_while(move |(s, _)| *s <= serial).map(|(_, t)| *t).filter(|t| self.wants(*t))
+        asked.iter().take_while(move |(s, ..)| *s <= serial).map(|(_, t, _)| *t).filter(|t| self.wants(*t))
     }
 
     /// Whether the state that this token brings is still wanted.
@@ -44,10 +44,11 @@ impl Arbiter {
         let (i, peer) = (here.index(), here.other());
         self.now_ms = self.now_ms.max(now_ms);
         self.tables[i].clear(serial);
-        while let Some(&(s, token)) = self.asked[i].front()
+        while let Some(&(s, token, at)) = self.asked[i].front()
             && s <= serial
         {
             self.asked[i].pop_front();
+            self.room.came_back(self.now_ms.saturating_sub(at));
             let Some(e) = self.episodes.by_token_mut(token) else { continue };
             if e.phase != Phase::TokenSent {
                 continue;

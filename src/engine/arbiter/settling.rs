@@ -9,6 +9,38 @@ use std::collections::VecDeque;
 
 /// Tokens under way at once; more wait, so that an avalanche of conflicts does not fill a link with transfers.
 pub(super) const ROUNDS_AT_ONCE: usize = 256;
+/// Over a slow line, where that many would leave it idle most of the time, there are more of them: as many to each of these.
+const ROUND_TRIP_MS: u64 = 50;
+const ROUND_TRIPS: u64 = 8;
+/// No more of them than states of their mean size fit into this.
+const STATES: usize = 4 << 20;
+
+/// How many tokens may be under way.
+#[derive(Debug)]
+pub(super) struct Room {
+    tokens: usize,
+    mean_bytes: usize,
+}
+
+impl Room {
+    pub(super) fn new() -> Room {
+        Room { tokens: ROUNDS_AT_ONCE, mean_bytes: 0 }
+    }
+
+    pub(super) fn tokens(&self) -> usize {
+        self.tokens.min(STATES / self.mean_bytes.max(1)).max(ROUNDS_AT_ONCE)
+    }
+
+    /// A token has come back after so long.
+    pub(super) fn came_back(&mut self, ms: u64) {
+        self.tokens = ROUNDS_AT_ONCE * (ms / ROUND_TRIP_MS).clamp(1, ROUND_TRIPS) as usize;
+    }
+
+    /// A state of so many bytes has come.
+    pub(super) fn weighs(&mut self, bytes: usize) {
+        self.mean_bytes = (self.mean_bytes * 7 + bytes) / 8;
+    }
+}
 
 impl Arbiter {
     /// A change that was sent to a site failed there, or its reply shows that the site held something else: the sites
@@ -59,11 +91,16 @@ impl Arbiter {
         }
     }
 
+    /// The state that a token has brought is of this size.
+    pub fn state_weighs(&mut self, bytes: usize) {
+        self.room.weighs(bytes);
+    }
+
     /// Sends tokens for the episodes that are due; to be called after whatever may have opened one and after each echo.
     /// Returns when to call again at the latest; `None` if only an echo or a conflict can give it something to do.
     pub fn settle(&mut self, now_ms: u64) -> Option<u64> {
         self.now_ms = self.now_ms.max(now_ms);
-        while self.asked.iter().map(VecDeque::len).sum::<usize>() < ROUNDS_AT_ONCE {
+        while self.asked.iter().map(VecDeque::len).sum::<usize>() < self.room.tokens() {
             let Some(e) = self.episodes.next_due(now_ms) else { return self.episodes.next_at() };
             self.token_serial += 1;
             let token = Token(self.token_serial);
@@ -74,9 +111,30 @@ impl Arbiter {
             self.episodes.set_token(old, token);
             self.counters.rounds[site.index()] += 1;
             let serial = self.tables[site.index()].mark();
-            self.asked[site.index()].push_back((serial, token));
+            self.asked[site.index()].push_back((serial, token, self.now_ms));
             self.effects.push(Effect::Ask { site, token, db, key, serial });
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn over_a_slow_line_more_small_states_are_asked_for_at_once() {
+        let mut room = Room::new();
+        for (ms, tokens) in [(0, 256), (10, 256), (120, 512), (400, 2_048), (60_000, 2_048)] {
+            room.came_back(ms);
+            assert_eq!(room.tokens(), tokens, "{ms} ms");
+        }
+        (0..50).for_each(|_| room.weighs(100));
+        assert_eq!(room.tokens(), 2_048);
+        (0..50).for_each(|_| room.weighs(1 << 20));
+        assert_eq!(room.tokens(), ROUNDS_AT_ONCE);
+        (0..50).for_each(|_| room.weighs(0));
+        room.came_back(1);
+        assert_eq!(room.tokens(), ROUNDS_AT_ONCE);
     }
 }

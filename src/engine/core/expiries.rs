@@ -13,11 +13,11 @@
 //!
 //! In *Asking* new expiries are true again. The target is asked for those it has, in the order of its outbox; those
 //! that are put off, and were not changed since they were asked for, are set to their true time. What is due by then is
-//! settled by state. Names are kept up to [`NAMES`] bytes; with more of them all keys are looked at.
+//! settled by state. Names are kept up to [`NAMES`] bytes, also those
+//! that a RENAME or COPY gives to such a key; with more of them all keys are looked at.
 //!
 //! Invariants: the control key goes on saying that the copy runs until the last true time has been written, so a crash
-//! before that begins the copy again and leaves none put off; no more than [`BATCH`] keys are in a question, and no more than [`AT_ONCE`] questions are
-//! under way.
+//! before that begins the copy again and leaves none put off; no more than [`BATCH`] keys are in a question.
 
 use super::{Core, NewItem, unix_ms};
 use crate::engine::apply::outbox::{ItemKind, Telltale};
@@ -47,8 +47,6 @@ const NAMES: usize = 4 << 20;
 const NAME: usize = 32;
 /// Keys of one question: a server with no absolute times answers for all of them within a millisecond.
 pub const BATCH: usize = 1024;
-/// Questions under way: over a slow line one by one would take as long as the copy itself.
-pub const AT_ONCE: usize = 16;
 
 /// The expiry that is meant.
 pub fn meant(at: u64) -> u64 {
@@ -109,7 +107,8 @@ pub struct Expiries {
     questions: u64,
     /// Keys that are settled by state, since they were due.
     settling: Vec<Name>,
-    answers: Vec<Answer>,
+    /// What came, and to which question.
+    answers: Vec<(u64, Answer)>,
     /// Something is to be done, or was answered.
     pub bell: Arc<Notify>,
 }
@@ -151,10 +150,23 @@ impl Expiries {
         self.names = Vec::new();
     }
 
-    /// The link is in step: what is written from now on expires when it says. Gives the keys to ask for.
-    pub fn ask_now(&mut self) -> Vec<Name> {
+    /// The link is in step: what is written from now on expires when it says.
+    pub fn ask_now(&mut self) {
         self.stage = Stage::Asking;
+    }
+
+    /// The keys to ask for that were noted so far.
+    pub fn take_names(&mut self) -> Vec<Name> {
+        self.bytes = 0;
         std::mem::take(&mut self.names)
+    }
+
+    pub fn has_names(&self) -> bool {
+        !self.names.is_empty()
+    }
+
+    pub fn looks_at_all(&self) -> bool {
+        self.look_at_all
     }
 
     /// Whether all keys have to be looked at; true once for each reason.
@@ -167,8 +179,8 @@ impl Expiries {
         *self = Expiries { bell: self.bell.clone(), ..Expiries::default() };
     }
 
-    /// The answers that have come.
-    pub fn take_answers(&mut self) -> Vec<Answer> {
+    /// The answers that have come, by their questions.
+    pub fn take_answers(&mut self) -> Vec<(u64, Answer)> {
         std::mem::take(&mut self.answers)
     }
 }
@@ -195,22 +207,10 @@ impl Core {
         self.snapshot_end[site.other().index()].is_some() && waiting.max(unread_ms).is_none_or(|age| age < IN_STEP_MS)
     }
 
-    /// Asks the site when these keys of one database (and slot, in a cluster) expire, in the order of its outbox; gives the
-    /// number of questions. `said`: what the source says of each that has an expiry there; empty where its stream tells
-    /// absolute times.
-    pub fn ask_expiries(&mut self, site: Side, db: u32, keys: Vec<Box<[u8]>>, said: &[Option<u64>]) -> usize {
-        // With no keys it is asked all the same: what was written before is there when that has been answered.
-        let questions = keys.len().div_ceil(BATCH).max(1);
-        let mut keys = keys.into_iter();
-        for n in 0..questions {
-            let some = keys.by_ref().take(BATCH).collect();
-            let said = said.iter().skip(n * BATCH).take(BATCH).copied().collect();
-            self.ask_some(site, db, some, said);
-        }
-        questions
-    }
-
-    fn ask_some(&mut self, site: Side, db: u32, keys: Vec<Box<[u8]>>, said: Vec<Option<u64>>) {
+    /// Asks the site when these keys of one database (and slot, in a cluster) expire, in the order of its outbox; with no keys
+    /// it is asked all the same: what was written before is there when that has been answered. Gives the question's number.
+    /// `said`: what the source says of each that has an expiry there; empty where its stream tells absolute times.
+    pub fn ask_expiries(&mut self, site: Side, db: u32, keys: Vec<Box<[u8]>>, said: Vec<Option<u64>>) -> u64 {
         let mut data = BytesMut::new();
         let absolute = self.facts[site.index()].dialect.speaks_redis(7, 0);
         for key in &keys {
@@ -230,6 +230,7 @@ impl Core {
         let serial = self.arbiter.last_serial(site);
         let item = NewItem::new(data.freeze(), commands, ItemKind::Expiries(question), serial);
         self.push(site, NewItem { db: Some(db), slot, ..item });
+        question
     }
 
     /// The site's answer: milliseconds since 1970, `None` without an expiry. No list: the answer is lost.
@@ -253,7 +254,7 @@ impl Core {
             None => Answer::Lost(keys),
         };
         let expiries = &mut self.expiries[site.index()];
-        expiries.answers.push(answer);
+        expiries.answers.push((question, answer));
         expiries.bell.notify_one();
     }
 
@@ -379,23 +380,24 @@ mod tests {
             ["reverse", "forward"].map(|n| SiteFacts { dialect: Dialect::redis(7, 0), names: names(n), control_db: 0 });
         let mut core = Core::new(Arbiter::new(1, 1, false), facts, ConflictLog::since(0), EventSink::new(|_| ()));
         core.expiries[TO.index()].begin(false);
-        assert!(core.expiries[TO.index()].ask_now().is_empty());
-        let keys: Vec<Box<[u8]>> = (0..BATCH + 2).map(|n| format!("k:{n}").into_bytes().into_boxed_slice()).collect();
-        assert_eq!(core.ask_expiries(TO, 0, keys.clone(), &[]), 2);
+        core.expiries[TO.index()].ask_now();
+        let key = |n: u64| format!("k:{n}").into_bytes().into_boxed_slice();
+        let [first, second] = [vec![key(0)], vec![key(1), key(2)]];
+        let asked = [&first, &second].map(|keys| core.ask_expiries(TO, 0, keys.clone(), Vec::new()));
         let far = Some(unix_ms() + 1_000_000 + FAR_MS);
         // The last key of the second question is changed before its answer comes.
-        let hash = core.arbiter.hash(0, &keys[BATCH + 1]);
+        let hash = core.arbiter.hash(0, &second[1]);
         core.touched(TO, hash);
-        core.expiries_came(TO, 2, Some(&[far, far]));
-        assert_eq!(core.expiries[TO.index()].take_answers(), [Answer::Again(vec![keys[BATCH + 1].clone()])]);
+        core.expiries_came(TO, asked[1], Some(&[far, far]));
+        assert_eq!(core.expiries[TO.index()].take_answers(), [(asked[1], Answer::Again(vec![key(2)]))]);
         assert_eq!(core.arbiter.in_flight(TO).0, 1, "of the other the true time is on its way");
-        core.expiries_came(TO, 1, None);
-        assert_eq!(core.expiries[TO.index()].take_answers(), [Answer::Lost(keys[..BATCH].to_vec())]);
-        core.expiries_came(TO, 1, None);
+        core.expiries_came(TO, asked[0], None);
+        assert_eq!(core.expiries[TO.index()].take_answers(), [(asked[0], Answer::Lost(first))]);
+        core.expiries_came(TO, asked[0], None);
         assert!(core.expiries[TO.index()].take_answers().is_empty(), "it was answered before");
         // With no keys it is asked all the same.
-        assert_eq!(core.ask_expiries(TO, 0, Vec::new(), &[]), 1);
-        core.expiries_came(TO, 3, Some(&[]));
-        assert_eq!(core.expiries[TO.index()].take_answers(), [Answer::Again(Vec::new())]);
+        let asked = core.ask_expiries(TO, 0, Vec::new(), Vec::new());
+        core.expiries_came(TO, asked, Some(&[]));
+        assert_eq!(core.expiries[TO.index()].take_answers(), [(asked, Answer::Again(Vec::new()))]);
     }
 }

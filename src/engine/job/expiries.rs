@@ -1,20 +1,26 @@
 //! After a copy: every expiry that was put off is set to its true time.
 //!
 //! It waits until the link is in step, then asks the target for the keys whose names were kept, or for all keys, a
-//! thousand to a question and several questions under way; [`crate::engine::core::expiries`] decides. It owns one
-//! connection to the target, made when all keys have to be looked at.
+//! thousand to a question and many questions under way; [`crate::engine::core::expiries`] decides. Over a slow line each
+//! question that waits for the one before costs a round trip: so questions are put, pages are read and the source is asked
+//! without waiting for earlier answers, as far as there is room. It owns one connection to the target, made when all keys
+//! have to be looked at.
+
+mod times;
 
 use crate::engine::core::Shared;
-use crate::engine::core::expiries::{AT_ONCE, Answer, BATCH, Name};
-use crate::engine::fence::in_db;
+use crate::engine::core::expiries::{Answer, BATCH, Name};
+use crate::engine::fence::pages::Pages;
 use crate::engine::net::{Control, Dialer, NetError};
 use crate::engine::replica::ReplicaHandle;
 use crate::engine::strand::Names;
 use crate::model::{Databases, Direction};
 use crate::wire::dialect::Dialect;
-use redis::FromRedisValue;
+use futures::future::join_all;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use times::times;
 
 /// How often it is looked whether a link is in step.
 const LOOK: Duration = Duration::from_millis(20);
@@ -25,9 +31,15 @@ const TRIES: u32 = 3;
 const SETTLING: usize = 1024;
 /// How long it waits for the last of them: one that is given up, or changes all the time, is not waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Names of a page where all keys are looked at: some 2 ms of the server's time.
-const PAGE: usize = 8 * BATCH;
-/// All keys are looked at so many times at most: keys that are renamed all the time may hide.
+/// Names of a page where all keys are looked at: some 2 ms of the server's time. Over a slow line more.
+const PAGE: u64 = 8 * BATCH as u64;
+/// Keys that are asked for at a time, and how many of them where answers take long.
+const AT_ONCE: usize = 16 * BATCH;
+const AT_ONCE_FAR: usize = 64 * BATCH;
+const FAR: Duration = Duration::from_millis(100);
+/// The source is asked for so many at a time.
+const SAID: usize = 8 * BATCH;
+/// It is looked again so many times at most. What clients have renamed by then in each look is settled by state.
 const LOOKS: u32 = 8;
 
 /// What it needs.
@@ -43,6 +55,7 @@ pub struct Setup {
     pub source_control: Option<Control>,
     /// Where names are looked for when they are not remembered.
     pub look_at: (Dialer, String),
+    pub look_control: Option<Control>,
     pub databases: Databases,
     /// Of the target.
     pub names: Names,
@@ -54,9 +67,57 @@ pub async fn see_to(mut s: Setup) {
     let bell = s.shared.lock().expiries[site].bell.clone();
     loop {
         bell.notified().await;
-        while let Some(put_off) = s.wait_in_step().await {
-            s.make_true(put_off).await;
+        let (are_true, all) = {
+            let expiries = &s.shared.lock().expiries[site];
+            (expiries.are_true(), expiries.looks_at_all())
+        };
+        if !are_true {
+            s.dial_ahead(all).await;
         }
+        while s.wait_in_step().await {
+            s.make_true().await;
+        }
+    }
+}
+
+/// Keys of one database that are to be asked for, those of a slot beside each other.
+struct Part {
+    db: u32,
+    keys: Vec<Box<[u8]>>,
+    /// How many times they were asked for before.
+    tries: u32,
+}
+
+/// A question that has not been answered.
+struct Question {
+    db: u32,
+    keys: usize,
+    tries: u32,
+    put: Instant,
+}
+
+/// What is to be asked, and what has been and was not answered.
+struct Asking {
+    parts: VecDeque<Part>,
+    questions: HashMap<u64, Question>,
+    /// Keys of these questions, and how many there may be.
+    keys: usize,
+    room: usize,
+}
+
+impl Asking {
+    fn new() -> Asking {
+        Asking { parts: VecDeque::new(), questions: HashMap::new(), keys: 0, room: AT_ONCE }
+    }
+
+    /// An answer to this question has come.
+    fn answered(&mut self, question: u64) -> Option<Question> {
+        let asked = self.questions.remove(&question)?;
+        self.keys -= asked.keys;
+        if asked.put.elapsed() > FAR {
+            self.room = AT_ONCE_FAR;
+        }
+        Some(asked)
     }
 }
 
@@ -71,55 +132,83 @@ impl Setup {
         self.names.strand().is_none_or(|strand| strand.has(key))
     }
 
-    /// Gives the names to ask for when the link is in step; `None` if there is nothing to see to.
-    async fn wait_in_step(&self) -> Option<Vec<Name>> {
+    /// While the link catches up. What fails now is told when it is needed.
+    async fn dial_ahead(&mut self, look_at_all: bool) {
+        let look = async {
+            let (dialer, address) = &self.look_at;
+            if look_at_all && self.look_control.is_none() { dialer.control(address).await.ok() } else { None }
+        };
+        let ask = async {
+            let (dialer, address, _) = self.source.as_ref().filter(|_| self.source_control.is_none())?;
+            dialer.control(address).await.ok()
+        };
+        let (look, ask) = futures::join!(look, ask);
+        self.look_control = self.look_control.take().or(look);
+        self.source_control = self.source_control.take().or(ask);
+    }
+
+    /// Returns when the link is in step; `false` if there is nothing to see to.
+    async fn wait_in_step(&self) -> bool {
         let (to, from) = (self.direction.to(), self.direction.from());
         loop {
             {
                 let mut core = self.shared.lock();
                 core.set_now(self.shared.now_ms());
                 if core.expiries[to.index()].are_true() || core.snapshot_end[from.index()].is_none() {
-                    return None;
+                    return false;
                 }
                 let unread = self.replica.unread_ms(core.decided[from.index()].offset);
                 if core.is_in_step(to, unread) {
-                    return Some(core.expiries[to.index()].ask_now());
+                    core.expiries[to.index()].ask_now();
+                    return true;
                 }
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    async fn make_true(&mut self, mut names: Vec<Name>) {
+    async fn make_true(&mut self) {
         let to = self.direction.to();
-        names.sort_unstable();
-        names.dedup();
-        names.sort_by_cached_key(|(db, key)| (*db, self.slot(key)));
-        let mut names = names.into_iter().peekable();
-        while let Some((db, key)) = names.next() {
-            let slot = self.slot(&key);
-            let mut keys = vec![key];
-            while keys.len() < AT_ONCE * BATCH
-                && let Some((_, key)) = names.next_if(|n| n.0 == db && self.slot(&n.1) == slot)
-            {
-                keys.push(key);
+        let (begun, address) = (Instant::now(), self.address.clone());
+        let told = |what: &str, keys: usize| {
+            let ms = begun.elapsed().as_millis() as u64;
+            tracing::debug!(address, keys, ms, "expiries that a copy has put off: {what}");
+        };
+        for look in 0.. {
+            let (names, all) = {
+                let mut core = self.shared.lock();
+                let expiries = &mut core.expiries[to.index()];
+                (expiries.take_names(), expiries.take_look_at_all())
+            };
+            told(if all { "all keys are looked at" } else { "known keys are asked for" }, names.len());
+            let mut asking = Asking::new();
+            self.add(&mut asking, names, if look < LOOKS { 0 } else { TRIES });
+            self.put(&mut asking).await;
+            if all && look < LOOKS {
+                while let Err(e) = self.look_at_all(&mut asking).await {
+                    tracing::warn!(address = %self.address, why = %e, "looking for expiries that a copy has put off");
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
-            self.ask(db, keys).await;
+            self.finish(&mut asking).await;
+            told("all were asked for", self.shared.lock().expiries_settling(to));
+            // What the answers led to is there when this has been answered.
+            asking.parts.push_back(Part { db: self.databases.first(), keys: Vec::new(), tries: 0 });
+            self.put(&mut asking).await;
+            self.settled(0).await;
+            self.finish(&mut asking).await;
+            told("those that were due are settled", 0);
+            self.read_back().await;
+            let mut core = self.shared.lock();
+            let expiries = &mut core.expiries[to.index()];
+            if look < LOOKS && (expiries.has_names() || expiries.looks_at_all()) {
+                continue;
+            }
+            expiries.done();
+            told("all are true", 0);
+            core.look_at_snapshots();
+            break;
         }
-        for _ in 0..LOOKS {
-            if !self.shared.lock().expiries[to.index()].take_look_at_all() {
-                break;
-            }
-            while let Err(e) = self.look_at_all().await {
-                tracing::warn!(address = %self.address, why = %e, "looking for expiries that a copy has put off");
-                tokio::time::sleep(AGAIN).await;
-            }
-        }
-        self.settled(0).await;
-        let mut core = self.shared.lock();
-        core.expiries[to.index()].done();
-        core.look_at_snapshots();
-        drop(core);
         self.shared.wake_writers();
     }
 
@@ -131,159 +220,182 @@ impl Setup {
         }
     }
 
-    async fn look_at_all(&mut self) -> Result<(), NetError> {
+    /// Waits until the target's stream has been read up to the last answer: what clients there have renamed before it is
+    /// known by then.
+    async fn read_back(&self) {
+        let to = self.direction.to().index();
+        let (number, one_way) = {
+            let core = self.shared.lock();
+            (core.answered[to], core.arbiter.is_one_way())
+        };
+        while !one_way && self.shared.lock().read_back[to] < number {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// A connection to look at all keys over.
+    async fn looking(&mut self) -> Result<Control, NetError> {
+        match self.look_control.take() {
+            Some(control) => Ok(control),
+            None => {
+                let (dialer, address) = &self.look_at;
+                dialer.control(address).await
+            }
+        }
+    }
+
+    async fn look_at_all(&mut self, asking: &mut Asking) -> Result<(), NetError> {
         // What was written before is there when this has been answered.
-        self.ask(self.databases.first(), Vec::new()).await;
-        let (dialer, address) = &self.look_at;
-        let mut control = dialer.control(address).await?;
-        let all = control.info().await?.keyspace;
-        for db in all.iter().map(|k| k.db) {
-            if !self.databases.contains(db) {
+        asking.parts.push_back(Part { db: self.databases.first(), keys: Vec::new(), tries: 0 });
+        self.put(asking).await;
+        let mut control = self.looking().await?;
+        let mut pages = Pages::of(PAGE);
+        let asked = Instant::now();
+        let mut there = control.info().await?;
+        pages.took(asked.elapsed());
+        self.finish(asking).await;
+        let mut looked_at = HashSet::new();
+        loop {
+            let dbs = there.keyspace.iter().map(|k| k.db).filter(|db| self.databases.contains(*db));
+            let new: Vec<u32> = dbs.filter(|db| looked_at.insert(*db)).collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            for db in new {
+                let mut cursor = Some(0);
+                loop {
+                    // The next page comes while it is asked for the keys of this one.
+                    let next = async {
+                        match cursor {
+                            Some(cursor) => Some(pages.next(&mut control, db, cursor).await),
+                            None => None,
+                        }
+                    };
+                    let (page, ()) = futures::join!(next, self.put(asking));
+                    let Some(page) = page else { break };
+                    let (next, keys) = page?;
+                    let keys = keys.into_iter().filter(|k| !k.starts_with(b"duplex:") && self.is_ours(k));
+                    let names = keys.map(|k| (db, k.into_boxed_slice())).collect();
+                    self.add(asking, names, 0);
+                    cursor = (next != 0).then_some(next);
+                }
+            }
+            // Asked while the first answer was on its way, it knew nothing of a database that had no keys before that.
+            there = control.info().await?;
+        }
+    }
+
+    /// These are to be asked for.
+    fn add(&self, asking: &mut Asking, mut names: Vec<Name>, tries: u32) {
+        names.sort_unstable();
+        names.dedup();
+        names.sort_by_cached_key(|(db, key)| (*db, self.slot(key)));
+        let mut names = names.into_iter().peekable();
+        while let Some((db, key)) = names.next() {
+            let mut keys = vec![key];
+            while keys.len() < asking.room
+                && let Some((_, key)) = names.next_if(|n| n.0 == db)
+            {
+                keys.push(key);
+            }
+            asking.parts.push_back(Part { db, keys, tries });
+        }
+    }
+
+    /// Asks for all that is to be asked for; the last answers are not waited for.
+    async fn put(&mut self, asking: &mut Asking) {
+        let to = self.direction.to();
+        while let Some(Part { db, keys, tries }) = asking.parts.pop_front() {
+            self.settled(SETTLING).await;
+            if tries >= TRIES {
+                let mut core = self.shared.lock();
+                core.set_now(self.shared.now_ms());
+                core.settle_expiries(to, db, &keys);
+                self.shared.ring(core);
                 continue;
             }
-            let mut cursor = 0;
+            let said = self.said(db, &keys).await;
+            while asking.keys > 0 && asking.keys + keys.len() > asking.room {
+                self.take_answers(asking).await;
+            }
+            let mut core = self.shared.lock();
+            core.set_now(self.shared.now_ms());
+            let (mut said, mut keys) = (said.into_iter(), keys.into_iter().peekable());
             loop {
-                let (next, keys) = page(&mut control, db, cursor).await?;
-                let mut keys: Vec<_> = keys.into_iter().filter(|k| self.is_ours(k)).collect();
-                keys.sort_by_cached_key(|key| self.slot(key));
-                let parts: Vec<_> = keys.chunk_by(|a, b| self.slot(a) == self.slot(b)).map(<[_]>::to_vec).collect();
-                for part in parts {
-                    for some in part.chunks(AT_ONCE * BATCH) {
-                        self.ask(db, some.to_vec()).await;
-                    }
+                let mut some: Vec<_> = keys.next().into_iter().collect();
+                let slot = some.first().and_then(|key| self.slot(key));
+                while some.len() < BATCH
+                    && let Some(key) = keys.next_if(|key| self.slot(key) == slot)
+                {
+                    some.push(key);
                 }
-                cursor = next;
-                if cursor == 0 {
+                let asked = Question { db, keys: some.len(), tries, put: Instant::now() };
+                let said = said.by_ref().take(some.len()).collect();
+                asking.keys += some.len();
+                asking.questions.insert(core.ask_expiries(to, db, some, said), asked);
+                if keys.peek().is_none() {
                     break;
                 }
             }
+            self.shared.ring(core);
         }
-        Ok(())
+    }
+
+    /// Waits until each key has been seen to.
+    async fn finish(&mut self, asking: &mut Asking) {
+        loop {
+            self.put(asking).await;
+            if asking.questions.is_empty() {
+                return;
+            }
+            self.take_answers(asking).await;
+        }
+    }
+
+    /// Waits for answers; what was changed since it was asked for, or was not answered, is to be asked for again.
+    async fn take_answers(&self, asking: &mut Asking) {
+        let to = self.direction.to().index();
+        let bell = self.shared.lock().expiries[to].bell.clone();
+        bell.notified().await;
+        let answers = self.shared.lock().expiries[to].take_answers();
+        let mut lost = false;
+        for (question, answer) in answers {
+            let Some(Question { db, tries, .. }) = asking.answered(question) else { continue };
+            let tries_again = matches!(answer, Answer::Lost(_));
+            lost |= tries_again;
+            let (Answer::Again(keys) | Answer::Lost(keys)) = answer;
+            if !keys.is_empty() || tries_again {
+                asking.parts.push_back(Part { db, keys, tries: tries + 1 });
+            }
+        }
+        if lost {
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// The connection to the source, where it has to be asked and can be.
+    async fn asking_source(&mut self) -> Option<Control> {
+        let (dialer, address, _) = self.source.as_ref()?;
+        match self.source_control.take() {
+            Some(control) => Some(control),
+            None => dialer.control(address).await.ok(),
+        }
     }
 
     /// What the source says of some keys; nothing where that is not needed, or not to be had.
     async fn said(&mut self, db: u32, keys: &[Box<[u8]>]) -> Vec<Option<u64>> {
-        let Some((dialer, address, dialect)) = &self.source else { return Vec::new() };
+        let Some(dialect) = self.source.as_ref().map(|(_, _, dialect)| *dialect) else { return Vec::new() };
         if keys.is_empty() {
             return Vec::new();
         }
-        let mut control = match self.source_control.take() {
-            Some(control) => control,
-            None => match dialer.control(address).await {
-                Ok(control) => control,
-                Err(_) => return Vec::new(),
-            },
-        };
-        let Ok(said) = times(&mut control, db, keys, *dialect).await else { return Vec::new() };
+        let Some(control) = self.asking_source().await else { return Vec::new() };
+        // Over one connection, and without waiting for one another.
+        let parts = keys.chunks(SAID).map(|some| {
+            let mut control = control.clone();
+            async move { times(&mut control, db, some, dialect).await }
+        });
+        let Ok(said) = join_all(parts).await.into_iter().collect::<Result<Vec<_>, _>>() else { return Vec::new() };
         self.source_control = Some(control);
-        said
+        said.concat()
     }
-
-    /// Asks for some keys of one database until each has been seen to.
-    async fn ask(&mut self, db: u32, mut keys: Vec<Box<[u8]>>) {
-        let to = self.direction.to();
-        let bell = self.shared.lock().expiries[to.index()].bell.clone();
-        self.settled(SETTLING).await;
-        for tries in 0.. {
-            if tries == TRIES {
-                let mut core = self.shared.lock();
-                core.set_now(self.shared.now_ms());
-                core.settle_expiries(to, db, &keys);
-                return self.shared.ring(core);
-            }
-            let said = self.said(db, &keys).await;
-            let mut unanswered = {
-                let mut core = self.shared.lock();
-                core.set_now(self.shared.now_ms());
-                let questions = core.ask_expiries(to, db, std::mem::take(&mut keys), &said);
-                self.shared.ring(core);
-                questions
-            };
-            let mut lost = false;
-            while unanswered > 0 {
-                bell.notified().await;
-                for answer in self.shared.lock().expiries[to.index()].take_answers() {
-                    unanswered -= 1;
-                    match answer {
-                        Answer::Again(some) => keys.extend(some),
-                        Answer::Lost(all) => {
-                            lost = true;
-                            keys.extend(all);
-                        }
-                    }
-                }
-            }
-            if lost {
-                tokio::time::sleep(AGAIN).await;
-            } else if keys.is_empty() {
-                return;
-            }
-        }
-    }
-}
-
-/// When keys expire.
-async fn times(
-    control: &mut Control,
-    db: u32,
-    keys: &[Box<[u8]>],
-    dialect: Dialect,
-) -> Result<Vec<Option<u64>>, NetError> {
-    let positive = |reply: &redis::Value| i64::from_redis_value_ref(reply).ok().and_then(|t| u64::try_from(t).ok());
-    if dialect.speaks_redis(7, 0) {
-        let replies: Vec<redis::Value> = in_db(control, db, |pipe| {
-            for key in keys {
-                pipe.cmd("PEXPIRETIME").arg(&key[..]);
-            }
-        })
-        .await?;
-        return Ok(replies.iter().map(positive).collect());
-    }
-    let time = |reply: Option<&redis::Value>| {
-        let (seconds, micros) = <(u64, u64)>::from_redis_value_ref(reply?).ok()?;
-        Some(seconds * 1000 + micros / 1000)
-    };
-    let mut said = vec![None; keys.len()];
-    let mut parts: Vec<usize> = (0..keys.len().div_ceil(BATCH)).collect();
-    // Where a server was held up between the time and what is left, it is asked again.
-    for _ in 0..TRIES {
-        let of = |part: usize| part * BATCH..keys.len().min((part + 1) * BATCH);
-        let replies: Vec<redis::Value> = in_db(control, db, |pipe| {
-            for part in &parts {
-                pipe.cmd("TIME");
-                for key in &keys[of(*part)] {
-                    pipe.cmd("PTTL").arg(&key[..]);
-                }
-                pipe.cmd("TIME");
-            }
-        })
-        .await?;
-        let mut replies = replies.iter();
-        let mut again = Vec::new();
-        for part in parts {
-            let Some(begun) = time(replies.next()) else { return Ok(said) };
-            for (said, reply) in said[of(part)].iter_mut().zip(replies.by_ref()) {
-                *said = positive(reply).map(|left| left + begun);
-            }
-            let Some(ended) = time(replies.next()) else { return Ok(said) };
-            if ended.saturating_sub(begun) > 1 {
-                again.push(part);
-            }
-        }
-        parts = again;
-        if parts.is_empty() {
-            break;
-        }
-    }
-    Ok(said)
-}
-
-/// One page of a database's keys, none of them our own.
-async fn page(control: &mut Control, db: u32, cursor: u64) -> Result<(u64, Vec<Box<[u8]>>), NetError> {
-    let ((next, keys),): ((u64, Vec<Vec<u8>>),) = in_db(control, db, |pipe| {
-        pipe.cmd("SCAN").arg(cursor).arg("COUNT").arg(PAGE);
-    })
-    .await?;
-    let own = |key: &Vec<u8>| key.starts_with(b"duplex:");
-    Ok((next, keys.into_iter().filter(|k| !own(k)).map(Vec::into_boxed_slice).collect()))
 }

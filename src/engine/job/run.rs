@@ -226,6 +226,7 @@ impl StrandRun {
                     (!absolute).then(|| (from.dialer.clone(), from.address.clone(), from.dialect))
                 },
                 source_control: None,
+                look_control: None,
                 // A proxy can't be looked through: what it has, its source had too.
                 look_at: match context.job.instance(a.direction.to()).hides_shards() {
                     true => {

@@ -1,11 +1,13 @@
 //! Asks the other site which keys it holds, over a connection that is made when the first is asked for.
 
 use crate::engine::fence::in_db;
+use crate::engine::fence::pages::Pages;
 use crate::engine::net::{Control, Dialer, NetError};
 use bytes::Bytes;
+use std::time::Instant;
 
-/// Keys that a SCAN is asked for: under a millisecond of a server's time.
-const PAGE: u32 = 1000;
+/// Keys that a SCAN is asked for at least: under a millisecond of a server's time.
+const PAGE: u64 = 1000;
 
 pub struct Peer {
     dialer: Dialer,
@@ -13,11 +15,12 @@ pub struct Peer {
     /// A transaction there has one slot.
     cluster: bool,
     control: Option<Control>,
+    pages: Pages,
 }
 
 impl Peer {
     pub fn new(dialer: Dialer, address: String, cluster: bool) -> Self {
-        Peer { dialer, address, cluster, control: None }
+        Peer { dialer, address, cluster, control: None, pages: Pages::of(PAGE) }
     }
 
     /// Those of the keys that exist there at this moment. What is created later is a concurrent change, which the
@@ -45,7 +48,9 @@ impl Peer {
     /// The databases that hold keys.
     pub async fn databases(&mut self) -> Result<Vec<u32>, NetError> {
         let mut control = self.dialled().await?;
+        let asked = Instant::now();
         let info = control.info().await?;
+        self.pages.took(asked.elapsed());
         self.control = Some(control);
         Ok(info.keyspace.iter().map(|k| k.db).collect())
     }
@@ -53,12 +58,9 @@ impl Peer {
     /// A page of a database's keys, and the cursor of the next; 0 begins and ends.
     pub async fn scan(&mut self, db: u32, cursor: u64) -> Result<(u64, Vec<Vec<u8>>), NetError> {
         let mut control = self.dialled().await?;
-        let ((next, keys),): ((u64, Vec<Vec<u8>>),) = in_db(&mut control, db, |pipe| {
-            pipe.cmd("SCAN").arg(cursor).arg("COUNT").arg(PAGE);
-        })
-        .await?;
+        let page = self.pages.next(&mut control, db, cursor).await?;
         self.control = Some(control);
-        Ok((next, keys))
+        Ok(page)
     }
 
     async fn dialled(&mut self) -> Result<Control, NetError> {

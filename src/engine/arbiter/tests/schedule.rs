@@ -443,7 +443,7 @@ fn converges_without_faults() {
 
 #[test]
 fn converges_through_crashes_and_cuts() {
-    run_all(2500, Plan { faults: true, ..CALM });
+    run_all(4500, Plan { faults: true, ..CALM });
 }
 
 #[test]
@@ -453,20 +453,20 @@ fn converges_through_rejections() {
 
 #[test]
 fn converges_through_rejections_crashes_and_cuts() {
-    run_all(2500, Plan { rejections: true, faults: true, ..CALM });
+    run_all(4500, Plan { rejections: true, faults: true, ..CALM });
 }
 
 #[test]
 fn converges_while_a_snapshot_loads() {
     for existing in [ExistingKeys::Block, ExistingKeys::Ignore, ExistingKeys::Merge] {
-        run_all(500, Plan { faults: true, snapshot: Some(existing), ..CALM });
+        run_all(750, Plan { faults: true, snapshot: Some(existing), ..CALM });
     }
 }
 
 #[test]
 fn converges_while_a_snapshot_loads_and_is_rejected() {
     for existing in [ExistingKeys::Block, ExistingKeys::Ignore, ExistingKeys::Merge] {
-        run_all(500, Plan { faults: true, rejections: true, snapshot: Some(existing), ..CALM });
+        run_all(750, Plan { faults: true, rejections: true, snapshot: Some(existing), ..CALM });
     }
 }
 

@@ -196,14 +196,25 @@ impl Decider {
         words: &mut Rewrite,
     ) {
         let (here, peer) = (self.here.index(), self.here.other().index());
-        if spec.is_none_or(|s| matches!(s.name, "rename" | "renamenx" | "copy" | "move")) {
-            core.expiries[here].moved();
-            if core.expiries[peer].put_off() {
-                core.expiries[peer].moved();
-            } else if !core.expiries[peer].are_true() && spec.is_some() {
-                // It is being looked for: its state tells what is true.
-                *words = Rewrite::State;
+        let written = || touches.iter().filter(|t| t.class != Class::Read);
+        match spec {
+            // It may have taken any key anywhere.
+            None => {
+                core.expiries[here].moved();
+                if core.expiries[peer].put_off() {
+                    core.expiries[peer].moved();
+                }
             }
+            Some(spec) if matches!(spec.name, "rename" | "renamenx" | "copy" | "move") => {
+                written().for_each(|t| core.expiries[here].note(t.db, t.key));
+                if core.expiries[peer].put_off() {
+                    written().for_each(|t| core.expiries[peer].note(t.db, t.key));
+                } else if !core.expiries[peer].are_true() {
+                    // It is being looked for: its state tells what is true.
+                    *words = Rewrite::State;
+                }
+            }
+            Some(_) => {}
         }
         if !core.expiries[peer].put_off() {
             return;
@@ -211,9 +222,7 @@ impl Decider {
         let now = unix_ms();
         if let Some(later) = postpone(args, words, |at| put_off(at, now)) {
             *words = later;
-            for t in touches.iter().filter(|t| t.class != Class::Read) {
-                core.expiries[peer].note(t.db, t.key);
-            }
+            written().for_each(|t| core.expiries[peer].note(t.db, t.key));
         }
     }
 

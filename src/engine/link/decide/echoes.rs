@@ -95,6 +95,7 @@ impl Decider {
             }
         }
         if own {
+            core.read_back[here] = core.read_back[here].max(marker.number);
             core.arbiter.echo(self.here, serial, core.now_ms());
             core.forget_deletions(self.here, marker.number);
             core.swaps_done(self.here, serial);

@@ -16,7 +16,7 @@ use crate::engine::net::Dialer;
 use crate::engine::replica::{Replica, ReplicaHandle, ReplicaOptions, ReplicaState, Start};
 use crate::engine::spool::{Spool, SpoolOptions, SpoolReader, SpoolWriter};
 use crate::model::job::ReadFrom;
-use crate::model::{Direction, ExistingKeys, Offset, ReplId};
+use crate::model::{Direction, Offset, ReplId};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,13 +141,8 @@ pub(super) fn attached(
             core.echoed[from.index()] = own.echoed;
         }
         if with_snapshot {
-            // A copy that did not end has left keys whose expiry it had put off. What came to an empty target while the job began
-            // is no reason to look through all that the source holds.
-            let there = &ready.sites[to.index()];
-            let copied_before = direction == Direction::Forward
-                || there.found.is_some()
-                || job.policy.existing_keys == ExistingKeys::Merge;
-            core.expiries[to.index()].begin(copied_before && there.keys > 0);
+            // A copy that did not end has left keys whose expiry it had put off.
+            core.expiries[to.index()].begin(ready.sites[to.index()].keys > 0);
         }
         if with_snapshot && direction == Direction::Forward && job.policy.two_way {
             core.arbiter.loading(Some(from));

@@ -50,9 +50,7 @@ impl Plan {
         let two_way = context.job.policy.two_way;
         let forward = sites[Side::Target.index()].found;
         let reverse = sites[Side::Source.index()].found.filter(|_| two_way);
-        // With `block` the target was empty when it was looked at, seconds before its stream can be had: what clients have
-        // written since is in its snapshot and nowhere else.
-        let merge = context.job.policy.existing_keys != ExistingKeys::Ignore;
+        let merge = context.job.policy.existing_keys == ExistingKeys::Merge;
         let streaming = |k: &ControlKey| k.phase == LoadPhase::Streaming && k.replid.is_some();
         if forward.is_some_and(|k| streaming(&k)) && reverse.is_none() && two_way && !options.lost[1] && !inherits {
             return Err(gone(Direction::Reverse, &sites[Side::Source.index()].address));

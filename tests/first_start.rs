@@ -4,7 +4,7 @@ mod support;
 
 use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
-use support::{server::signal, wait::until, *};
+use support::{server::signal, versions::Slot, wait::until, *};
 
 /// A source whose snapshot is some seconds in coming, so that the start can be cut in the middle, and a target behind a
 /// line that can be cut.
@@ -110,6 +110,44 @@ fn a_first_start_that_was_cut_short_is_gone_on_with() {
     stage.duplex.crash();
     stage.duplex.revive();
     stage.is_in_step();
+}
+
+/// The target was empty when it was looked at, and its stream can be had some seconds later only: what its clients write in
+/// between would be there alone, so the start is refused.
+#[test]
+fn what_comes_to_the_target_before_its_stream_is_had_is_told() {
+    for server in ["redis-7.0", Slot::NewestValkey.server()] {
+        let a = Server::start(server, &[]);
+        let b = Server::start(server, &["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "3"]);
+        a.client().run("MSET before 1 both from-a");
+        let mut duplex = Duplex::new(&JobSpec::between(a.addr(), b.addr()));
+        duplex.engine();
+        let file = duplex.job_file.to_str().expect("a path").to_owned();
+        let (mut starting, said) = duplex.spawn(&["start", &file]);
+        let mut at_b = b.client();
+        wait_for("the target's snapshot is asked for", secs(30), || match at_b.call(&["INFO", "replication"]).text() {
+            info if info.contains("connected_slaves:1") => Ok(()),
+            info => Err(info),
+        });
+        at_b.run("SET early from-b");
+        wait_for("the start is refused", secs(30), || match starting.try_wait().expect("duplex start") {
+            Some(status) if status.code() == Some(1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        let told = |said: String| said.contains("such as db0 \"early\"") && said.contains("existing_keys = \"merge\"");
+        wait_for("the words", secs(5), || match said.lock().expect("its text").clone() {
+            text if told(text.clone()) => Ok(()),
+            text => Err(text),
+        });
+        assert_eq!(at_b.run("EXISTS before").int(), 0, "something was copied");
+        assert_eq!(a.client().run("EXISTS early").int(), 0);
+        // as the words say
+        at_b.run("DEL early");
+        duplex.run(&["resume", "orders"]).code(0);
+        duplex.wait_state("synchronizing", secs(60));
+        at_b.run("SET late from-b");
+        assert_eq!(assert_equal_within(&a, &b, secs(30)).len(), 3);
+    }
 }
 
 /// A target that has lost everything: what is said names the way out, and the alert stays until it is taken.

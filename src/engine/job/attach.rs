@@ -5,6 +5,7 @@
 //! before all of that is done.
 
 mod direction;
+mod empty;
 mod epoch;
 mod inherit;
 mod place;
@@ -188,7 +189,8 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         true => vec![(0..2).flat_map(in_order).collect()],
         false => (0..2).map(|round| in_order(round).collect()).collect(),
     };
-    for wanted in rounds {
+    let first_start = begun.iter().all(Begun::is_new);
+    for (round, wanted) in rounds.into_iter().enumerate() {
         let begun_now = &begun;
         let opening = together::open(&context, begun_now, &wanted, limits);
         let writers = wanted.iter().filter(|_| go_on).map(|key| async move {
@@ -207,6 +209,10 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
             async move { b.attach(context, own, at_once).await }
         });
         try_join_all(each).await?;
+        if round == 0 && first_start {
+            // All that is written there from here on is in the stream.
+            empty::still_empty(&context, &mut places[Side::Target.index()]).await?;
+        }
     }
     let mut strands = Vec::new();
     for mut b in begun {
@@ -278,6 +284,11 @@ struct Begun {
 }
 
 impl Begun {
+    /// No engine before us has left anything of this job, and its target had to be looked at.
+    fn is_new(&self) -> bool {
+        self.plan.two_way && !self.plan.inherits && self.ready.sites.iter().all(|site| site.found.is_none())
+    }
+
     #[allow(clippy::too_many_arguments, reason = "private; its caller names them")]
     fn new(
         context: &JobContext,

@@ -170,13 +170,18 @@ fn look_through<'a>(
     }
 }
 
+/// What PTTL and PEXPIRETIME say of a key that is not there. Before 7.0 the clock goes on within a transaction, so a key may
+/// expire between its DUMP and this: restored with "no expiry" it would stay for ever.
+pub const GONE: i64 = -2;
+
 /// DUMP, then PEXPIRETIME alone, or PTTL and TIME before 7.0.
 fn state(values: &[Reply<'_>]) -> State {
+    let ttl = values.get(1).and_then(Reply::int);
     let dump = match values.first() {
-        Some(Reply::Bulk(b)) => Some(Bytes::copy_from_slice(b)),
+        Some(Reply::Bulk(b)) if ttl != Some(GONE) => Some(Bytes::copy_from_slice(b)),
         _ => None,
     };
-    let ttl = values.get(1).and_then(Reply::int).filter(|t| *t >= 0).map(|t| t as u64);
+    let ttl = ttl.and_then(|t| u64::try_from(t).ok());
     let now = values.get(2).and_then(time);
     State { dump, expire_at_ms: ttl.map(|t| t + now.unwrap_or(0)) }
 }
@@ -216,5 +221,19 @@ impl Refusal {
             kind if kind.passes_by_itself() => Refusal::Passing,
             _ => Refusal::Standing,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_expires_between_the_two_looks_at_it_is_gone() {
+        let state_of = |ttl: i64| state(&[Reply::Bulk(b"payload"), Reply::Int(ttl)]);
+        let held = Some(Bytes::from_static(b"payload"));
+        assert_eq!(state_of(GONE), State { dump: None, expire_at_ms: None });
+        assert_eq!(state_of(-1), State { dump: held.clone(), expire_at_ms: None });
+        assert_eq!(state_of(70), State { dump: held, expire_at_ms: Some(70) });
     }
 }

@@ -4,7 +4,7 @@
 //! changes; [`crate::engine::core::carry`] puts it there. It owns one connection to the source, made when the first key
 //! is wanted.
 
-use crate::engine::apply::replies::State;
+use crate::engine::apply::replies::{GONE, State};
 use crate::engine::core::Shared;
 use crate::engine::core::carry::Key;
 use crate::engine::events::EventSink;
@@ -115,6 +115,7 @@ fn read(values: Vec<Value>) -> Option<(State, u64)> {
         _ => return None,
     };
     let Value::Int(ttl) = values.next()? else { return None };
+    let dump = dump.filter(|_| ttl != GONE);
     let now = match values.next()? {
         Value::Array(time) => {
             let part = |n: usize| match time.get(n) {
@@ -147,6 +148,9 @@ mod tests {
         let time = Value::Array(vec![bulk("7"), bulk("250999")]);
         assert_eq!(read(vec![bulk("d"), Value::Int(50), time, info()]), Some((state(Some(7_300)), 1234)));
         let gone = State { dump: None, expire_at_ms: None };
+        let time = Value::Array(vec![bulk("7"), bulk("250999")]);
+        let expired_meanwhile = vec![bulk("d"), Value::Int(-2), time, info()];
+        assert_eq!(read(expired_meanwhile), Some((gone.clone(), 1234)));
         assert_eq!(read(vec![Value::Nil, Value::Int(-2), info()]), Some((gone, 1234)));
         assert_eq!(read(vec![bulk("d"), Value::Int(-1), bulk("nothing")]), None);
         assert_eq!(read(vec![]), None);

@@ -134,7 +134,7 @@ fn what_comes_to_the_target_before_its_stream_is_had_is_told() {
             Some(status) if status.code() == Some(1) => Ok(()),
             other => Err(format!("{other:?}")),
         });
-        let told = |said: String| said.contains("such as db0 \"early\"") && said.contains("existing_keys = \"merge\"");
+        let told = |said: String| said.contains("such as db0 \"early\"") && said.contains("choose the policy `merge`");
         wait_for("the words", secs(5), || match said.lock().expect("its text").clone() {
             text if told(text.clone()) => Ok(()),
             text => Err(text),

@@ -104,7 +104,9 @@ fn find<'a>(template: &'a Template, text: &'a str) -> Option<HashMap<&'a str, &'
                 let long = LONG.contains(&name.as_str());
                 // advice begins behind a semicolon: it is a sentence of its own
                 let advised = value.contains("; ") && !NESTED.contains(&name.as_str());
-                if value.is_empty() || advised || (!long && value.contains(' ')) {
+                // one that begins with another sentence is that sentence's own
+                let sentence = name == "address" && value.contains(": ");
+                if value.is_empty() || advised || sentence || (!long && value.contains(' ')) {
                     return None;
                 }
                 values.insert(name.as_str(), value);
@@ -216,6 +218,18 @@ mod tests {
                 "正向链路中断 9 分钟以上需要重新全量复制；将源端（r-bp1abc）的 repl-backlog-size 调大到 512mb",
             ),
             ("no longer so: the reverse link is 12.5 s behind", "告警解除：反向链路延迟 12.5 秒"),
+            (
+                "no longer so: the forward link is not connected: 127.0.0.1:7 refuses writes: CLUSTERDOWN The cluster is down; mend \
+                 the cluster: some slots are not served",
+                "告警解除：正向链路未连接：127.0.0.1:7 拒绝写入（CLUSTERDOWN The cluster is down），稍后自动重试",
+            ),
+            (
+                "keys have come to the target 10.0.0.1:7 since it was found empty, such as db0 \"early\": nothing has been copied; \
+                 empty it and start the job again while nobody writes there yet, or choose the policy `merge`, which takes \
+                 such keys along",
+                "目标端 10.0.0.1:7 在检查为空之后又写入了键，例如 db0 \"early\"；尚未复制任何数据；清空目标端，在无人写入时重新启\
+                 动作业；或选择“双向合并”，这些键会一并同步",
+            ),
             (
                 "the forward link has failed: the source no longer has its stream from offset 36009084 on: the backlog \
                  was too small for the time away; compare both sides with duplex verify, then start with a new copy \

@@ -44,7 +44,7 @@ fn came(address: &str, db: u32, key: &[u8]) -> JobError {
             "keys have come to the target {address} since it was found empty, such as db{db} {:?}: nothing has been copied",
             String::from_utf8_lossy(key)
         ),
-        "empty it and start the job again while nobody writes there yet, or choose existing_keys = \"merge\", which takes such \
-         keys along",
+        "empty it and start the job again while nobody writes there yet, or choose the policy `merge`, which takes such keys \
+         along",
     )
 }

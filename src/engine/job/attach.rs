@@ -211,7 +211,7 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         try_join_all(each).await?;
         if round == 0 && first_start {
             // All that is written there from here on is in the stream.
-            empty::still_empty(&context, &mut places[Side::Target.index()]).await?;
+            empty::still_empty(context, &mut places[Side::Target.index()]).await?;
         }
     }
     let mut strands = Vec::new();

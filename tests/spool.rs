@@ -302,6 +302,56 @@ async fn files_are_ours_alone_and_go_away() {
 }
 
 #[tokio::test]
+async fn files_are_written_to_again_within_the_bound_and_go_when_none_is_needed() {
+    // Given a spool of which each file holds an eighth of what may lie on the disk.
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut reader) = spool(dir.path(), 1_000, 8_000);
+    let on_disk = || {
+        let files = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap());
+        files.map(|f| (f.file_name(), f.metadata().map(|m| m.len()).unwrap_or_default())).collect::<Vec<_>>()
+    };
+    let mut names = std::collections::HashSet::new();
+    let (mut written, mut read) = (0, 0);
+    for round in 0..50 {
+        // When a backlog comes and goes, of items of any size.
+        while written - read < 5_500 {
+            let bytes: Vec<u8> = (written..written + fastrand::u64(100..900)).map(byte_at).collect();
+            let len = bytes.len() as u64;
+            soon("room", writer.push(stream(written, bytes))).await.unwrap();
+            written += len;
+            names.extend(on_disk().into_iter().map(|f| f.0));
+            // What has been given up is removed a moment later.
+            soon("no more than the bound is on the disk", async {
+                while on_disk().iter().map(|f| f.1).sum::<u64>() > 8_000 {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        }
+        while read < written {
+            let Item::Stream { offset, bytes } = soon("next", reader.next()).await.unwrap() else { panic!() };
+            assert_eq!(offset, Offset(read));
+            assert!(bytes.iter().zip(read..).all(|(b, p)| *b == byte_at(p)), "round {round}: the bytes of {offset}");
+            read += bytes.len() as u64;
+            reader.release(Offset(read));
+        }
+        assert_eq!(reader.stats().bytes_disk, 0);
+    }
+    // Then few files were made, and they go with what comes when none has been needed for a while.
+    assert!(names.len() < 100, "{} files for {written} bytes", names.len());
+    soon("the files go", async {
+        while !on_disk().is_empty() {
+            writer.push(stream(written, "x")).await.unwrap();
+            assert!(matches!(reader.next().await, Ok(Item::Stream { .. })));
+            written += 1;
+            reader.release(Offset(written));
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn each_end_sees_the_other_go() {
     let dir = tempfile::tempdir().unwrap();
     let (writer, mut reader) = spool(dir.path(), 1 << 20, 0);

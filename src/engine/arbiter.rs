@@ -20,6 +20,7 @@ mod held;
 pub mod leftovers;
 pub mod made_by;
 mod opening;
+mod parts;
 mod queue;
 mod recovery;
 mod settling;
@@ -169,6 +170,12 @@ impl Arbiter {
     #[inline]
     pub fn glance(&self, here: Side, hash: u64) -> u32 {
         self.tables[here.index()].glance(hash) ^ self.tables[here.other().index()].glance_to_push(hash)
+    }
+
+    /// The same for what stands behind that: to be asked when that has been looked at.
+    #[inline]
+    pub fn glance_further(&self, here: Side, hash: u64) -> u32 {
+        self.tables[here.index()].glance_further(hash)
     }
 
     pub fn is_one_way(&self) -> bool {

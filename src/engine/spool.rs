@@ -85,7 +85,7 @@ pub struct SpoolOptions {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpoolStats {
     pub bytes_memory: u64,
-    /// Bytes of the segment files.
+    /// Bytes of the files of which something is still needed.
     pub bytes_disk: u64,
     /// The writer waits for space: nothing is read from the source.
     pub full: bool,

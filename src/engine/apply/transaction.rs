@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use std::time::Instant;
 
 /// Above this size an item's bytes are not copied into the transaction's buffer but written from where they are.
-const COPY_BELOW: usize = 32 << 10;
+const COPY_BELOW: usize = 8 << 10;
 /// What a transaction takes beside its items: a control key twice, and its like.
 const AROUND: usize = 640;
 /// Small transactions share blocks of this size: to a cluster there is one for almost every change.

@@ -4,21 +4,24 @@
 //!   heads   one for each bucket of hashes: the newest change in it, by its serial's low half
 //!   tags    one for each bucket too: a bit for each sixteenth of the hashes that have been in it of late
 //!   slots   a change each, in order; each names the one before it of the same bucket
+//!   parts   which part of its key a change is about, where that is not the whole of it
 //!   runs    what many changes in a row have in common: class, group, time, command
 //! ```
 //!
 //! Invariants: a chain goes from newer to older and ends where what is in flight begins, so taking changes off the front
-//! costs nothing but counting: a head or a link that points before the front is the end of its chain. A slot takes 12
-//! bytes, its share of heads and tags 3 to 6; a run takes 16 more, and under a load of one kind there is one for some hundred
-//! changes. What a burst took is given back.
+//! costs nothing but counting: a head or a link that points before the front is the end of its chain. A slot takes 8
+//! bytes, its share of heads and tags 3 to 6; 4 more where changes near it are about parts; a run takes 16, and under a load
+//! of one kind there is one for some hundred changes. What a burst took is given back.
 //!
 //! A slot keeps 32 bits of its key's hash, and its bucket stands for at least 16 more: with a million changes in flight,
 //! one lookup in some hundred million takes a key for another. Such a key is then settled without need, which is safe.
 
 use super::class::{Class, Part};
 use super::made_by::MadeBy;
+use super::parts::Parts;
 use super::queue::Queue;
 use std::collections::VecDeque;
+use std::hint::black_box;
 
 /// What a change does to its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +47,6 @@ impl What {
 struct Slot {
     /// Bits 16 to 47 of the key's hash.
     hash: u32,
-    part: Part,
     /// How many slots back the one before it of the same bucket stands; 0 if there is none.
     back: u32,
 }
@@ -69,6 +71,8 @@ const BUCKETS: usize = 1 << 16;
 const LOAD: usize = 2;
 /// Heads are looked through for such that point nowhere once in so many changes: what they hold wraps at twice as many.
 const SWEEP: u64 = 1 << 31;
+/// Buckets whose chains are walked side by side where there come to be twice as many.
+const ABREAST: usize = 32;
 /// Runs that are kept room for when nothing is in flight.
 const RUNS_KEPT: usize = 1 << 10;
 
@@ -81,6 +85,7 @@ pub struct Held {
     /// By far the most keys that are looked for are not in flight: most of them are known by their tag.
     tags: Vec<u16>,
     swept: u64,
+    parts: Parts,
     runs: VecDeque<Run>,
 }
 
@@ -92,6 +97,7 @@ impl Held {
             heads: Vec::new(),
             tags: Vec::new(),
             swept: first,
+            parts: Parts::default(),
             runs: VecDeque::new(),
         }
     }
@@ -109,6 +115,7 @@ impl Held {
         self.slots.memory()
             + self.heads.capacity() * size_of::<u32>()
             + self.tags.capacity() * size_of::<u16>()
+            + self.parts.memory()
             + self.runs.capacity() * size_of::<Run>()
     }
 
@@ -173,7 +180,10 @@ impl Held {
         {
             self.runs.push_back(Run { from: serial as u32, at: what.at, class_and_group, made_by: what.made_by });
         }
-        self.slots.push_back(Slot { hash: slot_hash, part: what.part, back });
+        if what.part != Part::WHOLE {
+            self.parts.set(serial, what.part);
+        }
+        self.slots.push_back(Slot { hash: slot_hash, back });
         serial
     }
 
@@ -182,6 +192,18 @@ impl Held {
     pub fn glance(&self, hash: u64) -> u32 {
         let bucket = hash as usize & self.tags.len().wrapping_sub(1);
         self.tags.get(bucket).copied().unwrap_or_default().into()
+    }
+
+    /// What stands where [`Held::changes`] looks next, where it has to look further.
+    #[inline]
+    pub fn glance_further(&self, hash: u64) -> u32 {
+        let bucket = hash as usize & self.tags.len().wrapping_sub(1);
+        match self.tags.get(bucket) {
+            Some(tags) if tags & tag((hash >> 16) as u32) != 0 => {
+                self.place(self.heads[bucket]).and_then(|place| self.slots.get(place)).map_or(0, |slot| slot.hash)
+            }
+            _ => 0,
+        }
     }
 
     /// What stands where [`Held::push`] writes.
@@ -203,7 +225,7 @@ impl Held {
             });
         }
         // In no bucket, so nothing finds it.
-        self.slots.push_back(Slot { hash: 0, part: Part::WHOLE, back: 0 });
+        self.slots.push_back(Slot { hash: 0, back: 0 });
         serial
     }
 
@@ -229,13 +251,14 @@ impl Held {
                     back => place.checked_sub(back as usize),
                 };
                 if slot.hash == hash {
-                    return Some((self.first + place as u64, self.what(place, slot.part)));
+                    return Some((self.first + place as u64, self.what(place)));
                 }
             }
         })
     }
 
-    fn what(&self, place: usize, part: Part) -> What {
+    fn what(&self, place: usize) -> What {
+        let part = self.parts.get(self.first + place as u64);
         let run = self.runs.partition_point(|r| r.from.wrapping_sub(self.first as u32) as usize <= place);
         let Run { at, class_and_group, made_by, .. } = self.runs[run - 1];
         What { class: Class::ALL[(class_and_group & 0xff) as usize], part, at, group: class_and_group >> 8, made_by }
@@ -249,6 +272,7 @@ impl Held {
         let n = (serial - self.first + 1).min(self.slots.len() as u64);
         self.slots.drop_front(n as usize);
         self.first += n;
+        self.parts.clear_before(self.first);
         if self.slots.is_empty() {
             self.runs.clear();
             self.runs.shrink_to(RUNS_KEPT);
@@ -266,12 +290,16 @@ impl Held {
     }
 
     /// Twice as many buckets: each chain becomes two, by the next bit of the hash.
+    #[cold]
     fn grow(&mut self) {
         let old = std::mem::take(&mut self.heads);
         let bit = old.len().trailing_zeros() - 16;
         let mut heads = vec![self.nowhere(); 2 * old.len()];
         self.tags = vec![0; heads.len()];
         for (bucket, low) in old.iter().enumerate() {
+            if bucket % ABREAST == 0 {
+                self.walk_abreast(&old[bucket..(bucket + ABREAST).min(old.len())]);
+            }
             let mut next = self.place(*low);
             // The place of the last slot of each, so far.
             let mut last: [Option<usize>; 2] = [None; 2];
@@ -295,6 +323,29 @@ impl Held {
         }
         self.heads = heads;
         self.swept = self.first;
+    }
+
+    /// Looks at the chains of some buckets, a step of each in turn. Walked one after the other each step would wait for memory,
+    /// since it begins where the one before it says; so memory answers for many at once, and what is walked next is near.
+    fn walk_abreast(&self, heads: &[u32]) {
+        let mut at = [None; ABREAST];
+        for (place, low) in at.iter_mut().zip(heads) {
+            *place = self.place(*low);
+        }
+        let mut on_the_way = true;
+        while on_the_way {
+            on_the_way = false;
+            for place in &mut at {
+                let Some(here) = *place else { continue };
+                *place = match self.slots.get(here) {
+                    Some(slot) if slot.back != 0 => here.checked_sub(slot.back as usize),
+                    _ => None,
+                };
+                on_the_way |= place.is_some();
+            }
+        }
+        // Or it would not be looked at all.
+        black_box(at);
     }
 
     /// Heads that point before the front would come to point at something again when serials have wrapped.
@@ -324,7 +375,7 @@ mod tests {
 
     #[test]
     fn a_change_is_small() {
-        assert_eq!((size_of::<Slot>(), size_of::<Run>()), (12, 16));
+        assert_eq!((size_of::<Slot>(), size_of::<Run>()), (8, 16));
         let mut h = Held::new(1);
         let mut rng = fastrand::Rng::with_seed(2);
         // At every size, right after it has grown too; the first block and heads are there from the first change on.
@@ -333,13 +384,21 @@ mod tests {
         for i in 0..1_000_000 {
             h.push(rng.u64(1..), plain());
             let each = (h.memory() - first) as f64 / h.len() as f64;
-            assert!(each < 20.0, "{each} bytes a change with {i} in flight");
+            assert!(each < 16.0, "{each} bytes a change with {i} in flight");
         }
+        h.clear(u64::MAX);
+        assert!(h.memory() <= first, "a burst is given back: {} of {first}", h.memory());
+        // Fields of hashes.
+        for i in 0..300_000 {
+            h.push(rng.u64(1..), What { part: Part::one(i), ..plain() });
+        }
+        let each = h.memory() as f64 / h.len() as f64;
+        assert!(each < 20.0, "{each} bytes a change");
         h.clear(u64::MAX);
         assert!(h.memory() <= first, "a burst is given back: {} of {first}", h.memory());
         // Nothing in common, the worst that can be.
         for i in 0..300_000 {
-            h.push(rng.u64(1..), What { at: i, ..plain() });
+            h.push(rng.u64(1..), What { at: i, part: Part::one(i.into()), ..plain() });
         }
         let each = h.memory() as f64 / h.len() as f64;
         assert!(each < 48.0, "{each} bytes a change");

@@ -87,6 +87,12 @@ impl Table {
         self.held.glance(hash)
     }
 
+    /// What stands behind it, where changes to this key may be found.
+    #[inline]
+    pub fn glance_further(&self, hash: u64) -> u32 {
+        self.held.glance_further(hash)
+    }
+
     /// What stands where a change to this key is entered.
     #[inline]
     pub fn glance_to_push(&self, hash: u64) -> u32 {

@@ -14,9 +14,9 @@
 
 use crate::model::{Offset, Side};
 
-/// Changes that both links have in flight, up to which neither is held: some 15 MiB of tables. Where one is held, it stays
+/// Changes that both links have in flight, up to which neither is held: some 16 MiB of tables. Where one is held, it stays
 /// so until it is a quarter less.
-const TOGETHER: usize = 768 << 10;
+const TOGETHER: usize = 1_200 << 10;
 /// What a link may have in flight however much the other one has, and down to half of which it is held.
 const MANY: usize = 64 << 10;
 /// Milliseconds without a decision of the other link that end a hold.

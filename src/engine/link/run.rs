@@ -16,10 +16,19 @@ use smallvec::SmallVec;
 /// Changes and bytes in a run: what a transaction takes at most, so that a run never forces a larger one.
 const CHANGES: u32 = 256;
 const BYTES: usize = 64 << 10;
-/// A run's buffer: its bytes, and room for the change that fills it.
-const ROOM: usize = BYTES + (4 << 10);
+/// The runs of a stream share blocks of this size, each behind the other: what the allocator still takes from the memory that
+/// it has, and does not ask the system for.
+const BLOCK: usize = 124 << 10;
+/// A run is not begun where less is left of a block: more than many small changes take, and larger ones move it to another.
+const LEAST: usize = BYTES / 2;
+/// A shorter run does not hold on to its block, but is copied.
+const SHORT: usize = 8 << 10;
+/// The block of a run that shares it with none: its bytes, and room for the change that fills it.
+const ALONE: usize = BYTES + (4 << 10);
 /// Pairs of one MSET.
 const PAIRS: u32 = 128;
+/// The beginning of a MSET of so many, in whose place that of a shorter one is put.
+const FULL: &[u8] = b"*257\r\n$4\r\nMSET\r\n";
 
 #[derive(Default)]
 pub struct Run {
@@ -30,11 +39,14 @@ pub struct Run {
     slot: Option<u16>,
     serial: u64,
     telltales: SmallVec<[Telltale; 2]>,
-    /// Keys and values, as RESP, that are set but not in `data` yet, and how many of them.
-    pairs: BytesMut,
+    /// Keys that are set by no command yet, and where in `data` their keys and values begin, as RESP, behind room for the
+    /// command's beginning.
     sets: u32,
-    /// Commands stand behind the keys that were set before them.
+    begin: usize,
+    /// Commands stand behind the keys that were set before them. In a run that is not in order, keys and values are gathered
+    /// here instead.
     in_order: bool,
+    pairs: BytesMut,
 }
 
 impl Run {
@@ -70,13 +82,26 @@ impl Run {
 
     /// Sets a key. In a run that is not in order, nothing else in it is about that key.
     pub fn set(&mut self, key: &[u8], value: &[u8], serial: u64) {
-        encode_part(&mut self.pairs, key);
-        encode_part(&mut self.pairs, value);
+        if self.in_order && self.sets == 0 {
+            self.make_room();
+            self.data.put_slice(FULL);
+            self.begin = self.data.len();
+        }
+        let pairs = if self.in_order { &mut self.data } else { &mut self.pairs };
+        encode_part(pairs, key);
+        encode_part(pairs, value);
+        let len = pairs.len() - self.begin;
         self.sets += 1;
         self.changes += 1;
         self.serial = serial;
-        if self.sets >= PAIRS || self.pairs.len() >= BYTES / 2 {
+        if self.sets >= PAIRS || len >= BYTES / 2 {
             self.close();
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.data.is_empty() && self.data.capacity() < LEAST {
+            self.data = BytesMut::with_capacity(if self.in_order { BLOCK } else { ALONE });
         }
     }
 
@@ -86,9 +111,7 @@ impl Run {
         if self.in_order {
             self.close();
         }
-        if self.data.capacity() == 0 {
-            self.data.reserve(ROOM);
-        }
+        self.make_room();
         &mut self.data
     }
 
@@ -112,24 +135,36 @@ impl Run {
         self.serial = serial;
     }
 
-    /// Puts the keys that are set where the commands are.
+    /// Makes a command of the keys that are set.
     fn close(&mut self) {
-        if self.sets == 0 {
-            return;
-        }
-        if self.data.capacity() == 0 {
-            self.data.reserve(ROOM);
-        }
-        match std::mem::take(&mut self.sets) {
-            1 => self.data.put_slice(b"*3\r\n$3\r\nSET\r\n"),
+        let shorter;
+        let begins: &[u8] = match std::mem::take(&mut self.sets) {
+            0 => return,
+            1 => b"*3\r\n$3\r\nSET\r\n",
+            PAIRS => FULL,
             n => {
-                encode_header(&mut self.data, 1 + 2 * n as usize);
-                self.data.put_slice(b"$4\r\nMSET\r\n");
+                let mut begins = BytesMut::with_capacity(FULL.len());
+                encode_header(&mut begins, 1 + 2 * n as usize);
+                begins.put_slice(b"$4\r\nMSET\r\n");
+                shorter = begins;
+                &shorter
             }
-        }
-        self.data.put_slice(&self.pairs);
-        self.pairs.clear();
+        };
         self.commands += 1;
+        if !self.in_order {
+            self.make_room();
+            self.data.put_slice(begins);
+            self.data.put_slice(&self.pairs);
+            return self.pairs.clear();
+        }
+        let (at, pairs) = (self.begin - FULL.len(), std::mem::take(&mut self.begin));
+        // None begins with more than what there is room for.
+        let end = at + begins.len();
+        if end < pairs {
+            self.data.copy_within(pairs.., end);
+            self.data.truncate(self.data.len() - (pairs - end));
+        }
+        self.data[at..end].copy_from_slice(begins);
     }
 
     /// Puts what was gathered into the outbox of a site.
@@ -138,14 +173,14 @@ impl Run {
         if self.commands == 0 {
             return;
         }
-        // An item must not keep more buffer than it needs: outbox and window are bounded by what is said in them. Full by
-        // its number of changes, a run of small ones holds half of its room.
-        let data = if self.data.len() < ROOM / 4 * 3 {
+        // An item must not keep more buffer than it needs: outbox and window are bounded by what is said in them.
+        let short = if self.in_order { SHORT } else { ALONE / 4 * 3 };
+        let data = if self.data.len() < short {
             let data = Bytes::copy_from_slice(&self.data);
             self.data.clear();
             data
         } else {
-            std::mem::take(&mut self.data).freeze()
+            self.data.split().freeze()
         };
         let item = NewItem {
             data,
@@ -164,6 +199,9 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::command::Argv;
+    use crate::wire::resp::encode;
+    use crate::wire::stream::{Batch, Decoder};
 
     fn commands(run: &mut Run) -> String {
         run.close();
@@ -182,5 +220,58 @@ mod tests {
         assert_eq!(run.telltales[0].index, 1, "the reply that tells is the second command's");
         assert_eq!(commands(&mut run), "*5 $4 MSET $1 a $1 1 $1 a $1 2 *2 $3 DEL $1 a *3 $3 SET $1 a $1 3 ");
         assert_eq!((run.commands, run.changes, run.serial), (3, 4, 4));
+    }
+
+    /// However many keys are set, and whatever stands before them: each command says what it is to say, none of another's.
+    #[test]
+    fn runs_on_one_block_are_what_they_are_alone() {
+        let mut rng = fastrand::Rng::with_seed(11);
+        for in_order in [true, false] {
+            let mut run = if in_order { Run::in_order() } else { Run::default() };
+            for round in 0..200 {
+                let mut wanted = Vec::new();
+                let mut serial = 0;
+                while !run.is_full() && rng.u32(..40) != 0 {
+                    let sets = rng.u32(1..2 * PAIRS);
+                    for n in 0..sets.min(CHANGES.saturating_sub(run.changes)) {
+                        let (key, value) = (format!("{round}.{serial}.{n}"), vec![b'v'; rng.usize(..200)]);
+                        serial += 1;
+                        run.set(key.as_bytes(), &value, serial);
+                        wanted.push((key.into_bytes(), value));
+                    }
+                    if in_order {
+                        encode(run.data(), &[&b"INCR"[..], b"n"]);
+                        serial += 1;
+                        run.added(1, serial);
+                        wanted.push((b"n".to_vec(), vec![]));
+                    }
+                }
+                run.close();
+                let (commands, changes) = (run.commands, run.changes);
+                let data = match run.data.len() < SHORT {
+                    true => std::mem::take(&mut run.data).freeze(),
+                    false => run.data.split().freeze(),
+                };
+                (run.commands, run.changes) = (0, 0);
+                let (mut decoder, mut batch) = (Decoder::new(0), Batch::default());
+                assert_eq!(decoder.decode(&data, &mut batch).expect("commands"), data.len());
+                assert_eq!((batch.entries.len(), changes as usize), (commands as usize, wanted.len()));
+                let mut seen = Vec::new();
+                for c in batch.entries.iter().flat_map(|e| batch.commands(e)) {
+                    let args = batch.args(c);
+                    match args.arg(0) {
+                        b"INCR" => seen.push((args.arg(1).to_vec(), vec![])),
+                        b"SET" => assert_eq!(args.argc(), 3),
+                        name => assert!(name == b"MSET" && args.argc() > 3),
+                    }
+                    if args.arg(0) != b"INCR" {
+                        seen.extend(
+                            (1..args.argc()).step_by(2).map(|n| (args.arg(n).to_vec(), args.arg(n + 1).to_vec())),
+                        );
+                    }
+                }
+                assert!(seen == wanted, "round {round}, in order: {in_order}");
+            }
+        }
     }
 }

@@ -1,18 +1,28 @@
-//! The spool's files: append-only segments, each removed when nothing in it is needed any more.
+//! The spool's files: append-only segments, each given up when nothing in it is needed any more.
 //!
 //! Bytes are written and read at explicit positions on blocking threads; this module keeps the accounts. A segment is
 //! the unit of giving space back, so there are at least eight to the bound.
+//!
+//! What is given up is written to again where more has to be: making a file and removing it takes as long as reading it
+//! does, and both are wanted when there is much else to do. Some are kept for that, within the bound, until the spool has
+//! had no need of files for a while.
 
 use super::{SpoolError, SpoolOptions};
-use bytes::BytesMut;
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
-/// Large enough that files are few, small enough that a day of backlog is given back as it drains.
-const SEGMENT_BYTES: u64 = 64 << 20;
+/// Large enough that files are few, small enough that a day of backlog is given back as it drains, and that the first ones of a
+/// short one are soon written to again.
+const SEGMENT_BYTES: u64 = 16 << 20;
+/// Files that are kept to be written to again.
+const KEPT: usize = 16;
+/// For so long after the last file was needed.
+const KEPT_FOR: Duration = Duration::from_secs(1);
 /// Neighbours are read back together up to this size: what fits into a processor's cache.
 pub(super) const MERGE_BYTES: u64 = 512 << 10;
 const SUFFIX: &str = ".segment";
@@ -20,8 +30,21 @@ const SUFFIX: &str = ".segment";
 /// One file.
 #[derive(Debug)]
 pub(super) struct Segment {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
+    /// How long the file is: longer than what is in it, where it is written to again.
+    size: AtomicU64,
+}
+
+impl Segment {
+    /// The same file for other bytes: none of its places is one of the other's.
+    fn again(&self) -> Arc<Segment> {
+        Arc::new(Segment { file: self.file.clone(), path: self.path.clone(), size: self.size().into() })
+    }
+
+    fn size(&self) -> u64 {
+        self.size.load(Relaxed)
+    }
 }
 
 /// Some bytes of a segment.
@@ -49,14 +72,15 @@ impl Place {
         fits
     }
 
-    /// Puts the bytes after the first `skip` behind what the buffer holds. Blocking.
-    pub(super) fn read(&self, skip: u64, buffer: &mut BytesMut) -> Result<(), SpoolError> {
-        let front = buffer.len();
-        buffer.resize(front + (self.len - skip) as usize, 0);
-        self.segment
-            .file
-            .read_exact_at(&mut buffer[front..], self.at + skip)
-            .map_err(|e| SpoolError::disk(&self.segment.path, e))
+    /// Its bytes after the first `skip`.
+    pub(super) fn len_behind(&self, skip: u64) -> usize {
+        self.len.saturating_sub(skip) as usize
+    }
+
+    /// Reads the bytes after the first `skip`, as many as `into` has room for. Blocking.
+    pub(super) fn read(&self, skip: u64, into: &mut [u8]) -> Result<(), SpoolError> {
+        let Segment { file, path, .. } = &*self.segment;
+        file.read_exact_at(into, self.at + skip).map_err(|e| SpoolError::disk(path, e))
     }
 }
 
@@ -75,6 +99,10 @@ pub(super) struct Disk {
     dir: PathBuf,
     segment_bytes: u64,
     segments: VecDeque<Account>,
+    /// Files that hold nothing needed.
+    emptied: Vec<Arc<Segment>>,
+    /// Since when there are no others.
+    empty_since: Option<Instant>,
     number: u64,
     /// A write to the last segment is under way: it must stay.
     writing: bool,
@@ -87,6 +115,8 @@ pub(super) struct Disk {
 pub(super) enum Slot {
     /// Behind what the last segment holds.
     Append { segment: Arc<Segment>, at: u64 },
+    /// Over what this one held, which is cut to this size before.
+    Again { segment: Arc<Segment>, size: u64 },
     /// Into a new file of this name.
     Create(PathBuf),
 }
@@ -96,6 +126,13 @@ impl Slot {
     pub(super) fn write(&self, bytes: &[u8]) -> Result<Place, SpoolError> {
         let (segment, at) = match self {
             Slot::Append { segment, at } => (segment.clone(), *at),
+            Slot::Again { segment, size } => {
+                if segment.size() > *size {
+                    segment.file.set_len(*size).map_err(|e| SpoolError::disk(&segment.path, e))?;
+                    segment.size.store(*size, Relaxed);
+                }
+                (segment.clone(), 0)
+            }
             Slot::Create(path) => {
                 let file = OpenOptions::new()
                     .read(true)
@@ -105,17 +142,19 @@ impl Slot {
                     .mode(0o600)
                     .open(path)
                     .map_err(|e| SpoolError::disk(path, e))?;
-                (Arc::new(Segment { file, path: path.clone() }), 0)
+                (Arc::new(Segment { file: Arc::new(file), path: path.clone(), size: 0.into() }), 0)
             }
         };
         if let Err(e) = segment.file.write_all_at(bytes, at) {
-            // The next try makes a file of another name.
-            if let Slot::Create(path) = self {
-                let _ = std::fs::remove_file(path);
+            // The next try takes another file.
+            if !matches!(self, Slot::Append { .. }) {
+                let _ = std::fs::remove_file(&segment.path);
             }
             return Err(SpoolError::disk(&segment.path, e));
         }
-        Ok(Place { segment, at, len: bytes.len() as u64 })
+        let len = bytes.len() as u64;
+        segment.size.fetch_max(at + len, Relaxed);
+        Ok(Place { segment, at, len })
     }
 }
 
@@ -137,6 +176,8 @@ impl Disk {
             dir: dir.clone(),
             segment_bytes: (options.disk_bytes / 8).clamp(1, SEGMENT_BYTES),
             segments: VecDeque::new(),
+            emptied: Vec::new(),
+            empty_since: None,
             number: 0,
             writing: false,
             full: false,
@@ -144,11 +185,44 @@ impl Disk {
         })
     }
 
+    /// Bytes of the files of which something is still needed.
     pub(super) fn bytes(&self) -> u64 {
         self.segments.iter().map(|s| s.len).sum()
     }
 
-    /// Whether there are no files.
+    /// Whether so many more are within this bound. Files that are only kept go where they stand in the way: into `removed`.
+    pub(super) fn has_room(&mut self, more: u64, most: u64, removed: &mut Vec<Arc<Segment>>) -> bool {
+        loop {
+            let files = self.segments.iter().map(|a| &a.segment).chain(&self.emptied);
+            let now: u64 = files.map(|s| s.size()).sum();
+            let grows = match (self.segments.back(), self.emptied.last()) {
+                (Some(last), _) if last.len < self.segment_bytes => {
+                    (last.len + more).saturating_sub(last.segment.size())
+                }
+                (_, Some(again)) => more.saturating_sub(again.size()),
+                _ => more,
+            };
+            match now + grows <= most {
+                true => return true,
+                // One that is larger than the bound is taken when nothing else is there.
+                false if self.emptied.is_empty() => return self.segments.is_empty(),
+                false => removed.push(self.emptied.swap_remove(0)),
+            }
+        }
+    }
+
+    /// Takes out the files that were kept, if none has been needed for long.
+    pub(super) fn take_kept(&mut self) -> Vec<Arc<Segment>> {
+        match self.empty_since {
+            Some(since) if since.elapsed() >= KEPT_FOR => {
+                self.empty_since = None;
+                std::mem::take(&mut self.emptied)
+            }
+            _ => vec![],
+        }
+    }
+
+    /// Whether nothing in files is needed.
     pub(super) fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
@@ -158,10 +232,13 @@ impl Disk {
         self.writing = true;
         match self.segments.back() {
             Some(last) if last.len < self.segment_bytes => Slot::Append { segment: last.segment.clone(), at: last.len },
-            _ => {
-                self.number += 1;
-                Slot::Create(self.dir.join(format!("{:010}{SUFFIX}", self.number)))
-            }
+            _ => match self.emptied.pop() {
+                Some(segment) => Slot::Again { segment, size: self.segment_bytes },
+                None => {
+                    self.number += 1;
+                    Slot::Create(self.dir.join(format!("{:010}{SUFFIX}", self.number)))
+                }
+            },
         }
     }
 
@@ -176,6 +253,7 @@ impl Disk {
             }
             _ => {
                 let (len, live) = (place.len, place.len);
+                self.empty_since = None;
                 self.segments.push_back(Account { segment: place.segment.clone(), len, live });
             }
         }
@@ -192,7 +270,7 @@ impl Disk {
         }
     }
 
-    /// Takes out the segments that hold nothing needed.
+    /// Segments that hold nothing needed are kept to be written to again, or taken out where there are enough of those.
     pub(super) fn take_dead(&mut self) -> Vec<Arc<Segment>> {
         let mut dead = Vec::new();
         let keep_last = self.writing;
@@ -201,19 +279,24 @@ impl Disk {
         self.segments.retain(|account| {
             index += 1;
             let keep = account.live > 0 || (keep_last && index == last);
-            if !keep {
+            if !keep && self.emptied.len() < KEPT {
+                self.emptied.push(account.segment.again());
+            } else if !keep {
                 dead.push(account.segment.clone());
             }
             keep
         });
+        if self.segments.is_empty() && !self.emptied.is_empty() && self.empty_since.is_none() {
+            self.empty_since = Some(Instant::now());
+        }
         dead
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        for account in &self.segments {
-            let _ = std::fs::remove_file(&account.segment.path);
+        for segment in self.segments.iter().map(|account| &account.segment).chain(&self.emptied) {
+            let _ = std::fs::remove_file(&segment.path);
         }
     }
 }

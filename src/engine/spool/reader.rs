@@ -4,12 +4,14 @@ use super::disk::Place;
 use super::log::Next;
 use super::{Item, Shared, SpoolError, SpoolStats};
 use crate::model::Offset;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 /// Room in front of what is read from a file: for what the reader has left over, at most a transaction of ours as a rule.
 const FRONT: usize = 128 << 10;
+/// Room for that and for what is read at once as a rule.
+const USUAL: usize = FRONT + super::disk::MERGE_BYTES as usize;
 /// A buffer that was made for more than what is read at once is not kept.
 const TOO_LARGE: usize = FRONT + 2 * super::disk::MERGE_BYTES as usize;
 
@@ -19,8 +21,11 @@ pub struct SpoolReader {
     shared: Arc<Shared>,
     /// What comes next, where it lies in a file: read while the reader deals with what came before it.
     ahead: Option<Ahead>,
-    /// What the bytes behind those are read into: memory that is taken and given back for each costs as much as reading.
+    /// What the bytes behind those are read into: memory that is taken and given back for each costs as much as reading, and
+    /// so does making it zero. All of it has been written to before.
     spare: BytesMut,
+    /// The whole of what was handed out last, to have it back when nobody else holds on to it.
+    lent: Bytes,
 }
 
 /// A place that is being read.
@@ -39,7 +44,7 @@ pub struct SpoolReleaser {
 
 impl SpoolReader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        SpoolReader { shared, ahead: None, spare: BytesMut::new() }
+        SpoolReader { shared, ahead: None, spare: BytesMut::new(), lent: Bytes::new() }
     }
 
     /// The next item; waits for one. Safe to cancel. A disk error may pass: call again.
@@ -63,14 +68,15 @@ impl SpoolReader {
 
     /// These bytes have been dealt with: where nobody else holds on to them, others are read into their place.
     pub fn give_back(&mut self, bytes: Bytes) {
-        if self.ahead.is_none() && self.shared.lock().disk.is_empty() {
+        drop(bytes);
+        let lent = std::mem::take(&mut self.lent);
+        if lent.is_empty() || (self.ahead.is_none() && self.shared.lock().disk.is_empty()) {
             return;
         }
-        if let Ok(mut buffer) = bytes.try_into_mut() {
-            buffer.clear();
-            if !buffer.try_reclaim(TOO_LARGE) {
-                self.spare = buffer;
-            }
+        match lent.try_into_mut() {
+            Ok(buffer) if buffer.capacity() <= TOO_LARGE => self.spare = buffer,
+            Ok(_) => {}
+            Err(lent) => self.lent = lent,
         }
     }
 
@@ -79,7 +85,7 @@ impl SpoolReader {
         match state.log.next() {
             Next::Item(item) => {
                 if state.disk.is_empty() {
-                    self.spare = BytesMut::new();
+                    (self.spare, self.lent) = (BytesMut::new(), Bytes::new());
                 }
                 self.shared.collect(state);
                 Step::Item(item)
@@ -105,19 +111,18 @@ impl SpoolReader {
         };
         let read = (&mut ahead.read).await;
         let mut buffer = read.map_err(|e| SpoolError::disk("", std::io::Error::other(e)))??;
+        let end = FRONT + ahead.place.len_behind(skip);
         let item = match first {
             Some(first) => {
                 let front = if rest.len() <= FRONT { std::mem::take(rest) } else { Bytes::new() };
-                buffer[FRONT - front.len()..FRONT].copy_from_slice(&front);
-                buffer.advance(FRONT - front.len());
+                let begin = FRONT - front.len();
+                buffer[begin..FRONT].copy_from_slice(&front);
                 let offset = Offset(first.0 + skip - front.len() as u64);
                 self.give_back(front);
-                Item::Stream { offset, bytes: buffer.freeze() }
+                self.lent = buffer.freeze();
+                Item::Stream { offset, bytes: self.lent.slice(begin..end) }
             }
-            None => {
-                buffer.advance(FRONT);
-                Item::Snapshot(buffer.freeze())
-            }
+            None => Item::Snapshot(buffer.freeze().slice(FRONT..end)),
         };
         let mut state = self.shared.lock();
         state.log.step(&item);
@@ -131,8 +136,11 @@ impl SpoolReader {
         let mut buffer = std::mem::take(&mut self.spare);
         let at = place.clone();
         let read = tokio::task::spawn_blocking(move || {
-            buffer.resize(FRONT, 0);
-            at.read(skip, &mut buffer).map(|()| buffer)
+            let end = FRONT + at.len_behind(skip);
+            if buffer.len() < end {
+                buffer = BytesMut::zeroed(end.max(USUAL));
+            }
+            at.read(skip, &mut buffer[FRONT..end]).map(|()| buffer)
         });
         Ahead { place, skip, read }
     }

@@ -74,13 +74,17 @@ impl SpoolWriter {
         if bytes == 0 || fits || (memory_only && state.log.memory == 0) {
             state.disk.full = false;
             state.log.push_memory(item);
+            let kept = if state.disk.is_empty() { state.disk.take_kept() } else { vec![] };
             drop(state);
             self.shared.readable.notify_one();
+            super::disk::remove_files(kept);
             return Ok(Placed::InMemory);
         }
         self.spilling = !memory_only;
-        let room = state.disk.is_empty() || state.disk.bytes() + bytes <= self.shared.disk_bytes;
+        let mut removed = Vec::new();
+        let room = state.disk.has_room(bytes, self.shared.disk_bytes, &mut removed);
         state.disk.full = memory_only || !room;
+        super::disk::remove_files(removed);
         Ok(if state.disk.full { Placed::NoRoom(item) } else { Placed::ToDisk(item) })
     }
 
@@ -129,6 +133,12 @@ impl SpoolWriter {
     /// What was pushed last lies on the disk: here are its bytes back, for the memory they take.
     pub fn take_spilled(&mut self) -> Option<Bytes> {
         self.spilled.take()
+    }
+
+    /// Stream bytes that have not been handed out.
+    pub fn waiting(&self) -> u64 {
+        let state = self.shared.lock();
+        state.log.written.0.saturating_sub(state.log.read.0)
     }
 
     /// End of the stream bytes taken in.

@@ -240,6 +240,10 @@ impl StrandRun {
             })));
             writers.push(tokio::spawn(write(writer, a.direction, tell.clone())));
             readers.push(tokio::spawn(read(a.link, a.direction, a.replica.clone(), tell.clone())));
+            if context.job.policy.two_way {
+                let control = sites[a.direction.from().index()].control.clone();
+                readers.push(tokio::spawn(super::looks::follow(control, shared.clone(), a.clock)));
+            }
             links.push(LinkRun {
                 direction: a.direction,
                 gauge: a.gauge,

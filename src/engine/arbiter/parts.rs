@@ -79,7 +79,7 @@ mod tests {
             // Long stretches of whole keys, long ones of parts, and both mixed.
             let one_in = [u64::MAX, 1, 3][round % 3];
             for _ in 0..rng.u64(0..3 * BLOCK) {
-                let part = if rng.u64(..) % one_in == 0 { Part::one(rng.u64(..)) } else { Part::WHOLE };
+                let part = if rng.u64(..).is_multiple_of(one_in) { Part::one(rng.u64(..)) } else { Part::WHOLE };
                 if part != Part::WHOLE {
                     parts.set(next, part);
                 }
@@ -93,7 +93,7 @@ mod tests {
             assert!(model.iter().enumerate().all(|(n, part)| parts.get(first + n as u64) == *part), "round {round}");
             assert_eq!(parts.get(next), Part::WHOLE);
             let most = ((next - first) / BLOCK + 2) as usize * BLOCK as usize * size_of::<Part>();
-            assert!(parts.memory() <= most + 4 << 10, "round {round}: {}", parts.memory());
+            assert!(parts.memory() <= most + (4 << 10), "round {round}: {}", parts.memory());
         }
         parts.clear_before(next + BLOCK);
         assert_eq!(parts.memory(), 0);

@@ -177,6 +177,7 @@ pub(super) fn attached(
             true => Default::default(),
             false => (plan.moved[from.index()].clone(), site.stream_end),
         },
+        heard: context.homes.heard.clone(),
     });
     let link = Link::new(LinkSetup {
         shared: ready.shared.clone(),

@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod arbiter;
+pub mod clock;
 pub mod conflicts;
 pub mod core;
 pub mod events;

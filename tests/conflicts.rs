@@ -20,6 +20,8 @@ mod run;
 mod storm;
 #[path = "conflicts/table.rs"]
 mod table;
+#[path = "conflicts/time.rs"]
+mod time;
 #[path = "conflicts/told.rs"]
 mod told;
 
@@ -107,7 +109,7 @@ fn the_later_write_wins_where_one_side_is_farther() {
 }
 
 /// Two writes 20 ms apart, in either order, a hundred times.
-fn later_wins((a, b, _proxies, duplex): (Server, Server, [Proxy; 2], Duplex)) {
+pub(crate) fn later_wins((a, b, _proxies, duplex): (Server, Server, [Proxy; 2], Duplex)) {
     let (mut at_a, mut at_b) = (a.client(), b.client());
     for i in 0..20 {
         at_a.run(&format!("SET warm-a:{i} v"));

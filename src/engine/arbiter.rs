@@ -258,8 +258,13 @@ impl Arbiter {
         }
         if !open {
             // At the site of the earlier change the later one is applied on top: the order in time stands.
-            let unknown = !known || at == 0 || earliest == u32::MAX;
-            let authority = if only_deletes || unknown || later(earliest, at) { peer } else { here };
+            let authority = match () {
+                () if only_deletes || earliest == u32::MAX => peer,
+                // Which of them is read first says nothing then.
+                () if !known || at == 0 => Side::Source,
+                () if later(earliest, at) => peer,
+                () => here,
+            };
             self.open(touch, authority, Cause::ConcurrentWrite, Some((here, at)));
         }
         let Some(e) = self.episodes.get_mut(touch.hash, touch.db, touch.key) else {

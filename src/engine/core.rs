@@ -63,6 +63,11 @@ impl Shared {
         now.saturating_duration_since(self.started).as_millis() as u64 + 1
     }
 
+    /// Microseconds of the job's clock.
+    pub fn us_at(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_micros() as u64 + 1_000
+    }
+
     /// No code panics while it holds the lock by design; if it did, the state is still whole between calls.
     pub fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(|poisoned| poisoned.into_inner())

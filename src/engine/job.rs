@@ -16,6 +16,7 @@ mod carry;
 mod expiries;
 mod follow;
 mod lineage;
+mod looks;
 mod moved;
 mod pause;
 mod progress;

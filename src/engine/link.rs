@@ -21,6 +21,7 @@ mod room;
 mod run;
 
 use super::apply::control_key::{LoadPhase, Position};
+use super::clock::StreamClock;
 use super::core::Shared;
 pub use super::core::unix_ms;
 use super::events::EventSink;
@@ -89,8 +90,10 @@ pub struct LinkSetup {
     /// Where the stream is taken up, and in which database ([`UNKNOWN_DB`]).
     pub from: Position,
     pub control_db: u32,
-    /// Half the round trip to the source, in milliseconds: a change was made that much before it was read.
-    pub way_ms: u64,
+    /// By which it is known when a change was made.
+    pub clock: Arc<StreamClock>,
+    /// Where the source's stream ended when it was attached: what stands before it was made while nobody read.
+    pub unread_until: Offset,
 }
 
 /// The reading half of one direction.
@@ -107,6 +110,8 @@ pub struct Link {
     /// Reconnects of the replica that were seen, and when the stream's times are known again.
     reconnects: u64,
     unknown_until: u64,
+    /// When the parts of the batch at hand were made.
+    made: Vec<(Offset, u32)>,
     /// What the operator has been told of.
     told: decide::Read,
 }
@@ -122,7 +127,8 @@ impl Link {
             offset: s.from.offset.0,
             part: s.in_parts.then(Unframer::default),
             reconnects: 0,
-            unknown_until: 0,
+            unknown_until: s.unread_until.0,
+            made: Vec::new(),
             told: decide::Read::default(),
             s,
         }
@@ -274,6 +280,21 @@ impl Link {
     }
 
     /// Up to where the stream was read.
+    /// When the batch at hand was made; it is decided at `now`, `unix` by the clock of the day.
+    fn look_when(&mut self, now: u64, unix: u64) {
+        self.made.clear();
+        if self.offset < self.unknown_until {
+            return;
+        }
+        let end = self.offset + self.batch.entries.last().map_or(0, |entry| entry.end);
+        // It may have waited in the spool.
+        let waited = self.s.decider.read_times().first().map_or(0, |(_, came)| unix.saturating_sub(*came));
+        let read = now.saturating_sub(waited) * 1_000;
+        let clock = self.s.clock.lock();
+        let made = clock.made(Offset(self.offset), Offset(end), read);
+        self.made.extend(made.map(|(upto, at)| (upto, known(at / 1_000))));
+    }
+
     fn read_until(&self) -> u64 {
         match &self.part {
             None => self.offset + self.rest.len() as u64,
@@ -402,10 +423,8 @@ impl Link {
             let room = wait_for_room(&self.s.shared, self.peer(), echo).await;
             let now = self.s.shared.now_ms();
             let unix = unix_ms();
-            let late = self.s.replica.received().since(Offset(self.offset)) > (1 << 20);
             self.s.replica.read_times(Offset(self.offset), self.part.is_none(), self.s.decider.read_times());
-            let at =
-                if self.offset < self.unknown_until || late { 0 } else { read_at(now - self.s.way_ms.min(now - 1)) };
+            self.look_when(now, unix);
             // The state's bell is looked for before the look under the lock, so that it is not missed.
             let shared = self.s.shared.clone();
             let came = shared.state_came.notified();
@@ -415,7 +434,7 @@ impl Link {
                 let mut core = self.s.shared.lock();
                 core.set_now(now);
                 self.s.decider.echoes_alone(room == Room::Echoes);
-                let turn = self.s.decider.turn(&mut core, &self.batch, from, self.offset, at, unix);
+                let turn = self.s.decider.turn(&mut core, &self.batch, from, self.offset, &self.made, unix);
                 if core.out[self.peer().index()].is_empty() && turn == Turn::Done {
                     self.nothing_waits(&core);
                 }
@@ -482,6 +501,6 @@ fn snapshot_error(address: String, e: &LoadError) -> LinkError {
 }
 
 /// A time of the job's clock as the arbiter keeps it: its low half, which wraps after 49 days. 0 is its word for unknown.
-fn read_at(ms: u64) -> u32 {
+fn known(ms: u64) -> u32 {
     (ms as u32).max(1)
 }

@@ -4,7 +4,7 @@
 use crate::{
     apart,
     support::{
-        compare::key_count,
+        compare::{control_keys, key_count},
         load::{fill, sized},
         versions::Slot,
         *,
@@ -15,10 +15,22 @@ use std::time::{Duration, Instant};
 /// Each way.
 const DELAY: Duration = Duration::from_millis(200);
 
+/// The target's control key says that the copy has ended. Before that a killed engine copies again, which takes longer than
+/// to go on does.
+fn copied(target: &Server) {
+    wait_for("the copy's end is noted at the target", secs(10), || {
+        let keys = control_keys(target);
+        let key = keys.iter().find_map(|key| key.strip_prefix("db0 ").filter(|k| k.ends_with(":forward")));
+        let said = target.client().run(&format!("GET {}", key.ok_or("no control key")?)).text();
+        if said.split(' ').nth(4) == Some("s") { Ok(()) } else { Err(said) }
+    });
+}
+
 /// From the engine's begin, or the cut, until both sides are equal; with writes at both sides before it, on keys that are
 /// in conflict, and after it.
 fn recovers(what: &str, cut: impl FnOnce(&[Proxy; 2], &mut Duplex)) -> f64 {
     let (a, b, proxies, mut duplex) = apart(DELAY);
+    copied(&b);
     let (mut at_a, mut at_b) = (a.client(), b.client());
     for i in 0..200 {
         at_a.run(&format!("SET k:{} a{i}", i % 50));

@@ -316,3 +316,11 @@ pub fn info_number(server: &Server, name: &str) -> u64 {
     let info = server.client().run("INFO").text();
     field(&info, name).and_then(|v| v.parse().ok()).unwrap_or_else(|| panic!("no number {name} in INFO"))
 }
+
+/// How often a server has run a command.
+#[track_caller]
+pub fn calls(server: &Server, command: &str) -> u64 {
+    let stats = server.client().run("INFO commandstats").text();
+    let line = field(&stats, &format!("cmdstat_{command}"));
+    line.and_then(|l| l.strip_prefix("calls=")?.split(',').next()?.parse().ok()).unwrap_or(0)
+}

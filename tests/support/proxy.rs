@@ -25,10 +25,19 @@ struct Shared {
     closing: AtomicBool,
     bytes: AtomicU64,
     accepted: AtomicU64,
-    /// Whether bytes wait at the gate; every writer passes it before each chunk.
-    stalled: Mutex<bool>,
+    /// Which bytes wait at the gate; every writer passes it before each chunk.
+    stalled: Mutex<Stall>,
     gate: Condvar,
     live: Mutex<Vec<TcpStream>>,
+}
+
+/// What stays where it is.
+#[derive(Clone, Copy, PartialEq)]
+enum Stall {
+    Nothing,
+    /// What a server sends to its replicas.
+    Streams,
+    All,
 }
 
 /// Listens on a free port and carries every connection to one server.
@@ -49,7 +58,7 @@ impl Proxy {
             closing: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
-            stalled: Mutex::new(false),
+            stalled: Mutex::new(Stall::Nothing),
             gate: Condvar::new(),
             live: Mutex::new(Vec::new()),
         });
@@ -93,7 +102,17 @@ impl Proxy {
 
     /// Whether bytes stay where they are, in both directions, as when packets are dropped on the way.
     pub fn stall(&self, stalled: bool) {
-        *self.shared.stalled.lock().expect("the gate") = stalled;
+        self.stall_some(if stalled { Stall::All } else { Stall::Nothing });
+    }
+
+    /// Whether what the server sends to its replicas stays where it is, as when that is too much for the line; questions
+    /// and their answers pass.
+    pub fn stall_streams(&self, stalled: bool) {
+        self.stall_some(if stalled { Stall::Streams } else { Stall::Nothing });
+    }
+
+    fn stall_some(&self, which: Stall) {
+        *self.shared.stalled.lock().expect("the gate") = which;
         self.shared.gate.notify_all();
     }
 
@@ -129,7 +148,10 @@ impl Shared {
             live.retain(|c| c.peer_addr().is_ok());
             live.push(inbound);
         }
-        for (from, to) in pair {
+        let is_stream = Arc::new(AtomicBool::new(false));
+        for (to_server, (from, to)) in [true, false].into_iter().zip(pair) {
+            let is_stream = is_stream.clone();
+            let asks = is_stream.clone();
             let (put, take) = sync_channel(QUEUE);
             let shared = self.clone();
             thread::spawn(move || {
@@ -138,21 +160,29 @@ impl Shared {
                 while let Ok(n @ 1..) = from.read(&mut buf) {
                     let due = Instant::now() + Duration::from_micros(shared.delay_us.load(Ordering::Relaxed));
                     shared.bytes.fetch_add(n as u64, Ordering::Relaxed);
+                    if to_server && buf[..n].windows(5).any(|word| word == b"PSYNC") {
+                        asks.store(true, Ordering::SeqCst);
+                    }
                     if put.send((due, buf[..n].to_vec())).is_err() {
                         break;
                     }
                 }
             });
             let shared = self.clone();
-            thread::spawn(move || shared.write(&take, to));
+            let waits = move |stall| match stall {
+                Stall::Nothing => false,
+                Stall::Streams => !to_server && is_stream.load(Ordering::SeqCst),
+                Stall::All => true,
+            };
+            thread::spawn(move || shared.write(&take, to, waits));
         }
     }
 
-    fn write(&self, take: &Receiver<(Instant, Vec<u8>)>, mut to: TcpStream) {
+    fn write(&self, take: &Receiver<(Instant, Vec<u8>)>, mut to: TcpStream, waits: impl Fn(Stall) -> bool) {
         while let Ok((due, chunk)) = take.recv() {
             super::wait::until(due);
             let mut stalled = self.stalled.lock().expect("the gate");
-            while *stalled && !self.closing.load(Ordering::SeqCst) {
+            while waits(*stalled) && !self.closing.load(Ordering::SeqCst) {
                 stalled = self.gate.wait(stalled).expect("the gate");
             }
             drop(stalled);

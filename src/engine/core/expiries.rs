@@ -80,8 +80,11 @@ struct Asked {
     question: u64,
     db: u32,
     keys: Vec<Box<[u8]>>,
-    /// What the source itself says of each, where its stream tells no absolute times.
-    said: Vec<Option<u64>>,
+    /// What the source itself says of each, where its stream tells no absolute times; empty where it need not be asked, or
+    /// can't. `None` while it is asked.
+    said: Option<Vec<Option<u64>>>,
+    /// What the site has answered, while the source has not.
+    came: Option<Vec<Option<u64>>>,
     /// Of those that were not changed since.
     same: HashSet<u64>,
 }
@@ -209,8 +212,8 @@ impl Core {
 
     /// Asks the site when these keys of one database (and slot, in a cluster) expire, in the order of its outbox; with no keys
     /// it is asked all the same: what was written before is there when that has been answered. Gives the question's number.
-    /// `said`: what the source says of each that has an expiry there; empty where its stream tells absolute times.
-    pub fn ask_expiries(&mut self, site: Side, db: u32, keys: Vec<Box<[u8]>>, said: Vec<Option<u64>>) -> u64 {
+    /// `source_too`: the source is asked as well, and [`Core::source_said`] has its answer.
+    pub fn ask_expiries(&mut self, site: Side, db: u32, keys: Vec<Box<[u8]>>, source_too: bool) -> u64 {
         let mut data = BytesMut::new();
         let absolute = self.facts[site.index()].dialect.speaks_redis(7, 0);
         for key in &keys {
@@ -226,7 +229,7 @@ impl Core {
         let expiries = &mut self.expiries[site.index()];
         expiries.questions += 1;
         let question = expiries.questions;
-        expiries.asked.push(Asked { question, db, keys, said, same });
+        expiries.asked.push(Asked { question, db, keys, said: (!source_too).then(Vec::new), came: None, same });
         let serial = self.arbiter.last_serial(site);
         let item = NewItem::new(data.freeze(), commands, ItemKind::Expiries(question), serial);
         self.push(site, NewItem { db: Some(db), slot, ..item });
@@ -237,7 +240,26 @@ impl Core {
     pub fn expiries_came(&mut self, site: Side, question: u64, at: Option<&[Option<u64>]>) {
         let asked = &mut self.expiries[site.index()].asked;
         let Some(place) = asked.iter().position(|a| a.question == question) else { return };
-        let Asked { db, keys, said, same, .. } = asked.remove(place);
+        match at {
+            Some(at) if asked[place].said.is_none() => asked[place].came = Some(at.to_vec()),
+            at => self.expiries_answered(site, place, at),
+        }
+    }
+
+    /// The source's answer to the same question: of each key when it expires there, if it does; nothing where it has not
+    /// answered.
+    pub fn source_said(&mut self, site: Side, question: u64, said: Vec<Option<u64>>) {
+        let asked = &mut self.expiries[site.index()].asked;
+        let Some(place) = asked.iter().position(|a| a.question == question) else { return };
+        asked[place].said = Some(said);
+        if let Some(at) = asked[place].came.take() {
+            self.expiries_answered(site, place, Some(&at));
+        }
+    }
+
+    fn expiries_answered(&mut self, site: Side, place: usize, at: Option<&[Option<u64>]>) {
+        let Asked { question, db, keys, said, same, .. } = self.expiries[site.index()].asked.remove(place);
+        let said = said.unwrap_or_default();
         let answer = match at {
             Some(at) => {
                 // It expires at the target when its source says, if it does there at all.
@@ -383,7 +405,7 @@ mod tests {
         core.expiries[TO.index()].ask_now();
         let key = |n: u64| format!("k:{n}").into_bytes().into_boxed_slice();
         let [first, second] = [vec![key(0)], vec![key(1), key(2)]];
-        let asked = [&first, &second].map(|keys| core.ask_expiries(TO, 0, keys.clone(), Vec::new()));
+        let asked = [&first, &second].map(|keys| core.ask_expiries(TO, 0, keys.clone(), false));
         let far = Some(unix_ms() + 1_000_000 + FAR_MS);
         // The last key of the second question is changed before its answer comes.
         let hash = core.arbiter.hash(0, &second[1]);
@@ -395,8 +417,29 @@ mod tests {
         assert_eq!(core.expiries[TO.index()].take_answers(), [(asked[0], Answer::Lost(first))]);
         core.expiries_came(TO, asked[0], None);
         assert!(core.expiries[TO.index()].take_answers().is_empty(), "it was answered before");
+        // Of the two that are asked, the later answer completes it, whichever that is.
+        let (true_time, other) = (unix_ms() + 5_000_000, unix_ms() + 1_000_000);
+        for source_first in [true, false] {
+            let before = core.arbiter.in_flight(TO).0;
+            let asked = core.ask_expiries(TO, 0, vec![key(3 + u64::from(source_first))], true);
+            if source_first {
+                core.source_said(TO, asked, vec![Some(true_time)]);
+                assert_eq!(core.arbiter.in_flight(TO).0, before);
+                core.expiries_came(TO, asked, Some(&[Some(other + FAR_MS)]));
+            } else {
+                core.expiries_came(TO, asked, Some(&[Some(other + FAR_MS)]));
+                assert_eq!(core.arbiter.in_flight(TO).0, before);
+                assert!(core.expiries[TO.index()].take_answers().is_empty());
+                core.source_said(TO, asked, vec![Some(true_time)]);
+            }
+            assert_eq!(core.expiries[TO.index()].take_answers(), [(asked, Answer::Again(Vec::new()))]);
+            assert_eq!(core.arbiter.in_flight(TO).0, before + 1);
+            let items = core.out[TO.index()].take(usize::MAX, usize::MAX);
+            let last = items.last().expect("the true time");
+            assert!(last.data.windows(13).any(|w| w == true_time.to_string().as_bytes()), "the source's word counts");
+        }
         // With no keys it is asked all the same.
-        let asked = core.ask_expiries(TO, 0, Vec::new(), Vec::new());
+        let asked = core.ask_expiries(TO, 0, Vec::new(), false);
         core.expiries_came(TO, asked, Some(&[]));
         assert_eq!(core.expiries[TO.index()].take_answers(), [(asked, Answer::Again(Vec::new()))]);
     }

@@ -21,6 +21,7 @@ pub use removal::remove_control_keys;
 use super::{JobContext, JobError};
 use crate::engine::apply::control_key::{ControlKey, Position};
 use crate::engine::arbiter::Arbiter;
+use crate::engine::clock::StreamClock;
 use crate::engine::conflicts::ConflictLog;
 use crate::engine::core::{Core, Shared, SiteFacts};
 use crate::engine::fence;
@@ -106,6 +107,7 @@ impl Site {
 /// One direction, ready to go.
 pub struct Attached {
     pub direction: Direction,
+    pub clock: Arc<StreamClock>,
     pub link: Link,
     pub gauge: Arc<Gauge>,
     pub replica: Arc<ReplicaHandle>,

@@ -14,13 +14,14 @@ use crate::engine::fence::pages::Pages;
 use crate::engine::net::{Control, Dialer, NetError};
 use crate::engine::replica::ReplicaHandle;
 use crate::engine::strand::Names;
-use crate::model::{Databases, Direction};
+use crate::model::{Databases, Direction, Side};
 use crate::wire::dialect::Dialect;
 use futures::future::join_all;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use times::times;
+use tokio::task::JoinSet;
 
 /// How often it is looked whether a link is in step.
 const LOOK: Duration = Duration::from_millis(20);
@@ -35,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAGE: u64 = 8 * BATCH as u64;
 /// Keys that are asked for at a time, and how many of them where answers take long.
 const AT_ONCE: usize = 16 * BATCH;
-const AT_ONCE_FAR: usize = 64 * BATCH;
+const AT_ONCE_FAR: usize = 192 * BATCH;
 const FAR: Duration = Duration::from_millis(100);
 /// The source is asked for so many at a time.
 const SAID: usize = 8 * BATCH;
@@ -53,6 +54,8 @@ pub struct Setup {
     /// they were read and those of the target from when it was asked, and exactly from the source alone.
     pub source: Option<(Dialer, String, Dialect)>,
     pub source_control: Option<Control>,
+    /// What it is being asked.
+    pub source_asked: JoinSet<bool>,
     /// Where names are looked for when they are not remembered.
     pub look_at: (Dialer, String),
     pub look_control: Option<Control>,
@@ -221,7 +224,8 @@ impl Setup {
     }
 
     /// Waits until the target's stream has been read up to the last answer: what clients there have renamed before it is
-    /// known by then.
+    /// known by then. That has no limit of its own: the stream is read on for as long as the run lasts, and a run whose
+    /// stream can't be had ends.
     async fn read_back(&self) {
         let to = self.direction.to().index();
         let (number, one_way) = {
@@ -314,13 +318,15 @@ impl Setup {
                 self.shared.ring(core);
                 continue;
             }
-            let said = self.said(db, &keys).await;
             while asking.keys > 0 && asking.keys + keys.len() > asking.room {
                 self.take_answers(asking).await;
             }
+            let source = if keys.is_empty() { None } else { self.asking_source().await };
+            let asked_of_source = if source.is_some() { keys.clone() } else { Vec::new() };
+            let mut questions = Vec::new();
             let mut core = self.shared.lock();
             core.set_now(self.shared.now_ms());
-            let (mut said, mut keys) = (said.into_iter(), keys.into_iter().peekable());
+            let mut keys = keys.into_iter().peekable();
             loop {
                 let mut some: Vec<_> = keys.next().into_iter().collect();
                 let slot = some.first().and_then(|key| self.slot(key));
@@ -330,14 +336,19 @@ impl Setup {
                     some.push(key);
                 }
                 let asked = Question { db, keys: some.len(), tries, put: Instant::now() };
-                let said = said.by_ref().take(some.len()).collect();
                 asking.keys += some.len();
-                asking.questions.insert(core.ask_expiries(to, db, some, said), asked);
+                let question = core.ask_expiries(to, db, some, source.is_some());
+                questions.push((question, asked.keys));
+                asking.questions.insert(question, asked);
                 if keys.peek().is_none() {
                     break;
                 }
             }
             self.shared.ring(core);
+            if let Some((control, dialect)) = source {
+                let said = said(self.shared.clone(), to, control, dialect, db, asked_of_source, questions);
+                self.source_asked.spawn(said);
+            }
         }
     }
 
@@ -373,29 +384,45 @@ impl Setup {
         }
     }
 
-    /// The connection to the source, where it has to be asked and can be.
-    async fn asking_source(&mut self) -> Option<Control> {
-        let (dialer, address, _) = self.source.as_ref()?;
-        match self.source_control.take() {
-            Some(control) => Some(control),
-            None => dialer.control(address).await.ok(),
+    /// The connection to the source, where it has to be asked and can be, and what it speaks.
+    async fn asking_source(&mut self) -> Option<(Control, Dialect)> {
+        let (dialer, address, dialect) = self.source.as_ref()?;
+        while let Some(answered) = self.source_asked.try_join_next() {
+            if !answered.unwrap_or(false) {
+                self.source_control = None;
+            }
         }
+        if self.source_control.is_none() {
+            self.source_control = dialer.control(address).await.ok();
+        }
+        self.source_control.clone().map(|control| (control, *dialect))
     }
+}
 
-    /// What the source says of some keys; nothing where that is not needed, or not to be had.
-    async fn said(&mut self, db: u32, keys: &[Box<[u8]>]) -> Vec<Option<u64>> {
-        let Some(dialect) = self.source.as_ref().map(|(_, _, dialect)| *dialect) else { return Vec::new() };
-        if keys.is_empty() {
-            return Vec::new();
-        }
-        let Some(control) = self.asking_source().await else { return Vec::new() };
-        // Over one connection, and without waiting for one another.
-        let parts = keys.chunks(SAID).map(|some| {
-            let mut control = control.clone();
-            async move { times(&mut control, db, some, dialect).await }
-        });
-        let Ok(said) = join_all(parts).await.into_iter().collect::<Result<Vec<_>, _>>() else { return Vec::new() };
-        self.source_control = Some(control);
-        said.concat()
+/// Asks the source when some keys expire, for these questions (their numbers, and how many of the keys each is for); it is
+/// not waited for, since the target is asked at the same time. Gives whether it has answered.
+async fn said(
+    shared: Arc<Shared>,
+    to: Side,
+    control: Control,
+    dialect: Dialect,
+    db: u32,
+    keys: Vec<Box<[u8]>>,
+    questions: Vec<(u64, usize)>,
+) -> bool {
+    // Over one connection, and without waiting for one another.
+    let parts = keys.chunks(SAID).map(|some| {
+        let mut control = control.clone();
+        async move { times(&mut control, db, some, dialect).await }
+    });
+    let said = join_all(parts).await.into_iter().collect::<Result<Vec<_>, _>>();
+    let answered = said.is_ok();
+    let mut said = said.unwrap_or_default().concat().into_iter();
+    let mut core = shared.lock();
+    core.set_now(shared.now_ms());
+    for (question, keys) in questions {
+        core.source_said(to, question, said.by_ref().take(keys).collect());
     }
+    shared.ring(core);
+    answered
 }

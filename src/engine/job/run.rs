@@ -26,7 +26,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// How often positions, rates and lag are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -226,6 +226,7 @@ impl StrandRun {
                     (!absolute).then(|| (from.dialer.clone(), from.address.clone(), from.dialect))
                 },
                 source_control: None,
+                source_asked: JoinSet::new(),
                 look_control: None,
                 // A proxy can't be looked through: what it has, its source had too.
                 look_at: match context.job.instance(a.direction.to()).hides_shards() {
@@ -240,6 +241,10 @@ impl StrandRun {
             })));
             writers.push(tokio::spawn(write(writer, a.direction, tell.clone())));
             readers.push(tokio::spawn(read(a.link, a.direction, a.replica.clone(), tell.clone())));
+            if context.job.policy.two_way {
+                let control = sites[a.direction.from().index()].control.clone();
+                readers.push(tokio::spawn(super::looks::follow(control, shared.clone(), a.clock)));
+            }
             links.push(LinkRun {
                 direction: a.direction,
                 gauge: a.gauge,

@@ -106,6 +106,9 @@ pub struct Decider {
     read_times: Vec<(u64, u64)>,
 }
 
+/// When the parts of a batch were made: up to which offset, and when by the arbiter's clock; 0 unknown.
+pub type Made = [(Offset, u32)];
+
 /// Every key of this product, whatever the job.
 const KEY_PREFIX: &[u8] = b"duplex:";
 
@@ -209,8 +212,9 @@ impl Decider {
 
     /// Decides the entries of a batch from `from` on. `base`: the stream's offset at the batch's beginning. `at`: when
     /// they were read, in the arbiter's clock, 0 where that is unknown; `unix_ms`: the same on the wall clock.
-    pub fn turn(&mut self, core: &mut Core, batch: &Batch, from: usize, base: u64, at: u32, unix_ms: u64) -> Turn {
+    pub fn turn(&mut self, core: &mut Core, batch: &Batch, from: usize, base: u64, made: &Made, unix_ms: u64) -> Turn {
         let here = self.here.index();
+        let mut made = made.iter().peekable();
         for (i, entry) in batch.entries.iter().enumerate().skip(from) {
             self.glance.at(core, self.here, batch, from, i);
             self.place_due(core);
@@ -239,6 +243,8 @@ impl Decider {
                         return Turn::Waits { entry: i };
                     }
                     None => {
+                        while made.next_if(|(upto, _)| upto.0 < self.entry_end.offset.0).is_some() {}
+                        let at = made.peek().map_or(0, |(_, at)| *at);
                         self.local(core, batch, entry, at, unix_ms);
                         if self.entry_end.offset <= self.doubtful_until {
                             self.doubtful(core, batch, entry);

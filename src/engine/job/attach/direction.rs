@@ -4,6 +4,7 @@ use super::plan::{Begin, Plan};
 use super::{Attached, Ready, client_name, share};
 use crate::engine::apply::control_key::{LoadPhase, Position};
 use crate::engine::arbiter::leftovers::Leftovers;
+use crate::engine::clock::StreamClock;
 use crate::engine::core::{SiteFacts, own_prefix};
 use crate::engine::gauge::Gauge;
 use crate::engine::job::{JobContext, JobError, reading};
@@ -179,6 +180,7 @@ pub(super) fn attached(
         },
         heard: context.homes.heard.clone(),
     });
+    let clock = Arc::new(StreamClock::new(site.way_ms));
     let link = Link::new(LinkSetup {
         shared: ready.shared.clone(),
         gauge: gauge.clone(),
@@ -202,9 +204,11 @@ pub(super) fn attached(
         replids: ready.replids.clone(),
         from: position,
         control_db: ready.control_db,
-        way_ms: site.way_ms,
+        clock: clock.clone(),
+        unread_until: site.stream_end,
     });
-    let attached = Attached { direction, link, gauge, replica, spool, with_snapshot, together, first, writer: None };
+    let attached =
+        Attached { direction, clock, link, gauge, replica, spool, with_snapshot, together, first, writer: None };
     Ok((attached, position))
 }
 

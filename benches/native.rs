@@ -16,7 +16,9 @@ mod support {
     pub mod duplex;
     pub mod load;
     pub mod resp;
+    pub mod router;
     pub mod server;
+    pub mod site;
     pub mod spread;
     pub mod versions;
     pub mod wait;

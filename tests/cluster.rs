@@ -3,6 +3,8 @@
 
 #[path = "cluster/at_once.rs"]
 mod at_once;
+#[path = "cluster/attach.rs"]
+mod attach;
 #[path = "sentinel/group.rs"]
 #[allow(dead_code, reason = "the failover suite uses the rest")]
 mod group;

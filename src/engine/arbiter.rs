@@ -24,11 +24,10 @@ mod parts;
 mod queue;
 mod recovery;
 mod settling;
+mod standing;
 pub mod table;
 
-use crate::engine::strand::SlotSet;
 use crate::model::Side;
-use crate::wire::slot::slot;
 use class::{Class, Part, commute};
 use episode::{Cause, Episode, Episodes, Phase};
 use leftovers::Leftovers;
@@ -109,9 +108,8 @@ pub struct Arbiter {
     counters: Counters,
     /// The site whose snapshot is being copied: what it holds is not at the other site yet.
     loading: Option<Side>,
-    /// By side: cluster slots that came from another of its shards and are being settled by its state; `None`: there are
-    /// none.
-    moved: Option<Box<[SlotSet; 2]>>,
+    /// Whose order stands in what has moved.
+    slots: standing::Slots,
     /// By side: it is a cluster, whose state may come to stand for a key at any moment, since its slot moves. So a change of the
     /// other side is not withheld from it, though the coming transfer carries it too and writes over it.
     whole: [bool; 2],
@@ -144,7 +142,7 @@ impl Arbiter {
             token_serial: epoch << 32,
             counters: Counters::default(),
             loading: None,
-            moved: None,
+            slots: standing::Slots::default(),
             whole: [false; 2],
             leftovers: Leftovers::default(),
             flushed: [0; 2],
@@ -305,7 +303,7 @@ impl Arbiter {
             return self.enter_many(peer, touches, at);
         }
         let stands = |t: &Touch<'_>| self.standing(t.key) == Some(peer);
-        if self.loading == Some(peer) || (self.moved.is_some() && touches.iter().any(stands)) {
+        if self.loading == Some(peer) || (!self.slots.are_none() && touches.iter().any(stands)) {
             // It runs there on what is there, and that stands.
             for t in touches.iter().filter(|t| t.writes()) {
                 match self.episodes.get_mut(t.hash, t.db, t.key) {
@@ -377,51 +375,6 @@ impl Arbiter {
         self.loading = side;
         if side.is_none() {
             self.leftovers = Leftovers::default();
-        }
-    }
-
-    /// Slots of these sides may move.
-    pub fn slots_may_move(&mut self, sides: [bool; 2]) {
-        self.whole = sides;
-    }
-
-    /// These slots came from another shard of their side: until they are settled by its state it is the authority of all
-    /// that they hold, since no stream that is read tells all that happened to them there.
-    pub fn moved(&mut self, slots: &[SlotSet; 2]) {
-        self.moved = slots.iter().any(|s| !s.is_empty()).then(|| Box::new(slots.clone()));
-    }
-
-    pub fn moved_is_settled(&mut self, side: Side) {
-        if let Some(mut slots) = self.moved.take() {
-            slots[side.index()] = SlotSet::none();
-            self.moved(&slots);
-        }
-    }
-
-    /// Whose order stands in every episode of this key, whatever opens it.
-    fn standing(&self, key: &[u8]) -> Option<Side> {
-        let Some(moved) = &self.moved else { return self.loading };
-        let slot = slot(key);
-        self.loading.or(Side::BOTH.into_iter().find(|side| moved[side.index()].contains(slot)))
-    }
-
-    /// An episode of this key was noted with an authority that stands no more, since its slot has moved at the other side.
-    pub fn is_overruled(&self, key: &[u8], authority: Side) -> bool {
-        self.moved.is_some() && self.standing(key).is_some_and(|side| side != authority)
-    }
-
-    /// A key has come to a shard of `here` together with its slot: whose changes may be lost by that, if anybody's. Where the
-    /// other site's state stands, what clients did to it at the shard before is told nowhere; where an episode had the other
-    /// site as authority, what that one withheld.
-    pub fn loses_by_move(&self, here: Side, touch: &Touch<'_>) -> Option<Side> {
-        let peer = here.other();
-        match self.standing(touch.key) {
-            _ if self.one_way => None,
-            Some(side) => (side == peer).then_some(here),
-            None => {
-                let open = self.episodes.find(touch.hash, touch.db, touch.key)?;
-                (open.authority == peer && open.cause != Cause::Spread).then_some(peer)
-            }
         }
     }
 

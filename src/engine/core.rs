@@ -16,7 +16,7 @@ use super::apply::replies::State;
 use super::arbiter::{Arbiter, Effect, Token};
 use super::conflicts::ConflictLog;
 use super::events::EventSink;
-use super::strand::Names;
+use super::strand::{Names, StrandId};
 use crate::model::{EventKind, JobId, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
@@ -154,7 +154,7 @@ pub struct Core {
     /// By the site that is written to: slots of which something waits there until they have moved or stay.
     pub parked: [BTreeSet<u16>; 2],
     /// By site: fields of its notes beside the open episodes, as they were written where the run began.
-    pub kept_notes: [Vec<(&'static str, String)>; 2],
+    pub kept_notes: [Vec<(String, String)>; 2],
     /// By site: how many times all notes are to be written again, and have not been.
     notes_owed: [u32; 2],
     /// Keys that were told to be overruled, and which: each is told once.
@@ -433,8 +433,10 @@ impl Core {
     /// The keys of the slots that came from another shard of `side` have all been settled.
     pub fn moved_is_settled(&mut self, side: Side) {
         self.arbiter.moved_is_settled(side);
-        self.kept_notes[Side::Target.index()].retain(|(field, _)| *field != moved_field(side));
-        self.note(Side::Target, &[b"HDEL", moved_field(side).as_bytes()]);
+        let Some(id) = self.facts[Side::Target.index()].names.id() else { return };
+        let field = moved_field(side, id);
+        self.kept_notes[Side::Target.index()].retain(|(kept, _)| *kept != field);
+        self.note(Side::Target, &[b"HDEL", field.as_bytes()]);
     }
 
     /// Writes one of our own notes at a site: `words` are the command, the key is put behind its name.
@@ -503,16 +505,18 @@ pub fn note(db: u32, key: &[u8], number: u64, authority: Side) -> (Vec<u8>, Stri
     (field(db, key), format!("{number} {letter}"))
 }
 
-/// The field of the notes at the target that names the slots which came from another shard of this side.
-pub fn moved_field(side: Side) -> &'static str {
+/// The field of a strand's notes at the target that names the slots which came from another shard of this side.
+pub fn moved_field(side: Side, id: StrandId) -> String {
     match side {
-        Side::Source => "moved-source",
-        Side::Target => "moved-target",
+        Side::Source => format!("moved-source@{id}"),
+        Side::Target => format!("moved-target@{id}"),
     }
 }
 
-/// The field of the notes that says which slots have had more than their strand.
-pub const AHEAD_FIELD: &str = "ahead";
+/// The field of a strand's notes that says which slots have had more than the strand.
+pub fn ahead_field(id: StrandId) -> String {
+    format!("ahead@{id}")
+}
 
 /// The reverse of [`field`] with its value: (db, key, number, authority).
 pub fn parse_note(field: &[u8], value: &[u8]) -> Option<(u32, Vec<u8>, u64, Side)> {

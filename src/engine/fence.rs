@@ -9,9 +9,10 @@ pub use look::{Asked, Left, Look, Note, Opened, look, open, open_again, shut_out
 use super::apply::control_key::ControlKey;
 use super::core::parse_note;
 use super::net::{Control, NetError};
-use super::strand::Names;
+use super::strand::{Names, StrandId};
 use redis::Value;
 use redis::aio::ConnectionLike;
+use std::collections::BTreeSet;
 
 /// Kills the clients whose name begins with one of these, and waits until the server no longer lists them. The asking
 /// connection itself has to bear another name: nobody kills itself, and it would be waited for in vain.
@@ -193,6 +194,35 @@ pub async fn replace_notes(
         for (field, value) in notes {
             p.cmd("HSET").arg(key).arg(field).arg(value);
         }
+    })
+    .await?;
+    Ok(())
+}
+
+/// The strands that have keys at a standalone side.
+pub async fn read_roll(control: &mut Control, db: u32, names: &Names) -> Result<BTreeSet<StrandId>, NetError> {
+    let fields: (Vec<(String, String)>,) = in_db(control, db, |p| {
+        p.cmd("HGETALL").arg(&names.roll()[..]);
+    })
+    .await?;
+    Ok(fields.0.iter().filter_map(|(field, _)| field.parse().ok()).collect())
+}
+
+/// Deletes all that these strands have at a standalone side, and their names from the roll.
+pub async fn strike_off(
+    control: &mut Control,
+    db: u32,
+    names: &Names,
+    strands: &BTreeSet<StrandId>,
+) -> Result<(), NetError> {
+    let keys: Vec<Vec<u8>> = strands
+        .iter()
+        .map(|id| names.of_sibling(*id))
+        .flat_map(|n| [n.control(None), n.notes(), n.part(b"")].map(|key| key.to_vec()))
+        .collect();
+    let _: (redis::Value, redis::Value) = in_db(control, db, |p| {
+        p.cmd("DEL").arg(&keys);
+        p.cmd("HDEL").arg(&names.roll()[..]).arg(strands.iter().map(StrandId::to_string).collect::<Vec<_>>());
     })
     .await?;
     Ok(())

@@ -10,6 +10,7 @@
 //! It owns a spool's reading end, the decoder and the [`decide::Decider`]. It refuses to dial: the replica and the
 //! writer do.
 
+mod back;
 pub mod decide;
 pub mod home;
 mod leftovers;

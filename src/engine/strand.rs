@@ -281,6 +281,12 @@ impl Names {
         }
     }
 
+    /// The hash that names all strands which have keys at a standalone side: those bear the strands' names, and of strands of
+    /// before nothing else tells them once the cluster's slots are others'.
+    pub fn roll(&self) -> Bytes {
+        Bytes::from([&self.base[..], b":strands"].concat())
+    }
+
     /// Where the parts of a key's value are gathered.
     pub fn part(&self, key: &[u8]) -> Bytes {
         match self.slot(key) {
@@ -385,7 +391,7 @@ mod tests {
         assert_eq!(here.whose(&here.control(None)), Whose::Ours);
         let other = here.of_sibling(StrandId { home: 1, hash: 2 });
         assert_eq!(here.whose(&other.control(None)), Whose::Sibling);
-        assert_eq!(here.whose(&here.notes()), Whose::Nobodys);
+        assert_eq!((here.whose(&here.notes()), here.whose(&here.roll())), (Whose::Nobodys, Whose::Nobodys));
         assert_eq!(here.whose(b"duplex:j:reverse"), Whose::Nobodys);
 
         let whole = Names::whole("duplex:j:forward".into());

@@ -82,7 +82,7 @@ pub fn write(mut router: Router, gate: &Gate, seed: u64, stop: &AtomicBool) -> W
 
 /// The keys of which the job has told that they were in conflict when their slot moved: of these what one side did may be
 /// lost, and both sides are equal all the same. Of all others nothing may be.
-fn overruled(duplex: &Duplex) -> BTreeSet<String> {
+pub fn overruled(duplex: &Duplex) -> BTreeSet<String> {
     let events = duplex.run(&["events", "--json", "-n", "10000"]).code(0).stdout;
     assert!(!events.contains("more keys were in conflict when their slots moved"), "keys are not told by name");
     let told = events.lines().filter_map(|line| {

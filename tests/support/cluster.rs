@@ -1,19 +1,16 @@
-//! Clusters of real servers on free ports of 127.0.0.1, a client that follows their redirections, and a site that is one
-//! server or a cluster.
+//! Clusters of real servers on free ports of 127.0.0.1. What else tests of clusters need comes along: a site that is one server
+//! or a cluster, a client that follows redirections, and loads.
 
+pub use super::router::Router;
+pub use super::site::{Site, assert_sites_equal};
 pub use super::spread::{Gate, Spread, assert_all_there, assert_shared, assert_spread};
 use super::{
-    compare::{self, Keyspace, Level, differences},
     resp::{Argv, Client, Reply},
     server::{Server, free_port},
     versions::speaks,
     wait::{secs, until, wait_for},
 };
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    io,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 pub const SLOTS: usize = 16_384;
 
@@ -360,7 +357,7 @@ fn set_slot(node: &mut Client, slot: usize, what: &str) {
 }
 
 /// `None` while a slot is not served.
-fn slots_by_port(client: &mut Client) -> Option<Vec<u16>> {
+pub fn slots_by_port(client: &mut Client) -> Option<Vec<u16>> {
     let mut map = vec![0u16; SLOTS];
     // The node may just be dying.
     let Ok(Reply::Array(ranges)) = client.try_call(&["CLUSTER", "SLOTS"]) else { return None };
@@ -372,204 +369,4 @@ fn slots_by_port(client: &mut Client) -> Option<Vec<u16>> {
         }
     }
     (!map.contains(&0)).then_some(map)
-}
-
-/// One server, or a cluster.
-pub enum Site {
-    One(Server),
-    Many(Cluster),
-}
-
-impl Site {
-    pub fn one(name: &str) -> Site {
-        Site::One(Server::start(name, &[]))
-    }
-
-    pub fn many(name: &str, shards: usize) -> Site {
-        Site::Many(Cluster::start(name, shards, 0))
-    }
-
-    pub fn split(name: &str, cuts: &[usize]) -> Site {
-        Site::Many(Cluster::split(name, cuts, 0))
-    }
-
-    pub fn cluster(&self) -> &Cluster {
-        match self {
-            Site::Many(cluster) => cluster,
-            Site::One(_) => panic!("it is one server"),
-        }
-    }
-
-    pub fn cluster_mut(&mut self) -> &mut Cluster {
-        match self {
-            Site::Many(cluster) => cluster,
-            Site::One(_) => panic!("it is one server"),
-        }
-    }
-
-    pub fn masters(&self) -> Vec<&Server> {
-        match self {
-            Site::One(server) => vec![server],
-            Site::Many(cluster) => cluster.masters(),
-        }
-    }
-
-    /// An address for the job file.
-    pub fn addr(&self) -> String {
-        match self {
-            Site::One(server) => server.addr(),
-            Site::Many(cluster) => cluster.nodes[0].addr(),
-        }
-    }
-
-    pub fn router(&self) -> Router {
-        let ports = match self {
-            Site::One(server) => vec![server.port],
-            Site::Many(cluster) => cluster.nodes.iter().map(|n| n.port).collect(),
-        };
-        Router::new(ports, matches!(self, Site::Many(_)))
-    }
-
-    /// All that it holds but control keys. A key that two shards hold is told.
-    pub fn keyspace(&self, level: Level) -> Result<Keyspace, String> {
-        let mut all = Keyspace::new();
-        for server in self.masters() {
-            for (name, entry) in compare::read(server, level, &|key| !key.starts_with(b"duplex:")) {
-                if all.insert(name.clone(), entry).is_some() {
-                    return Err(format!("two shards hold {:?}", String::from_utf8_lossy(&name.1)));
-                }
-            }
-        }
-        Ok(all)
-    }
-
-    pub fn level(&self) -> Level {
-        Level::of(self.masters()[0])
-    }
-}
-
-/// Waits until both sites hold the same.
-#[track_caller]
-pub fn assert_sites_equal(a: &Site, b: &Site, limit: Duration) -> Keyspace {
-    let level = a.level().and(b.level());
-    wait_for("both sites hold the same", limit, || {
-        let (left, right) = (a.keyspace(level)?, b.keyspace(level)?);
-        let different = differences(&left, &right);
-        if different.is_empty() {
-            return Ok(left);
-        }
-        let (n, all) = (different.len(), left.len().max(right.len()));
-        Err(format!("{n} of {all} keys differ, the first of them:\n{}", different[..n.min(40)].join("\n")))
-    })
-}
-
-/// A client of a site that follows redirections and goes on through a failover.
-pub struct Router {
-    ports: Vec<u16>,
-    cluster: bool,
-    map: Vec<u16>,
-    clients: HashMap<u16, Client>,
-}
-
-impl Router {
-    fn new(ports: Vec<u16>, cluster: bool) -> Router {
-        Router { ports, cluster, map: Vec::new(), clients: HashMap::new() }
-    }
-
-    /// How many nodes it may ask.
-    pub fn nodes(&self) -> usize {
-        self.ports.len()
-    }
-
-    fn client(&mut self, port: u16) -> io::Result<&mut Client> {
-        Ok(match self.clients.entry(port) {
-            Entry::Occupied(there) => there.into_mut(),
-            Entry::Vacant(none) => none.insert(Client::try_to(port)?),
-        })
-    }
-
-    fn port_of(&mut self, slot: usize) -> Option<u16> {
-        if !self.cluster {
-            return self.ports.first().copied();
-        }
-        if self.map.is_empty() {
-            let ports = self.ports.clone();
-            self.map = ports.into_iter().find_map(|port| slots_by_port(self.client(port).ok()?))?;
-        }
-        Some(self.map[slot])
-    }
-
-    /// One command for the slot of this key, through redirections; an `io` error tells that nobody knows whether it ran.
-    pub fn try_call<A: AsRef<[u8]>>(&mut self, key: &[u8], args: &[A]) -> io::Result<Reply> {
-        let deadline = Instant::now() + secs(60);
-        let mut asked: Option<u16> = None;
-        loop {
-            if Instant::now() > deadline {
-                return Err(io::Error::other("a minute of redirections"));
-            }
-            let asking = asked.take();
-            let Some(port) = asking.or_else(|| self.port_of(slot(key))) else {
-                self.pause();
-                continue;
-            };
-            let sent = match self.client(port) {
-                Ok(client) => {
-                    if asking.is_some() {
-                        client.try_call(&["ASKING"])?;
-                    }
-                    client.try_call(args)
-                }
-                // Not connected: it did not run.
-                Err(_) => {
-                    self.pause();
-                    continue;
-                }
-            };
-            let reply = match sent {
-                Ok(reply) => reply,
-                Err(e) => {
-                    self.clients.remove(&port);
-                    self.map.clear();
-                    return Err(e);
-                }
-            };
-            let Reply::Error(text) = &reply else { return Ok(reply) };
-            match text.split(' ').collect::<Vec<_>>()[..] {
-                ["MOVED", ..] => self.map.clear(),
-                ["ASK", _, at] => asked = at.rsplit(':').next().and_then(|p| p.parse().ok()),
-                ["TRYAGAIN" | "CLUSTERDOWN" | "READONLY" | "LOADING" | "MASTERDOWN", ..] => self.pause(),
-                _ => return Ok(reply),
-            }
-        }
-    }
-
-    /// Connections from before a death are not used any more: `seen` is how many this one knew of.
-    pub fn forget_after(&mut self, deaths: u64, seen: &mut u64) {
-        if std::mem::replace(seen, deaths) != deaths {
-            self.clients.clear();
-            self.map.clear();
-        }
-    }
-
-    fn pause(&mut self) {
-        self.map.clear();
-        until(Instant::now() + Duration::from_millis(5));
-    }
-
-    #[track_caller]
-    pub fn call<A: AsRef<[u8]>>(&mut self, key: &str, args: &[A]) -> Reply {
-        match self.try_call(key.as_bytes(), args) {
-            Ok(Reply::Error(e)) => panic!("{key}: {e}"),
-            Ok(reply) => reply,
-            Err(e) => panic!("{key}: {e}"),
-        }
-    }
-
-    /// A command as a line of text; its first argument is its key.
-    #[track_caller]
-    pub fn run(&mut self, line: &str) -> Reply {
-        let words = super::words::words(line);
-        let key = String::from_utf8(words[1].clone()).expect("a name");
-        self.call(&key, &words)
-    }
 }

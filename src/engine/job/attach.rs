@@ -8,6 +8,7 @@ mod direction;
 mod empty;
 mod epoch;
 mod inherit;
+mod notes;
 mod place;
 mod plan;
 mod recovery;
@@ -22,7 +23,7 @@ use crate::engine::apply::control_key::{ControlKey, Position};
 use crate::engine::arbiter::Arbiter;
 use crate::engine::clock::StreamClock;
 use crate::engine::conflicts::ConflictLog;
-use crate::engine::core::{self, Core, Shared, SiteFacts};
+use crate::engine::core::{Core, Shared, SiteFacts};
 use crate::engine::fence;
 use crate::engine::gauge::Gauge;
 use crate::engine::link::{Link, unix_ms};
@@ -89,6 +90,8 @@ pub struct Site {
     found: Option<ControlKey>,
     /// The open episodes that it had noted there, where they have been read already.
     notes: Option<Vec<fence::Note>>,
+    /// What stands beside them of slots that are another strand's by now, which may not have taken it along yet.
+    others_notes: Vec<(Vec<u8>, String)>,
     /// Where its stream ended when the engine before us was shut out.
     stream_end: Offset,
     way_ms: u64,
@@ -168,7 +171,8 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     let control_db = context.job.policy.databases.first();
     place::shut_out(&mut places, &context.id, control_db).await?;
     let pairs = place::pairs(&places);
-    let found = place::find_at_rest(&mut places, &context.id, control_db, &pairs).await?;
+    let two_way = context.job.policy.two_way;
+    let found = place::find_at_rest(&mut places, &context.id, control_db, &pairs, two_way).await?;
     let epoch = found.iter().map(Found::epoch).max().unwrap_or(0) + 1;
     let mut begun = Vec::new();
     let n = pairs.len();
@@ -177,8 +181,8 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         begun.push(Begun::new(&context, sites, pair, &places, &found, epoch, options)?);
     }
     // All are read before any is written: of one strand's the slots may be divided among several.
-    try_join_all(begun.iter_mut().map(|b| b.read_notes(&places))).await?;
-    try_join_all(begun.iter_mut().map(Begun::note_down)).await?;
+    try_join_all(begun.iter_mut().map(|b| b.read_notes(&places, &found))).await?;
+    try_join_all(begun.iter_mut().map(|b| b.note_down(&found))).await?;
     let limits = (share(limits.0, n), share(limits.1, n));
     let mut manifolds = Vec::new();
     // All that go on from where they were do so at once: none has to wait for another. Otherwise the reverse streams come
@@ -216,6 +220,7 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
             empty::still_empty(context, &mut places[Side::Target.index()]).await?;
         }
     }
+    notes::strike_off(&mut places, &begun, &found).await?;
     let mut strands = Vec::new();
     for mut b in begun {
         b.ready.links.sort_by_key(|l| l.direction);
@@ -268,6 +273,7 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
         names,
         found: None,
         notes: shard.left.as_ref().filter(|_| pair.strand.is_none()).map(|left| left.notes.clone()),
+        others_notes: Vec::new(),
         stream_end: shard.stream_end,
         way_ms: shard.way_ms,
         lineage: shard.lineage,
@@ -361,62 +367,6 @@ impl Begun {
             moved: plan.moved.clone(),
         };
         Ok(Begun { ready, plan, facts, begins: [Position::default(); 2], shards: pair.shards })
-    }
-
-    /// Reads what the strands before had open. Theirs is the last word on it until the control keys are this strand's.
-    async fn read_notes(&mut self, places: &[Place; 2]) -> Result<(), JobError> {
-        if !self.plan.inherits {
-            return Ok(());
-        }
-        let db = self.ready.control_db;
-        for (side, place) in Side::BOTH.into_iter().zip(places) {
-            let site = &mut self.ready.sites[side.index()];
-            let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
-            for id in &self.plan.parents {
-                let Some(shard) = place.shards.iter().find(|s| s.slots.contains(id.home)) else { continue };
-                let before = site.names.of_sibling(*id).notes();
-                for (db, key, number, authority) in fence::read_notes(&mut shard.control.clone(), db, &before).await? {
-                    let ours = site.names.strand().is_none_or(|strand| strand.has(&key));
-                    let entry = ours.then(|| open.entry((db, key)).or_insert((number, authority)));
-                    if let Some(entry) = entry.filter(|entry| number > entry.0) {
-                        *entry = (number, authority);
-                    }
-                }
-            }
-            site.notes = Some(open.into_iter().map(|((db, key), (n, authority))| (db, key, n, authority)).collect());
-        }
-        Ok(())
-    }
-
-    /// What the control keys can't say is there before they are: which slots are ahead of their strand, which are to be
-    /// settled, and what the strands before had open, since nobody looks for theirs once the control keys are this one's.
-    async fn note_down(&mut self) -> Result<(), JobError> {
-        let plan = &self.plan;
-        if self.ready.strand.is_none() {
-            return Ok(());
-        }
-        let db = self.ready.control_db;
-        for direction in Direction::BOTH {
-            let Site { control, names, notes, found, .. } = &mut self.ready.sites[direction.to().index()];
-            let mut fields = vec![(core::AHEAD_FIELD, plan.ahead[direction as usize].to_text())];
-            if direction == Direction::Forward {
-                fields.extend(Side::BOTH.map(|s| (core::moved_field(s), plan.moved[s.index()].to_string())));
-            }
-            fields.retain(|(_, text)| !text.is_empty());
-            if plan.inherits || plan.copies_again {
-                let open = notes.iter().flatten().map(|(db, key, n, authority)| core::note(*db, key, *n, *authority));
-                let fields = fields.iter().map(|(field, text)| (field.as_bytes().to_vec(), text.clone()));
-                let all: Vec<_> = fields.chain(open).collect();
-                fence::replace_notes(control, db, &names.notes(), &all).await?;
-            }
-            // A standalone side is asked by the strands that the cluster's slots name: so it is there before they do.
-            if let Some(key) = found.filter(|_| plan.copies_again && !names.is_cluster()) {
-                let key = ControlKey { epoch: plan.epoch, number: 0, serial: 0, ..key };
-                fence::write_control_key(control, db, &names.control(None), &key).await?;
-            }
-            self.ready.shared.lock().kept_notes[direction.to().index()] = fields;
-        }
-        Ok(())
     }
 
     /// In which order the directions are attached, and their control keys written. What a standalone side has of a strand

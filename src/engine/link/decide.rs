@@ -6,6 +6,7 @@
 //! never ends inside a source's transaction without being glued to the next.
 
 mod ahead;
+mod back;
 mod changes;
 mod databases;
 mod echoes;
@@ -14,6 +15,7 @@ mod imports;
 
 pub use ahead::Ahead;
 pub use echoes::Marker;
+pub use imports::Heard;
 
 use super::run::Run;
 use crate::engine::apply::control_key::Position;
@@ -31,6 +33,7 @@ use crate::wire::dialect::Dialect;
 use crate::wire::slot::slot;
 use crate::wire::stream::{Batch, Entry};
 use bytes::Bytes;
+use imports::Imports;
 
 /// What a link has counted of its reading.
 #[derive(Debug, Clone, Copy, Default)]
@@ -83,11 +86,13 @@ pub struct Decider {
     /// Slots that had come further than their strand when it was put together.
     ahead: Ahead,
     /// Slots that are coming to the shard that is read.
-    imports: imports::Imports,
+    imports: Imports,
     /// Behind this nothing of what was brought before the run is left.
     brought_until: Offset,
     /// Up to here a DEL may be of a slot that was away for a moment.
     away_until: Offset,
+    /// Slots that were away before the run are the authority of their keys up to here.
+    back_until: Offset,
     run: Run,
     glance: glance::Glance,
     /// Where the entry that is being decided ends.
@@ -127,6 +132,8 @@ pub struct DeciderSetup {
     pub ahead: Ahead,
     /// Slots that came to the shard before the run, and where its stream ended then.
     pub brought: (SlotSet, Offset),
+    /// What runs before have heard of slots that come.
+    pub heard: Heard,
 }
 
 impl Decider {
@@ -144,9 +151,10 @@ impl Decider {
             peer_lineage: s.peer_lineage,
             doubtful_until: s.doubtful_until,
             ahead: s.ahead,
-            imports: imports::Imports::before(&s.brought.0),
+            imports: Imports::before(&s.brought.0, s.heard),
             brought_until: s.brought.1,
             away_until: Offset(0),
+            back_until: Offset(0),
             run: Run::in_order(),
             glance: glance::Glance::default(),
             entry_end: Position::default(),
@@ -170,6 +178,11 @@ impl Decider {
     /// The entry with this index is an echo.
     pub fn is_echo(&self, batch: &Batch, entry: usize) -> bool {
         batch.entries.get(entry).is_some_and(|e| matches!(self.marker_of(batch, e), Some(Marker::Ours(_))))
+    }
+
+    /// The slots that the link is about, if not all.
+    pub fn slots(&self) -> Option<SlotSet> {
+        self.there.strand().map(|strand| strand.slots.clone())
     }
 
     pub fn forwards_flush(&self) -> bool {
@@ -247,6 +260,7 @@ impl Decider {
             }
         }
         self.flush(core);
+        self.all_is_back(core);
         core.place_due();
         if !core.arbiter.episodes().is_empty() {
             core.settle();

@@ -9,6 +9,7 @@
 //! it was when it was asked before the DEL, the DEL may be of a slot that was away. Then the key's state is carried, which is
 //! right in either case.
 
+use super::decide::Heard;
 use crate::engine::net::{Control, Dialer, NetError, OwnSlots};
 use crate::model::Offset;
 use std::collections::HashMap;
@@ -31,13 +32,18 @@ pub struct Home {
 
 /// What a job knows of its shards from one run to the next, by their addresses: the epoch of each one's configuration, and from
 /// which offset on it certainly had that. It gets another with each slot that it takes.
+///
+/// And which slots have been coming to any of them.
 #[derive(Debug, Clone, Default)]
-pub struct Homes(Arc<Mutex<HashMap<String, (u64, Offset)>>>);
+pub struct Homes {
+    epochs: Arc<Mutex<HashMap<String, (u64, Offset)>>>,
+    pub heard: Heard,
+}
 
 impl Homes {
     /// A shard has this epoch, and its stream ends here. Gives from where on it has had it.
     fn seen(&self, address: &str, epoch: u64, end: Offset) -> Offset {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get(address) {
             Some((before, from)) if *before == epoch => *from,
             before => {

@@ -136,7 +136,7 @@ impl Link {
     }
 
     /// Reads, and keeps for the run, up to `end` or [`AHEAD`] bytes.
-    async fn read_up_to(&mut self, end: Offset) -> Result<(), LinkError> {
+    pub(super) async fn read_up_to(&mut self, end: Offset) -> Result<(), LinkError> {
         while self.read_until() < end.0 && self.rest.len() < AHEAD {
             match self.s.spool.next().await {
                 Ok(Item::Stream { offset, bytes }) => self.take_stream(offset, bytes),

@@ -186,6 +186,29 @@ fn the_side_where_a_slot_moved_stands_whatever_opens_an_episode() {
     assert_eq!(authority(&a, b"{m}4"), Some(Side::Source));
 }
 
+/// What clients did while its slot was away stands in the stream as state, behind what is in doubt now.
+#[test]
+fn the_side_whose_slot_was_away_stands_until_that_is_read() {
+    let mut a = Arbiter::new(1, 1, false);
+    a.came_back(Side::Target, SlotSet::of(&[(slot(b"{m}"), slot(b"{m}"))]));
+    let authority = |a: &Arbiter, key: &[u8]| a.episodes().iter().find(|e| &*e.key == key).map(|e| e.authority);
+    let t = touch(&a, b"{m}1", Class::Counter);
+    a.differs(&t, Side::Source, Cause::Recovery);
+    assert_eq!(authority(&a, b"{m}1"), Some(Side::Target));
+    assert_eq!(a.loses_by_move(Side::Target, &t), None);
+    assert!(a.is_overruled(b"{m}2", Side::Source) && !a.is_overruled(b"{m}2", Side::Target));
+    // Where it has moved at the other side as well, that one's state is all that is settled by.
+    let mut moved = [SlotSet::none(), SlotSet::none()];
+    moved[Side::Source.index()].insert(slot(b"{m}"));
+    a.moved(&moved);
+    a.differs(&touch(&a, b"{m}3", Class::Counter), Side::Target, Cause::Recovery);
+    assert_eq!(authority(&a, b"{m}3"), Some(Side::Source));
+    a.moved_is_settled(Side::Source);
+    a.came_back(Side::Target, SlotSet::none());
+    a.differs(&touch(&a, b"{m}4", Class::Counter), Side::Source, Cause::Recovery);
+    assert_eq!(authority(&a, b"{m}4"), Some(Side::Source));
+}
+
 /// A copy is begun anew; the source has deleted `a` meanwhile, which the first one has left at the target. There a client
 /// makes a union with it and deletes it: the union comes out differently at the source, and no reply says so.
 #[test]

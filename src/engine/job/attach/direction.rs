@@ -178,6 +178,7 @@ pub(super) fn attached(
             true => Default::default(),
             false => (plan.moved[from.index()].clone(), site.stream_end),
         },
+        heard: context.homes.heard.clone(),
     });
     let clock = Arc::new(StreamClock::new(site.way_ms));
     let link = Link::new(LinkSetup {

@@ -266,6 +266,8 @@ pub struct Found {
     pub newest: HashMap<StrandId, ControlKey>,
     /// What the strands had noted of slots beside open episodes.
     pub noted: HashMap<StrandId, Noted>,
+    /// At a standalone side, of a job with two links: all strands that have keys there.
+    pub roll: BTreeSet<StrandId>,
     /// That of a job without strands.
     pub whole: Option<ControlKey>,
 }
@@ -304,8 +306,9 @@ pub async fn find_at_rest(
     id: &JobId,
     db: u32,
     pairs: &[Pair],
+    two_way: bool,
 ) -> Result<[Found; 2], JobError> {
-    let mut found = find(places, id, db, pairs).await?;
+    let mut found = find(places, id, db, pairs, two_way).await?;
     let told = |found: &[Found; 2]| -> Vec<(StrandId, ControlKey)> {
         let mut all: Vec<_> = found.iter().flat_map(|f| f.newest.iter().map(|(id, key)| (*id, *key))).collect();
         all.sort_by_key(|(id, key)| (*id, key.epoch, key.number));
@@ -316,7 +319,7 @@ pub async fn find_at_rest(
     }
     for _ in 0..LOOKS {
         tokio::time::sleep(AT_REST).await;
-        let now = find(places, id, db, pairs).await?;
+        let now = find(places, id, db, pairs, two_way).await?;
         if told(&now) == told(&found) {
             return Ok(now);
         }
@@ -329,7 +332,13 @@ pub async fn find_at_rest(
 }
 
 /// Reads the control keys of both sides.
-pub async fn find(places: &mut [Place; 2], id: &JobId, db: u32, pairs: &[Pair]) -> Result<[Found; 2], JobError> {
+pub async fn find(
+    places: &mut [Place; 2],
+    id: &JobId,
+    db: u32,
+    pairs: &[Pair],
+    two_way: bool,
+) -> Result<[Found; 2], JobError> {
     let base = |side: Side| id.control_key(side.incoming());
     let mut found = [Found::default(), Found::default()];
     if let [Pair { strand: None, .. }] = pairs {
@@ -365,6 +374,10 @@ pub async fn find(places: &mut [Place; 2], id: &JobId, db: u32, pairs: &[Pair]) 
     }
     for side in Side::BOTH.into_iter().filter(|s| !clusters[s.index()]) {
         let names = Names::of(base(side), any.clone(), false);
+        if two_way {
+            let control = &mut places[side.index()].shards[0].control;
+            found[side.index()].roll = fence::read_roll(control, db, &names).await?;
+        }
         for id in &known {
             let control = &mut places[side.index()].shards[0].control;
             let name = names.of_sibling(*id).control(None);
@@ -379,14 +392,11 @@ pub async fn find(places: &mut [Place; 2], id: &JobId, db: u32, pairs: &[Pair]) 
         for id in &known {
             let Some(shard) = place.shards.iter_mut().find(|s| s.slots.contains(id.home)) else { continue };
             let notes = names.of_sibling(*id).notes();
-            let [ahead, source, target] = fence::read_fields(
-                &mut shard.control,
-                db,
-                &notes,
-                [core::AHEAD_FIELD, core::moved_field(Side::Source), core::moved_field(Side::Target)],
-            )
-            .await?
-            .map(Option::unwrap_or_default);
+            let fields =
+                [core::ahead_field(*id), core::moved_field(Side::Source, *id), core::moved_field(Side::Target, *id)];
+            let fields = fields.each_ref().map(String::as_str);
+            let [ahead, source, target] =
+                fence::read_fields(&mut shard.control, db, &notes, fields).await?.map(Option::unwrap_or_default);
             let moved = [source, target].map(|text| text.parse().unwrap_or_default());
             found.noted.insert(*id, Noted { ahead: Ahead::from_text(&ahead), moved });
         }

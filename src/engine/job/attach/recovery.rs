@@ -1,6 +1,6 @@
 //! Recovery, before anything is applied: the tables rebuilt, what was open opened, what is doubtful settled.
 
-use super::plan::Plan;
+use super::plan::{Begin, Plan};
 use super::{Ready, Site, UNKNOWN_DB};
 use crate::engine::arbiter::Touch;
 use crate::engine::arbiter::class::{Class, Part};
@@ -29,6 +29,19 @@ pub(super) async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan
             attached.link.rebuild_ahead(span, end).await.map_err(failed)?;
         }
         doubtful.extend(found.into_iter().map(|(db, key)| (db, key, source)));
+    }
+    for attached in &mut ready.links {
+        let site = &mut ready.sites[attached.direction.from().index()];
+        if !site.names.is_cluster() || !matches!(plan.start(attached.direction), Begin::Position(..)) {
+            continue;
+        }
+        // Before anything is opened: in what came back since, that side's order stands.
+        let end = site.control.info().await?.master_repl_offset.unwrap_or_default();
+        let back = attached.link.came_back(end).await;
+        let back = back.map_err(|e| JobError::passing(e.to_string(), "it is tried again"))?;
+        if !back.is_empty() {
+            tracing::debug!(address = site.address, slots = %back, "slots were away and are back");
+        }
     }
     let mut carried_back = Vec::new();
     for attached in &mut ready.links {

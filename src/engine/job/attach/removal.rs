@@ -37,6 +37,8 @@ pub async fn remove_control_keys(job: &Job, id: &JobId) -> Result<(), JobError> 
                 continue;
             }
             let by_strand = Names::of(base.clone(), any.clone(), false);
+            strands.extend(fence::read_roll(&mut control, db, &by_strand).await?);
+            fence::delete_keys(&mut control, db, &[&by_strand.roll()]).await?;
             for names in
                 std::iter::once(Names::whole(base.clone())).chain(strands.iter().map(|s| by_strand.of_sibling(*s)))
             {

@@ -12,21 +12,62 @@
 use crate::engine::strand::SlotSet;
 use crate::wire::command::Argv;
 use crate::wire::slot::slot;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-#[derive(Debug, Default)]
-pub struct Imports(Vec<(Box<[u8]>, SlotSet)>);
+#[derive(Debug, Default, Clone)]
+pub struct Imports {
+    coming: Vec<(Box<[u8]>, SlotSet)>,
+    heard: Heard,
+}
+
+/// Of each import that has begun which slots it brings: of its end Valkey tells its name alone, and a run may begin between the
+/// two. What an engine has heard in one run it knows in the next.
+#[derive(Debug, Default, Clone)]
+pub struct Heard(Arc<Mutex<HashMap<Box<[u8]>, SlotSet>>>);
+
+/// So many are remembered.
+const HEARD: usize = 4_096;
+
+impl Heard {
+    fn note(&self, name: &[u8], slots: &SlotSet) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= HEARD {
+            known.clear();
+        }
+        known.insert(name.into(), slots.clone());
+    }
+
+    fn of(&self, name: &[u8]) -> Option<SlotSet> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+}
 
 /// What came before a run: no server's name for it.
 const BEFORE: &[u8] = b"";
 
 impl Imports {
     /// These slots have come already; where in the stream that was is not known any more.
-    pub fn before(slots: &SlotSet) -> Imports {
-        let mut imports = Imports::default();
+    pub fn before(slots: &SlotSet, heard: Heard) -> Imports {
+        let mut imports = Imports { coming: Vec::new(), heard };
         if !slots.is_empty() {
             imports.begin(BEFORE, slots.clone());
         }
         imports
+    }
+
+    /// These as well.
+    pub fn came_before(&mut self, slots: &SlotSet) {
+        let mut all = slots.clone();
+        self.coming.iter().filter(|(name, _)| **name == *BEFORE).for_each(|(_, known)| all.add(known));
+        self.begin(BEFORE, all);
+    }
+
+    /// Those of which a server has said that they are coming.
+    pub fn named(&self) -> SlotSet {
+        let mut slots = SlotSet::none();
+        self.coming.iter().filter(|(name, _)| **name != *BEFORE).for_each(|(_, coming)| slots.add(coming));
+        slots
     }
 
     /// The stream has been read beyond all of that.
@@ -36,7 +77,7 @@ impl Imports {
 
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.coming.is_empty()
     }
 
     /// The key is in a slot that is coming.
@@ -45,45 +86,52 @@ impl Imports {
     }
 
     pub fn hold_slot(&self, slot: u16) -> bool {
-        self.0.iter().any(|(_, slots)| slots.contains(slot))
+        self.coming.iter().any(|(_, slots)| slots.contains(slot))
     }
 
-    /// A CLUSTER command stands in the stream.
+    /// A CLUSTER command stands in the stream. Gives the slots that it says are coming or have come, as far as that is known.
     #[cold]
-    pub fn hear(&mut self, argv: &(impl Argv + ?Sized)) {
+    pub fn hear(&mut self, argv: &(impl Argv + ?Sized)) -> Option<SlotSet> {
         let is = |n: usize, word: &str| argv.argc() > n && argv.arg(n).eq_ignore_ascii_case(word.as_bytes());
         if !is(1, "syncslots") {
-            return;
+            return None;
         }
         if is(2, "establish") {
-            let (Some(name), Some(first)) = (behind(argv, "name"), place(argv, "slotsrange")) else { return };
+            let (Some(name), Some(first)) = (behind(argv, "name"), place(argv, "slotsrange")) else { return None };
             let number = |n: usize| atoi::atoi::<u16>(argv.arg(n));
             let ranges = (first..argv.argc().saturating_sub(1)).step_by(2);
             let ranges: Vec<_> = ranges.map_while(|n| Some((number(n)?, number(n + 1)?))).collect();
-            self.begin(name, SlotSet::of(&ranges));
+            let slots = SlotSet::of(&ranges);
+            self.heard.note(name, &slots);
+            self.begin(name, slots.clone());
+            return Some(slots);
         } else if is(2, "finish") {
-            behind(argv, "name").into_iter().for_each(|name| self.end(name));
+            let name = behind(argv, "name")?;
+            self.end(name);
+            return self.heard.of(name);
         } else if is(2, "conf") && is(3, "asm-task") && argv.argc() > 4 {
             let words: Vec<&[u8]> = argv.arg(4).split(|b| *b == b':').collect();
-            let [name, _, _, operation, state, slots] = words[..] else { return };
-            match state {
-                _ if operation != b"import" => {}
-                b"completed" | b"failed" | b"canceled" => self.end(name),
-                _ => {
-                    let ranges = String::from_utf8_lossy(slots).replace(' ', ",");
-                    ranges.parse().into_iter().for_each(|slots| self.begin(name, slots));
-                }
+            let [name, _, _, operation, state, slots] = words[..] else { return None };
+            if operation != b"import" {
+                return None;
             }
+            let slots: SlotSet = String::from_utf8_lossy(slots).replace(' ', ",").parse().ok()?;
+            match state {
+                b"completed" | b"failed" | b"canceled" => self.end(name),
+                _ => self.begin(name, slots.clone()),
+            }
+            return Some(slots);
         }
+        None
     }
 
     fn begin(&mut self, name: &[u8], slots: SlotSet) {
         self.end(name);
-        self.0.push((name.into(), slots));
+        self.coming.push((name.into(), slots));
     }
 
     fn end(&mut self, name: &[u8]) {
-        self.0.retain(|(known, _)| **known != *name);
+        self.coming.retain(|(known, _)| **known != *name);
     }
 }
 
@@ -100,9 +148,9 @@ fn behind<'a>(argv: &'a (impl Argv + ?Sized), word: &str) -> Option<&'a [u8]> {
 mod tests {
     use super::*;
 
-    fn hear(imports: &mut Imports, line: &str) {
+    fn hear(imports: &mut Imports, line: &str) -> Option<SlotSet> {
         let words: Vec<&str> = line.split(' ').collect();
-        imports.hear(&words[..]);
+        imports.hear(&words[..])
     }
 
     fn held(imports: &Imports) -> Vec<u16> {
@@ -144,12 +192,30 @@ mod tests {
 
     #[test]
     fn what_came_before_is_over_when_it_is_said_to_be() {
-        let mut imports = Imports::before(&SlotSet::of(&[(3, 4)]));
+        let mut imports = Imports::before(&SlotSet::of(&[(3, 4)]), Heard::default());
         hear(&mut imports, "CLUSTER SYNCSLOTS ESTABLISH SOURCE aa NAME n1 SLOTSRANGE 7 7");
         assert_eq!(held(&imports), [3, 4, 7]);
         imports.before_is_over();
         assert_eq!(held(&imports), [7]);
-        assert!(Imports::before(&SlotSet::none()).is_empty());
+        assert!(Imports::before(&SlotSet::none(), Heard::default()).is_empty());
+    }
+
+    #[test]
+    fn what_has_come_is_told_as_far_as_it_is_said() {
+        let mut imports = Imports::default();
+        let these = |first, last| Some(SlotSet::of(&[(first, last)]));
+        assert_eq!(hear(&mut imports, "CLUSTER SYNCSLOTS ESTABLISH SOURCE aa NAME n1 SLOTSRANGE 3 5"), these(3, 5));
+        assert_eq!(imports.named(), SlotSet::of(&[(3, 5)]));
+        assert_eq!(hear(&mut imports, "CLUSTER SYNCSLOTS FINISH STATE SUCCESS NAME n1 MESSAGE "), these(3, 5));
+        // It began in a run before.
+        let mut next = Imports::before(&SlotSet::none(), imports.heard.clone());
+        assert_eq!(hear(&mut next, "CLUSTER SYNCSLOTS FINISH STATE SUCCESS NAME n1 MESSAGE "), these(3, 5));
+        assert_eq!(hear(&mut next, "CLUSTER SYNCSLOTS FINISH STATE SUCCESS NAME n0 MESSAGE "), None);
+        assert_eq!(hear(&mut imports, "CLUSTER SYNCSLOTS CONF ASM-TASK t:aa:bb:import:completed:7-8"), these(7, 8));
+        assert_eq!(hear(&mut imports, "CLUSTER SYNCSLOTS CONF ASM-TASK t:aa:bb:migrate:completed:7-8"), None);
+        imports.came_before(&SlotSet::of(&[(1, 1)]));
+        imports.came_before(&SlotSet::of(&[(2, 2)]));
+        assert_eq!((held(&imports), imports.named()), (vec![1, 2], SlotSet::none()));
     }
 
     #[test]

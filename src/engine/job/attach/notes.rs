@@ -1,0 +1,159 @@
+//! What the control keys can't say: read from the strands before, and noted for this one before its control keys are written.
+//!
+//! Strands whose first slot is the same have one hash for their notes. One that takes over slots of another writes into what
+//! may still be all that is known of these, and of others of that one, since an engine dies between any two writes. So each
+//! field bears its strand's name, and stands as long as any slot's control key names that strand; and an open episode counts,
+//! and is left where it stands, as long as its slot's names the strand that noted it.
+
+use super::Begun;
+use super::place::{Found, Place};
+use crate::engine::apply::control_key::ControlKey;
+use crate::engine::core;
+use crate::engine::fence;
+use crate::engine::job::JobError;
+use crate::engine::strand::StrandId;
+use crate::model::{Direction, Side};
+use crate::wire::slot::slot;
+use std::collections::{BTreeSet, HashMap};
+
+impl Begun {
+    /// Reads what the strands before had open. Theirs is the last word on it until the control keys are this strand's.
+    pub(super) async fn read_notes(&mut self, places: &[Place; 2], found: &[Found; 2]) -> Result<(), JobError> {
+        if !self.plan.inherits && !self.plan.copies_again {
+            return Ok(());
+        }
+        let db = self.ready.control_db;
+        for (side, place) in Side::BOTH.into_iter().zip(places) {
+            let site = &mut self.ready.sites[side.index()];
+            let Some(strand) = site.names.strand().cloned() else { continue };
+            let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
+            for id in &self.plan.parents {
+                let Some(shard) = place.shards.iter().find(|s| s.slots.contains(id.home)) else { continue };
+                let same_hash = place.cluster && id.home == strand.id.home;
+                if same_hash && *id != strand.id {
+                    site.others_notes.extend(fields_of(&found[side.index()], found, *id));
+                }
+                let before = site.names.of_sibling(*id).notes();
+                for (db, key, number, authority) in fence::read_notes(&mut shard.control.clone(), db, &before).await? {
+                    if !owns(found, *id, slot(&key)) {
+                        continue;
+                    }
+                    if !strand.has(&key) {
+                        if same_hash {
+                            site.others_notes.push(core::note(db, &key, number, authority));
+                        }
+                        continue;
+                    }
+                    let entry = open.entry((db, key)).or_insert((number, authority));
+                    if number > entry.0 {
+                        *entry = (number, authority);
+                    }
+                }
+            }
+            if !self.plan.inherits {
+                // What was open is settled by the copy.
+                continue;
+            }
+            site.notes = Some(open.into_iter().map(|((db, key), (n, authority))| (db, key, n, authority)).collect());
+        }
+        Ok(())
+    }
+
+    /// What the control keys can't say is there before they are: which slots are ahead of their strand, which are to be
+    /// settled, and what the strands before had open, since nobody looks for theirs once the control keys are this one's.
+    pub(super) async fn note_down(&mut self, found: &[Found; 2]) -> Result<(), JobError> {
+        let plan = &self.plan;
+        let Some(id) = self.ready.strand.as_ref().map(|s| s.id) else { return Ok(()) };
+        let db = self.ready.control_db;
+        for direction in Direction::BOTH {
+            let site = &mut self.ready.sites[direction.to().index()];
+            let mut fields = vec![(core::ahead_field(id), plan.ahead[direction as usize].to_text())];
+            if direction == Direction::Forward {
+                fields.extend(Side::BOTH.map(|s| (core::moved_field(s, id), plan.moved[s.index()].to_string())));
+            }
+            fields.retain(|(_, text)| !text.is_empty());
+            if plan.two_way && !site.names.is_cluster() && !found[direction.to().index()].roll.contains(&id) {
+                fence::write_note(&mut site.control, db, &site.names.roll(), &id.to_string(), "").await?;
+            }
+            if plan.inherits || plan.copies_again {
+                let open = site.notes.iter().flatten();
+                let open = open.map(|(db, key, n, authority)| core::note(*db, key, *n, *authority));
+                let fields = fields.iter().map(|(field, text)| (field.as_bytes().to_vec(), text.clone()));
+                let all: Vec<_> = fields.chain(open).chain(std::mem::take(&mut site.others_notes)).collect();
+                fence::replace_notes(&mut site.control, db, &site.names.notes(), &all).await?;
+            }
+            // A standalone side is asked by the strands that the cluster's slots name: so it is there before they do.
+            if let Some(key) = site.found.filter(|_| plan.copies_again && !site.names.is_cluster()) {
+                let key = ControlKey { epoch: plan.epoch, number: 0, serial: 0, ..key };
+                fence::write_control_key(&mut site.control, db, &site.names.control(None), &key).await?;
+            }
+            self.ready.shared.lock().kept_notes[direction.to().index()] = fields;
+        }
+        Ok(())
+    }
+}
+
+/// What the strands of before have at a standalone side goes. Every control key bears the name of one of `now`.
+pub(super) async fn strike_off(places: &mut [Place; 2], begun: &[Begun], found: &[Found; 2]) -> Result<(), JobError> {
+    let now: BTreeSet<StrandId> = begun.iter().filter_map(|b| b.ready.strand.as_ref().map(|s| s.id)).collect();
+    let Some(one) = begun.first() else { return Ok(()) };
+    for (n, place) in places.iter_mut().enumerate().filter(|(_, place)| !place.cluster) {
+        let before: BTreeSet<StrandId> = found[n].roll.difference(&now).copied().collect();
+        if !before.is_empty() {
+            let control = &mut place.shards[0].control;
+            fence::strike_off(control, one.ready.control_db, &one.ready.sites[n].names, &before).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The slot's control key, at one side at least, is this strand's.
+fn owns(found: &[Found; 2], id: StrandId, slot: u16) -> bool {
+    found.iter().any(|f| f.owners.get(&slot) == Some(&id))
+}
+
+/// What a strand had noted at a side beside open episodes, as long as any slot's control key names it.
+fn fields_of(at: &Found, found: &[Found; 2], id: StrandId) -> Vec<(Vec<u8>, String)> {
+    let named = found.iter().flat_map(|f| f.owners.values()).any(|owner| *owner == id);
+    let Some(noted) = at.noted.get(&id).filter(|_| named) else { return Vec::new() };
+    let mut fields = vec![(core::ahead_field(id), noted.ahead.to_text())];
+    fields.extend(Side::BOTH.map(|side| (core::moved_field(side, id), noted.moved[side.index()].to_string())));
+    fields.retain(|(_, text)| !text.is_empty());
+    fields.into_iter().map(|(field, text)| (field.into_bytes(), text)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::place::Noted;
+    use super::*;
+    use crate::engine::link::decide::Ahead;
+    use crate::engine::strand::{SlotSet, Strand};
+    use crate::model::Offset;
+
+    /// A strand had the slots 0 to 9, of which 3 was ahead. The engine dies when its heirs have noted what they take over, and
+    /// before the control keys say that they have: the next one looks for the notes of the strand that those name.
+    #[test]
+    fn what_is_noted_stands_as_long_as_a_control_key_names_its_strand() {
+        let (before, heir) = (Strand::new(SlotSet::of(&[(0, 9)])), Strand::new(SlotSet::of(&[(0, 2), (4, 9)])));
+        let stream = "00000000000000000000000000000000000000bb".parse().expect("a name");
+        let mut found = [Found::default(), Found::default()];
+        found[0].owners.extend(before.slots.iter().map(|slot| (slot, before.id)));
+        let ahead = Ahead::new([(3, Offset(70))].into(), Some(stream));
+        let moved = [SlotSet::of(&[(5, 5)]), SlotSet::none()];
+        found[0].noted.insert(before.id, Noted { ahead: ahead.clone(), moved });
+        let kept = |found: &[Found; 2]| -> Vec<(String, String)> {
+            let fields = fields_of(&found[0], found, before.id).into_iter();
+            fields.map(|(field, text)| (String::from_utf8(field).expect("a name"), text)).collect()
+        };
+        let wanted =
+            [(core::ahead_field(before.id), ahead.to_text()), (core::moved_field(Side::Source, before.id), "5".into())];
+        assert_eq!(kept(&found), wanted);
+        // One slot is enough, whoever has it now.
+        found[0].owners.values_mut().for_each(|owner| *owner = heir.id);
+        found[1].owners.insert(4, before.id);
+        assert_eq!(kept(&found), wanted);
+        assert!(owns(&found, before.id, 4) && owns(&found, heir.id, 4) && !owns(&found, before.id, 3));
+        found[1].owners.insert(4, heir.id);
+        assert!(kept(&found).is_empty());
+    }
+}

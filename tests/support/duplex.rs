@@ -329,7 +329,8 @@ impl Duplex {
         })
     }
 
-    fn engine_log(&self) -> PathBuf {
+    /// What the engines have written to their terminal.
+    pub fn engine_log(&self) -> PathBuf {
         self.home.path().join("engine.out")
     }
 

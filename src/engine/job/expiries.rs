@@ -34,7 +34,8 @@ const SETTLING: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Names of a page where all keys are looked at: some 2 ms of the server's time. Over a slow line more.
 const PAGE: u64 = 8 * BATCH as u64;
-/// Keys that are asked for at a time, and how many of them where answers take long.
+/// Keys that are asked for at a time, and how many of them where answers take long: two pages and more, so that the next comes
+/// while this one is asked for. Each takes its name twice and some 200 bytes.
 const AT_ONCE: usize = 16 * BATCH;
 const AT_ONCE_FAR: usize = 192 * BATCH;
 const FAR: Duration = Duration::from_millis(100);

@@ -10,7 +10,7 @@ mod group;
 #[allow(dead_code, reason = "what is certain of a storm through failovers is told by other means")]
 mod storm;
 
-use group::{Faithful, Group, assert_faithful, in_step, writable};
+use group::{Faithful, Group, assert_faithful, could_be_heirs, in_step, writable};
 use std::{
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
@@ -436,6 +436,7 @@ fn storm_through_failovers(seed: u64) {
             }
             groups.iter_mut().for_each(Group::heal);
             duplex.wait_state("synchronizing", secs(60));
+            could_be_heirs(&groups);
         }
         let kept = loads.each_mut().map(|l| l.stop());
         drop(told);

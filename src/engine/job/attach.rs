@@ -347,6 +347,11 @@ impl Begun {
             }
             _ => {}
         }
+        for direction in Direction::BOTH {
+            if let Some(lineage) = sites[direction.from().index()].lineage {
+                plan.renamed[direction as usize] = plan.ahead[direction as usize].take_up(lineage);
+            }
+        }
         let facts = Side::BOTH.map(|side| SiteFacts {
             dialect: sites[side.index()].dialect,
             names: sites[side.index()].names.clone(),

@@ -376,7 +376,12 @@ pub async fn find(
             async move { fence::read_slots(control, names, slots.iter()).await }
         });
         let read = try_join_all(reads).await?;
-        if let Some(slot) = read.iter().find_map(|(_, moving)| moving.first()) {
+        let unread = || read.iter().flat_map(|(_, unread)| unread);
+        // A slot that moves is looked after sooner than a cluster that is down.
+        if let Some((_, error)) = unread().find(|(_, error)| !error.is_redirection()) {
+            return Err(error.clone().into());
+        }
+        if let Some((slot, _)) = unread().next() {
             return Err(JobError::moving(
                 format!("slot {slot} of the {side} is on its way to another shard just now"),
                 "nothing: it is waited for, since it takes along how far it is",

@@ -37,6 +37,8 @@ pub(super) struct Plan {
     /// Some of the slots were another strand's.
     pub(super) others: bool,
     pub(super) ahead: [Ahead; 2],
+    /// That is noted by the name of a history that is no more.
+    pub(super) renamed: [bool; 2],
     /// By side: slots that came from another of its shards.
     pub(super) moved: [SlotSet; 2],
     pub(super) parents: BTreeSet<StrandId>,
@@ -76,6 +78,7 @@ impl Plan {
             copies_again: false,
             others: false,
             ahead: Default::default(),
+            renamed: [false; 2],
             moved: Default::default(),
             parents: BTreeSet::new(),
             cuts,

@@ -23,6 +23,16 @@ pub(super) async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan
             e => JobError::passing(e.to_string(), "it is tried again"),
         };
         let source = attached.direction.from();
+        tracing::debug!(
+            direction = %attached.direction,
+            address = ready.sites[source.index()].address,
+            strand = ready.strand.as_ref().map(|s| s.id.to_string()),
+            echoed = %span.echoed,
+            replied = %span.replied,
+            applied = %span.applied,
+            end = %ready.sites[source.index()].stream_end,
+            "a table is rebuilt"
+        );
         let found = attached.link.rebuild(span).await.map_err(failed)?;
         if !plan.ahead[attached.direction as usize].slots.is_empty() {
             let end = ready.sites[source.index()].control.info().await?.master_repl_offset.unwrap_or_default();

@@ -5,6 +5,8 @@
 mod at_once;
 #[path = "cluster/attach.rs"]
 mod attach;
+#[path = "cluster/down.rs"]
+mod down;
 #[path = "sentinel/group.rs"]
 #[allow(dead_code, reason = "the failover suite uses the rest")]
 mod group;

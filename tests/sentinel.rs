@@ -10,7 +10,7 @@ mod group;
 #[allow(dead_code, reason = "what is certain of a storm through failovers is told by other means")]
 mod storm;
 
-use group::{Faithful, Group, assert_faithful, in_step, writable};
+use group::{Faithful, Group, assert_faithful, could_be_heirs, in_step, writable};
 use std::{
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
@@ -19,6 +19,7 @@ use std::{
 use storm::{Certain, Skills, Writer};
 use support::{
     load::{Tally, assert_tally, fill, sized},
+    proxy::Proxy,
     server::Server,
     versions::{Slot, speaks},
     wait::until,
@@ -133,6 +134,115 @@ fn two_masters(slot: Slot, section: &str) {
     assert_eq!(other.client().run("GET count").int(), 1113);
     let status = duplex.status();
     assert_eq!((status.state(), status.total("apply_errors")), ("synchronizing", 0), "{:#}", status.0);
+}
+
+/// The replica was begun anew a moment ago, and its backlog with it; nothing was written since. Then it is the master.
+fn a_young_heir(section: &str) {
+    let name = Slot::Usual.server();
+    let quick = ["--repl-ping-replica-period", "1"];
+    let (mut old, mut heir) = (Server::start(name, &quick), Server::start(name, &quick));
+    let other = Server::start(name, &quick);
+    heir.client().run(&format!("REPLICAOF 127.0.0.1 {}", old.port));
+    in_step(&old, &heir);
+    let duplex = synced(&job("orders", section, &[old.addr(), heir.addr()], "", &other, ""));
+    for line in ["RPUSH list before", "INCR count", "SET k before"] {
+        old.client().run(line);
+        other.client().run(&line.replace("list", "theirs"));
+    }
+    wait_applied(&duplex, section, &old, &other);
+    assert_equal_within(&old, &other, secs(30));
+    // What the job has noted is behind its end: only the server's own words come.
+    let quiet = old.offset();
+    wait_for("an idle master's stream goes on", secs(30), || {
+        if old.offset() >= quiet + 3 * 14 { Ok(()) } else { Err(format!("{} behind {quiet}", old.offset())) }
+    });
+    heir.kill();
+    heir.restart();
+    heir.client().run(&format!("REPLICAOF 127.0.0.1 {}", old.port));
+    in_step(&old, &heir);
+
+    heir.client().run("REPLICAOF NO ONE");
+    old.kill();
+    other.client().run("INCR count");
+    heir.client().run("RPUSH list heir");
+    wait_for("the engine is at the heir", secs(30), || {
+        let text = duplex.run(&["status", &duplex.name, "--json"]).stdout;
+        if text.contains(&heir.addr()) { Ok(()) } else { Err(text) }
+    });
+    duplex.wait_state("synchronizing", secs(60));
+    heir.client().run("INCR count");
+    other.client().run("SET k after");
+    wait_applied(&duplex, section, &heir, &other);
+    assert_equal_within(&heir, &other, secs(30));
+    assert_eq!(heir.client().run("GET count").int(), 4);
+    assert_eq!(heir.client().run("GET k").text(), "after");
+    let list = other.client().run("LRANGE list 0 -1");
+    assert_eq!(list.items().iter().map(Reply::text).collect::<Vec<_>>(), ["before", "heir"]);
+}
+
+#[test]
+fn an_heir_that_has_just_copied_is_gone_on_from() {
+    for section in ["source", "target"] {
+        a_young_heir(section);
+    }
+}
+
+/// The new master's backlog begins behind changes that were in flight: no stream tells of them any more but, as echoes, that
+/// of the other side.
+#[test]
+fn what_was_in_flight_when_the_heir_copied_is_settled() {
+    let name = Slot::Usual.server();
+    let (mut old, mut heir, source) = (Server::start(name, &[]), Server::start(name, &[]), Server::start(name, &[]));
+    let way = Proxy::to(source.port);
+    heir.client().run(&format!("REPLICAOF 127.0.0.1 {}", old.port));
+    in_step(&old, &heir);
+    let addresses = format!("address = [{:?}, {:?}]", old.addr(), heir.addr());
+    let text = format!("name = \"orders\"\n[source]\naddress = {:?}\n[target]\n{addresses}\n", way.addr());
+    let mut duplex = synced(&text);
+    for server in [&old, &source] {
+        server.client().run("INCR count");
+        server.client().run("SADD set before");
+    }
+    duplex.wait_applied(&source, &old, secs(30));
+    // The source's stream is not read: nothing that the target's clients do is known to have come back.
+    way.stall_streams(true);
+    let arrived = |key: &str, wanted: i64| {
+        wait_for("the source has what the target's clients did", secs(30), || {
+            match source.client().run(&format!("GET {key}")).text() {
+                n if n == wanted.to_string() => Ok(()),
+                n => Err(n),
+            }
+        });
+    };
+    let repeat = |server: &Server, n: u32, line: &str| (0..n).for_each(|_| drop(server.client().run(line)));
+    repeat(&old, 50, "INCR count");
+    repeat(&old, 1, "SADD set target");
+    repeat(&old, 1, "SET k target");
+    arrived("count", 52);
+    repeat(&source, 30, "INCR count");
+    repeat(&source, 1, "SADD set source");
+    repeat(&source, 1, "SET k source");
+    heir.kill();
+    heir.restart();
+    heir.client().run(&format!("REPLICAOF 127.0.0.1 {}", old.port));
+    in_step(&old, &heir);
+    repeat(&old, 3, "INCR behind");
+    arrived("behind", 3);
+    in_step(&old, &heir);
+
+    duplex.crash();
+    heir.client().run("REPLICAOF NO ONE");
+    old.kill();
+    way.stall_streams(false);
+    way.cut();
+    duplex.engine();
+    duplex.wait_state("synchronizing", secs(60));
+    duplex.wait_applied(&source, &heir, secs(30));
+    assert_equal_within(&heir, &source, secs(30));
+    assert_eq!(source.client().run("GET count").int(), 82);
+    assert_eq!(source.client().run("SCARD set").int(), 3);
+    let told = duplex.run(&["events", &duplex.name]).text();
+    assert!(told.contains("keys that its clients wrote in between are settled by state"), "{told}");
 }
 
 #[test]
@@ -436,6 +546,7 @@ fn storm_through_failovers(seed: u64) {
             }
             groups.iter_mut().for_each(Group::heal);
             duplex.wait_state("synchronizing", secs(60));
+            could_be_heirs(&groups);
         }
         let kept = loads.each_mut().map(|l| l.stop());
         drop(told);

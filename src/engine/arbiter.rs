@@ -17,8 +17,10 @@ pub mod classify;
 mod echoes;
 pub mod episode;
 mod held;
+mod hot;
 pub mod leftovers;
 pub mod made_by;
+mod meeting;
 mod opening;
 mod parts;
 mod queue;
@@ -28,7 +30,7 @@ mod standing;
 pub mod table;
 
 use crate::model::Side;
-use class::{Class, Part, commute};
+use class::{Class, Part};
 use episode::{Cause, Episode, Episodes, Phase};
 use leftovers::Leftovers;
 use made_by::MadeBy;
@@ -226,30 +228,19 @@ impl Arbiter {
         if self.one_way {
             return Verdict::Forward(self.tables[peer.index()].skip());
         }
-        let table = &self.tables[here.index()];
-        let (mut against, mut only_deletes, mut was_read) = (false, true, false);
-        let (mut earliest, mut known) = (u32::MAX, true);
-        for (_, e) in table.changes(touch.hash) {
-            if commute((touch.class, touch.part), (e.class, e.part)) {
-                continue;
-            }
-            if e.class == Class::Read {
-                was_read = true;
-                continue;
-            }
-            against = true;
-            only_deletes &= e.class.is_delete();
-            known &= e.at != 0;
-            earliest = earlier(earliest, e.at);
+        let mut open = self.is_open(touch);
+        let table = &mut self.tables[here.index()];
+        let met = table.meet(touch.hash, (touch.class, touch.part), open);
+        if met.many() {
+            table.note(touch.hash);
         }
-        if table.flush_covers(touch.db) && !touch.class.is_delete() {
-            against = true;
-        }
-        if was_read {
+        let (only_deletes, earliest, known) = (met.only_deletes, met.earliest, met.known);
+        let against = met.against || table.flush_covers(touch.db) && !touch.class.is_delete();
+        if met.was_read {
             // What is in flight reads this key and writes another: that one comes out differently here.
             self.spread(touch.db, touch.key, touch.hash);
+            open = self.is_open(touch);
         }
-        let open = !self.episodes.is_empty() && self.episodes.contains(touch.hash, touch.db, touch.key);
         if !against && !open {
             return self.enter(peer, touch, at);
         }
@@ -463,9 +454,12 @@ impl Arbiter {
     /// No change in flight to `here` stands against this one, and no episode of its key is open.
     fn is_free(&self, here: Side, t: &Touch<'_>) -> bool {
         let table = &self.tables[here.index()];
-        !table.changes(t.hash).any(|(_, e)| !commute((t.class, t.part), (e.class, e.part)))
-            && (self.episodes.is_empty() || !self.episodes.contains(t.hash, t.db, t.key))
-            && !table.flush_covers(t.db)
+        table.is_free(t.hash, (t.class, t.part)) && !self.is_open(t) && !table.flush_covers(t.db)
+    }
+
+    /// An episode of this key is.
+    fn is_open(&self, t: &Touch<'_>) -> bool {
+        !self.episodes.is_empty() && self.episodes.contains(t.hash, t.db, t.key)
     }
 }
 

@@ -63,15 +63,15 @@ fn ids_of<'a>(list: &'a str, names: &[&str]) -> Vec<&'a str> {
 /// Commands sent at once where there is one for each slot.
 const AT_ONCE: usize = 2048;
 
-/// The control keys of a job in these slots of a cluster, where there are any; and the slots that are just moving away, and
-/// perhaps have taken theirs along.
+/// The control keys of a job in these slots of a cluster, where there are any; and the slots of which it can't be told, with what
+/// the shard has said: they are just moving away, and perhaps have taken theirs along, or the cluster calls itself down.
 pub async fn read_slots(
     control: &mut Control,
     names: &Names,
     slots: impl Iterator<Item = u16>,
-) -> Result<(Vec<(u16, ControlKey)>, Vec<u16>), NetError> {
+) -> Result<(Vec<(u16, ControlKey)>, Vec<(u16, NetError)>), NetError> {
     let slots: Vec<u16> = slots.collect();
-    let (mut found, mut moving) = (Vec::new(), Vec::new());
+    let (mut found, mut unread) = (Vec::new(), Vec::new());
     for some in slots.chunks(AT_ONCE) {
         let mut pipe = redis::pipe();
         for slot in some {
@@ -80,12 +80,15 @@ pub async fn read_slots(
         for (slot, value) in some.iter().zip(each(control, &pipe, "the control keys").await?) {
             match value {
                 Value::BulkString(text) => found.extend(ControlKey::parse(&text).map(|key| (*slot, key))),
-                Value::ServerError(_) => moving.push(*slot),
+                Value::ServerError(e) => {
+                    let seen = crate::engine::probe::server::error_line(&e);
+                    unread.push((*slot, NetError::from_reply(control.address(), "the control keys", &seen)));
+                }
                 _ => {}
             }
         }
     }
-    Ok((found, moving))
+    Ok((found, unread))
 }
 
 /// Writes a control key into each of these slots.
@@ -118,16 +121,6 @@ async fn each(control: &mut Control, pipe: &redis::Pipeline, doing: &str) -> Res
     let address = control.address().to_owned();
     let replies = control.req_packed_commands(pipe, 0, pipe.len()).await;
     replies.map_err(|e| NetError::from_redis(&address, doing, &e))
-}
-
-/// How far a strand is by its control keys: of those of a cluster's slots the newest tells.
-pub async fn read_position(control: &mut Control, db: u32, names: &Names) -> Result<Option<ControlKey>, NetError> {
-    let Some(strand) = names.strand().filter(|_| names.is_cluster()) else {
-        return read_control_key(control, db, &names.control(None)).await;
-    };
-    let (found, _) = read_slots(control, names, strand.slots.iter()).await?;
-    let newest = found.into_iter().map(|(_, key)| key).max_by_key(|key| (key.epoch, key.number));
-    Ok(newest)
 }
 
 /// The control key's value as it is now.

@@ -285,7 +285,7 @@ async fn supervise(inner: Arc<Inner>, mut run: Arc<Run>, mut halted: channel::Re
             }
         };
         inner.state().last = Some(status::of(&inner));
-        if matches!(end, RunEnd::Topology(_)) {
+        if matches!(end, RunEnd::Topology(_) | RunEnd::Again(_)) {
             // What was decided is written where it still can be: the less is left to be looked at again.
             run.drain(HAND_OVER).await;
         }

@@ -6,6 +6,7 @@ use super::support::{
     versions,
     wait::{secs, until, wait_for},
 };
+use redis_duplex::{engine::apply::control_key::ControlKey, model::Direction};
 use std::{
     process::{Child, Command, Stdio},
     sync::{
@@ -18,6 +19,9 @@ use std::{
 
 /// The name under which sentinels know the master.
 pub const NAME: &str = "main";
+/// A sentinel that was held up for two seconds distrusts its clock ("tilt"), and for 30 s from then on does nothing; it may be
+/// so again.
+const SENTINELS_PATIENCE: Duration = Duration::from_secs(150);
 
 pub struct Sentinel {
     pub port: u16,
@@ -158,7 +162,7 @@ impl Group {
     /// Waits until all sentinels name another master than `old`, which says of itself that it is one.
     #[track_caller]
     pub fn moved_from(&self, old: u16) {
-        wait_for("another master is named", secs(60), || {
+        wait_for("another master is named", SENTINELS_PATIENCE, || {
             let names: Vec<u16> = self.sentinels.iter().map(Sentinel::master).collect();
             if names.iter().any(|n| *n == old || *n != names[0]) {
                 return Err(format!("{names:?}"));
@@ -172,7 +176,7 @@ impl Group {
     #[track_caller]
     pub fn fail_over(&self) {
         let old = self.sentinels[0].master();
-        wait_for("the failover begins", secs(60), || {
+        wait_for("the failover begins", SENTINELS_PATIENCE, || {
             let reply = self.sentinels[0].client().run(&format!("SENTINEL FAILOVER {NAME}"));
             if reply.is_error() { Err(format!("{reply:?}")) } else { Ok(()) }
         });
@@ -235,6 +239,36 @@ pub fn in_step(master: &Server, replica: &Server) {
         } else {
             Err(format!("{up:?}, {b} of {a}, {listed}"))
         }
+    });
+}
+
+/// Waits until either group's replica could take over: where it copies its master, its backlog begins there, and it can't
+/// give what came before. So it has to hold control keys (its own, and the other group's) whose positions are in it.
+#[track_caller]
+pub fn could_be_heirs(groups: &[Group; 2]) {
+    let heirs = groups.each_ref().map(Group::replica);
+    let field = |heir: &Server, name: &str| heir.info("replication", name).and_then(|v| v.parse().ok());
+    let key = |heir: &Server, direction: Direction| {
+        let reply = heir.client().run(&format!("KEYS duplex:*:{direction}"));
+        let name = reply.items().first().map(Reply::text)?;
+        let value = heir.client().call(&["GET", &name]);
+        ControlKey::parse(value.text().as_bytes())
+    };
+    wait_for("the replicas hold positions that they could go on from", secs(60), || {
+        for direction in Direction::BOTH {
+            // Whose stream it reads, and who holds how far that was read.
+            let (from, to) = (heirs[direction.from().index()], heirs[direction.to().index()]);
+            let begins: Option<u64> = field(from, "repl_backlog_first_byte_offset");
+            let (own, other) = (key(to, direction), key(from, direction.other()));
+            let (Some(begins), Some(own), Some(other)) = (begins, own, other) else {
+                return Err(format!("{direction}: {begins:?}, {own:?}, {other:?}"));
+            };
+            let needed = [own.applied, own.replied, other.echoed].map(|p| p.offset.0);
+            if needed.iter().any(|p| *p < begins) {
+                return Err(format!("{direction}: {needed:?} are needed, from {begins} on it is there"));
+            }
+        }
+        Ok(())
     });
 }
 

@@ -361,7 +361,7 @@ impl Writer {
         let (bytes, real) = core.unsaved[i];
         let draining = *self.s.order.borrow() == Order::Drain;
         let due = bytes > 0
-            && (checkpoint_due((bytes, real)) || real && (self.saved.elapsed() >= CHECKPOINT_EVERY || draining));
+            && (checkpoint_due((bytes, real)) || draining || real && self.saved.elapsed() >= CHECKPOINT_EVERY);
         // While a snapshot loads there is no position to save.
         // Nor may a slot's control key say more than the slot has had.
         let waits = self.s.envelope.names.home().is_some_and(|home| self.parked.holds(home));
@@ -375,7 +375,8 @@ impl Writer {
             serial,
             position: core.decided[from],
             echoed: core.echoed[from],
-            replied: core.replied[i],
+            // Where nothing is unanswered, there is nothing whose reply is to be waited for.
+            replied: if self.window.is_empty() { core.decided[from] } else { core.replied[i] },
             phase: core.phase[from],
         };
         Some((Vec::new(), self.control_key(at)))

@@ -17,6 +17,7 @@
 //! one lookup in some hundred million takes a key for another. Such a key is then settled without need, which is safe.
 
 use super::class::{Class, Part};
+use super::hot::{Classes, Hot};
 use super::made_by::MadeBy;
 use super::parts::Parts;
 use super::queue::Queue;
@@ -87,6 +88,7 @@ pub struct Held {
     swept: u64,
     parts: Parts,
     runs: VecDeque<Run>,
+    hot: Hot,
 }
 
 impl Held {
@@ -99,6 +101,7 @@ impl Held {
             swept: first,
             parts: Parts::default(),
             runs: VecDeque::new(),
+            hot: Hot::default(),
         }
     }
 
@@ -117,6 +120,7 @@ impl Held {
             + self.tags.capacity() * size_of::<u16>()
             + self.parts.memory()
             + self.runs.capacity() * size_of::<Run>()
+            + self.hot.memory()
     }
 
     /// The serial of the oldest change, or of the next if there is none.
@@ -183,6 +187,7 @@ impl Held {
         if what.part != Part::WHOLE {
             self.parts.set(serial, what.part);
         }
+        self.hot.see(hash, serial, &what);
         self.slots.push_back(Slot { hash: slot_hash, back });
         serial
     }
@@ -257,6 +262,20 @@ impl Held {
         })
     }
 
+    /// Which classes of changes to a key are in flight, where that is noted.
+    #[inline]
+    pub fn classes(&self, hash: u64) -> Option<Classes<'_>> {
+        self.hot.get(hash, self.first)
+    }
+
+    /// A walk through the changes to this key is long: from now on their classes are noted.
+    #[cold]
+    pub fn note(&mut self, hash: u64) {
+        let mut hot = std::mem::take(&mut self.hot);
+        hot.note(hash, self.first, self.changes(hash));
+        self.hot = hot;
+    }
+
     fn what(&self, place: usize) -> What {
         let part = self.parts.get(self.first + place as u64);
         let run = self.runs.partition_point(|r| r.from.wrapping_sub(self.first as u32) as usize <= place);
@@ -274,6 +293,7 @@ impl Held {
         self.first += n;
         self.parts.clear_before(self.first);
         if self.slots.is_empty() {
+            self.hot.clear();
             self.runs.clear();
             self.runs.shrink_to(RUNS_KEPT);
             if self.heads.len() > BUCKETS {

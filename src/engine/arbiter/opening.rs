@@ -33,6 +33,9 @@ impl Arbiter {
             let mut reached: Vec<(u32, Box<[u8]>, u64, Side)> = Vec::new();
             for site in Side::BOTH {
                 let table = &self.tables[site.index()];
+                if table.classes(hash).is_some_and(|classes| !classes.grouped()) {
+                    continue;
+                }
                 for (_, entry) in table.changes(hash) {
                     for k in table.group_keys(entry.group).iter().filter(|k| k.written) {
                         if !(k.db == db && k.key == key) {

@@ -6,6 +6,7 @@
 
 pub use super::held::What;
 use super::held::{GROUPS, Held};
+use super::hot::Classes;
 use std::collections::{HashMap, VecDeque};
 
 /// A key of a change to several keys.
@@ -172,6 +173,17 @@ impl Table {
     #[inline]
     pub fn changes(&self, hash: u64) -> impl Iterator<Item = (u64, What)> + '_ {
         self.held.changes(hash)
+    }
+
+    /// Which classes of changes to a key are in flight, where that is noted.
+    #[inline]
+    pub fn classes(&self, hash: u64) -> Option<Classes<'_>> {
+        self.held.classes(hash)
+    }
+
+    /// A walk through the changes to this key is long: from now on their classes are noted.
+    pub fn note(&mut self, hash: u64) {
+        self.held.note(hash);
     }
 
     /// An echo was read: everything sent up to `serial` has happened there.

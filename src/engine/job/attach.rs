@@ -94,6 +94,8 @@ pub struct Site {
     others_notes: Vec<(Vec<u8>, String)>,
     /// Where its stream ended when the engine before us was shut out.
     stream_end: Offset,
+    /// From here on it still has its stream, where it tells.
+    kept_from: Option<Offset>,
     way_ms: u64,
 }
 
@@ -275,6 +277,7 @@ fn site(context: &JobContext, places: &[Place; 2], side: Side, pair: &Pair) -> S
         notes: shard.left.as_ref().filter(|_| pair.strand.is_none()).map(|left| left.notes.clone()),
         others_notes: Vec::new(),
         stream_end: shard.stream_end,
+        kept_from: shard.kept_from,
         way_ms: shard.way_ms,
         lineage: shard.lineage,
         is_master: shard.is_master,
@@ -343,6 +346,11 @@ impl Begun {
                 }
             }
             _ => {}
+        }
+        for direction in Direction::BOTH {
+            if let Some(lineage) = sites[direction.from().index()].lineage {
+                plan.renamed[direction as usize] = plan.ahead[direction as usize].take_up(lineage);
+            }
         }
         let facts = Side::BOTH.map(|side| SiteFacts {
             dialect: sites[side.index()].dialect,

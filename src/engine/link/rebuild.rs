@@ -25,6 +25,14 @@ pub struct Span {
     pub applied: Offset,
 }
 
+/// A stretch of the *other* site's stream that can't be read any more: what clients did in it was applied here, and its
+/// echoes stand in this site's stream, behind where that is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unheard {
+    pub after: Offset,
+    pub upto: Offset,
+}
+
 /// How far [`Link::lost_ahead`] reads: the pipeline's window and a replica's usual lag are far less.
 const AHEAD: usize = 64 << 20;
 
@@ -34,6 +42,10 @@ pub struct Lost {
     /// Each once, in the order of the stream.
     pub keys: Vec<Doubtful>,
     pub changes: u64,
+    /// Keys that the other site has as well and whose changes are in flight, as far as anybody knows.
+    pub unheard: Vec<Doubtful>,
+    /// All was looked through.
+    pub whole: bool,
 }
 
 /// A key that may have come out differently.
@@ -150,11 +162,11 @@ impl Link {
     }
 
     /// Looks ahead, up to `end`, for what was lost with a master of the other site: the keys of which only this site
-    /// has the latest. What is read is kept for the run; so it is no more than [`AHEAD`] bytes, and what lies behind
+    /// has the latest; and for what came from a stretch of the other site's stream that is no more. What is read is kept for the run; so it is no more than [`AHEAD`] bytes, and what lies behind
     /// them is found when its turn comes.
-    pub async fn lost_ahead(&mut self, end: Offset) -> Result<Lost, LinkError> {
+    pub async fn lost_ahead(&mut self, end: Offset, unheard: Option<Unheard>) -> Result<Lost, LinkError> {
         self.read_up_to(end).await?;
-        let mut lost = Lost::default();
+        let mut lost = Lost { whole: self.read_until() >= end.0, ..Lost::default() };
         let db = self.decoder.db();
         let (mut decoder, mut batch) = (Decoder::new(db), Batch::default());
         let (mut rest, mut seen) = (self.rest.clone(), HashSet::new());
@@ -167,7 +179,8 @@ impl Link {
             let core = self.s.shared.lock();
             for entry in &batch.entries {
                 let Some(Marker::Ours(Some(marker))) = self.s.decider.marker_of(&batch, entry) else { continue };
-                if !self.s.decider.is_lost(&marker) {
+                let is_lost = self.s.decider.is_lost(&marker);
+                if !is_lost && !unheard.is_some_and(|u| self.s.decider.is_of(&marker, u)) {
                     continue;
                 }
                 for c in batch.commands(entry) {
@@ -176,9 +189,10 @@ impl Link {
                         for t in
                             touches.iter().filter(|t| t.class != Class::Read && self.s.decider.is_ours(t.db, t.key))
                         {
-                            lost.changes += 1;
-                            if seen.insert((t.db, t.key.to_vec())) {
-                                lost.keys.push((t.db, t.key.to_vec()));
+                            lost.changes += u64::from(is_lost);
+                            if seen.insert((is_lost, t.db, t.key.to_vec())) {
+                                let keys = if is_lost { &mut lost.keys } else { &mut lost.unheard };
+                                keys.push((t.db, t.key.to_vec()));
                             }
                         }
                     }

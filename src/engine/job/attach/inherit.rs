@@ -97,9 +97,10 @@ pub fn inherit(
                 continue;
             }
             // What came after the slot's own last transaction, and after all that was answered, was not applied in it.
-            let own = found[to.index()].by_slot.get(&slot).filter(|own| shard.knows(own.replid));
-            let mut position = match own {
-                Some(own) => own.applied.offset.max(key.replied.offset),
+            let mut position = match found[to.index()].by_slot.get(&slot) {
+                Some(own) if shard.knows(own.replid) => own.applied.offset.max(key.replied.offset),
+                // From before the last failover but one: nothing that is not answered was applied since.
+                Some(_) => key.replied.offset,
                 None => key.applied.offset,
             };
             let noted = owner(to, slot).and_then(|id| found[to.index()].noted.get(&id));
@@ -257,6 +258,21 @@ mod tests {
         let result = inherit(&heir, grounds, &found, true).expect("nothing is on its way").expect("it inherits");
         assert_eq!(result.parents, before.iter().map(|s| s.id).collect());
         assert!(result.others);
+    }
+
+    /// The source has failed over twice since anything was written to a slot.
+    #[test]
+    fn a_slot_whose_own_key_is_too_old_has_had_what_was_answered() {
+        let stayed = strand((0, 1));
+        let mut found = [Found::default(), Found::default()];
+        let newest = ControlKey { replied: Position::new(6_000, 0), ..key(&stayed, 'a', 7_000, 'b', 500) };
+        leave(&mut found[1], &stayed, newest);
+        leave(&mut found[0], &stayed, key(&stayed, 'b', 600, 'a', 5_000));
+        found[1].by_slot.insert(1, key(&stayed, 'e', 5_900, 'b', 500));
+        let result = inherit(&stayed, [ground(true, 'a'), ground(true, 'b')], &found, true);
+        let result = result.expect("nothing is on its way").expect("one slot is ahead of the other");
+        assert_eq!(result.from[0].expect("the stream is known").applied.offset, Offset(6_000));
+        assert_eq!(result.ahead[0].slots, HashMap::from([(0, Offset(7_000))]));
     }
 
     #[test]

@@ -27,7 +27,7 @@ impl Begun {
             let site = &mut self.ready.sites[side.index()];
             let Some(strand) = site.names.strand().cloned() else { continue };
             let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
-            for id in &self.plan.parents {
+            for id in &known_here(found, &self.plan.parents, strand.id, place.cluster) {
                 let Some(shard) = place.shards.iter().find(|s| s.slots.contains(id.home)) else { continue };
                 let same_hash = place.cluster && id.home == strand.id.home;
                 if same_hash && *id != strand.id {
@@ -81,6 +81,9 @@ impl Begun {
                 let fields = fields.iter().map(|(field, text)| (field.as_bytes().to_vec(), text.clone()));
                 let all: Vec<_> = fields.chain(open).chain(std::mem::take(&mut site.others_notes)).collect();
                 fence::replace_notes(&mut site.control, db, &site.names.notes(), &all).await?;
+            } else if plan.renamed[direction as usize] {
+                let (field, text) = (core::ahead_field(id), plan.ahead[direction as usize].to_text());
+                fence::write_note(&mut site.control, db, &site.names.notes(), &field, &text).await?;
             }
             // A standalone side is asked by the strands that the cluster's slots name: so it is there before they do.
             if let Some(key) = site.found.filter(|_| plan.copies_again && !site.names.is_cluster()) {
@@ -105,6 +108,19 @@ pub(super) async fn strike_off(places: &mut [Place; 2], begun: &[Begun], found: 
         }
     }
     Ok(())
+}
+
+/// The strands before, and who else has its notes where this one writes its own. An attach that did not finish has written some
+/// control keys: that of the slot where those notes are may name its heir by then, and others, of slots that are somebody else's
+/// now, still name it.
+fn known_here(
+    found: &[Found; 2],
+    parents: &BTreeSet<StrandId>,
+    own: StrandId,
+    in_a_cluster: bool,
+) -> BTreeSet<StrandId> {
+    let named = found.iter().flat_map(|f| f.owners.values().copied());
+    parents.iter().copied().chain(named.filter(|id| in_a_cluster && id.home == own.home)).collect()
 }
 
 /// The slot's control key, at one side at least, is this strand's.
@@ -155,5 +171,19 @@ mod tests {
         assert!(owns(&found, before.id, 4) && owns(&found, heir.id, 4) && !owns(&found, before.id, 3));
         found[1].owners.insert(4, heir.id);
         assert!(kept(&found).is_empty());
+    }
+
+    /// Slot 0 names the heir already; slot 3, which is another strand's now, still names the strand before, whose notes stand where
+    /// the heir's do.
+    #[test]
+    fn notes_are_kept_of_who_is_no_strand_before_any_more() {
+        let (before, heir) = (Strand::new(SlotSet::of(&[(0, 9)])), Strand::new(SlotSet::of(&[(0, 2), (4, 9)])));
+        let elsewhere = Strand::new(SlotSet::of(&[(20, 29)]));
+        let mut found = [Found::default(), Found::default()];
+        found[0].owners.extend(heir.slots.iter().map(|slot| (slot, heir.id)));
+        found[0].owners.extend([(3, before.id), (20, elsewhere.id)]);
+        let parents = BTreeSet::from([heir.id]);
+        assert_eq!(known_here(&found, &parents, heir.id, true), BTreeSet::from([heir.id, before.id]));
+        assert_eq!(known_here(&found, &parents, heir.id, false), parents, "by its name at a standalone side");
     }
 }

@@ -33,6 +33,8 @@ pub struct Shard {
     pub is_master: bool,
     /// Where its stream ended when the engine before us was shut out.
     pub stream_end: Offset,
+    /// From here on it still has its stream, where it tells.
+    pub kept_from: Option<Offset>,
     /// Connections of an engine before us have to be shut out first.
     pub not_alone: bool,
     /// What that has left, where slots play no part. `None`: it is not known yet.
@@ -156,7 +158,22 @@ async fn shard(job: &Job, side: Side, at: &ShardAddress, cluster: bool, look: Lo
     let (lineage, way_ms) = (Lineage::of(&info), best.as_millis() as u64 / 2);
     let is_master = info.is_master();
     let stream_end = info.master_repl_offset.filter(|_| !not_alone).unwrap_or(Offset(0));
-    Ok(Shard { control, address, dialect, keys, way_ms, slots, lineage, is_master, stream_end, not_alone, left })
+    // What PSYNC asks for first is the byte behind a position.
+    let kept_from = info.backlog_first.filter(|_| info.backlog_active).map(|first| Offset(first.saturating_sub(1)));
+    Ok(Shard {
+        control,
+        address,
+        dialect,
+        keys,
+        way_ms,
+        slots,
+        lineage,
+        is_master,
+        stream_end,
+        kept_from,
+        not_alone,
+        left,
+    })
 }
 
 /// All that is behind a proxy, as one shard of which little can be asked.
@@ -176,6 +193,7 @@ async fn hidden_shards(mut control: Control, address: String) -> Result<Shard, J
         lineage: None,
         is_master: true,
         stream_end: Offset(0),
+        kept_from: None,
         not_alone: false,
         left: None,
     })
@@ -358,7 +376,12 @@ pub async fn find(
             async move { fence::read_slots(control, names, slots.iter()).await }
         });
         let read = try_join_all(reads).await?;
-        if let Some(slot) = read.iter().find_map(|(_, moving)| moving.first()) {
+        let unread = || read.iter().flat_map(|(_, unread)| unread);
+        // A slot that moves is looked after sooner than a cluster that is down.
+        if let Some((_, error)) = unread().find(|(_, error)| !error.is_redirection()) {
+            return Err(error.clone().into());
+        }
+        if let Some((slot, _)) = unread().next() {
             return Err(JobError::moving(
                 format!("slot {slot} of the {side} is on its way to another shard just now"),
                 "nothing: it is waited for, since it takes along how far it is",

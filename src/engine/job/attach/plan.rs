@@ -6,10 +6,10 @@ use crate::engine::apply::control_key::{ControlKey, LoadPhase, Position};
 use crate::engine::job::lineage::{self, Cut};
 use crate::engine::job::{JobContext, JobError};
 use crate::engine::link::decide::Ahead;
-use crate::engine::link::rebuild::Span;
+use crate::engine::link::rebuild::{Span, Unheard};
 use crate::engine::replica::Start;
 use crate::engine::strand::{SlotSet, StrandId};
-use crate::model::{Direction, EventKind, ExistingKeys, ReplId, Severity, Side};
+use crate::model::{Direction, EventKind, ExistingKeys, Offset, ReplId, Severity, Side};
 use std::collections::BTreeSet;
 
 /// What the control keys of an engine before us mean.
@@ -22,6 +22,9 @@ pub(super) struct Plan {
     pub(super) two_way: bool,
     pub(super) reverse_full: bool,
     pub(super) merge: bool,
+    /// By direction: what lies in between in its stream had not been told to have come back, and the site no longer has it.
+    /// So the other site's stream is looked through for it.
+    pub(super) unheard: [Option<Unheard>; 2],
     /// Sites whose new master lacks what was read from the old one.
     pub(super) cuts: Vec<Cut>,
     /// The forward copy was begun before and not finished, and all that the target holds is either the source's, or in
@@ -34,6 +37,8 @@ pub(super) struct Plan {
     /// Some of the slots were another strand's.
     pub(super) others: bool,
     pub(super) ahead: [Ahead; 2],
+    /// That is noted by the name of a history that is no more.
+    pub(super) renamed: [bool; 2],
     /// By side: slots that came from another of its shards.
     pub(super) moved: [SlotSet; 2],
     pub(super) parents: BTreeSet<StrandId>,
@@ -61,9 +66,10 @@ impl Plan {
         let from = [forward, reverse].map(|k| k.filter(streaming));
         let mut from = [from[0].filter(|_| !options.lost[0]), from[1].filter(|_| !options.lost[1])];
         let cuts = lineage::cut(&mut from, Side::BOTH.map(|side| sites[side.index()].lineage));
-        Ok(Plan {
+        let mut plan = Plan {
             epoch,
             from,
+            unheard: [None; 2],
             resume: from[0].is_some() && (from[1].is_some() || !two_way),
             two_way,
             reverse_full: options.reverse_full,
@@ -72,6 +78,7 @@ impl Plan {
             copies_again: false,
             others: false,
             ahead: Default::default(),
+            renamed: [false; 2],
             moved: Default::default(),
             parents: BTreeSet::new(),
             cuts,
@@ -83,7 +90,18 @@ impl Plan {
                     // Whose they are can't be told from theirs that the target had before.
                     ExistingKeys::Ignore => false,
                 },
-        })
+        };
+        plan.unheard =
+            Direction::BOTH.map(|direction| plan.unheard(direction, sites[direction.from().index()].kept_from));
+        Ok(plan)
+    }
+
+    /// A master whose backlog began a moment ago, with its copy of the one before or with its size: all that is still to be
+    /// applied may be in it while what came back as echoes was noted further back.
+    fn unheard(&self, direction: Direction, kept_from: Option<Offset>) -> Option<Unheard> {
+        let (span, _) = self.span(direction).filter(|_| self.resume && self.two_way)?;
+        let (upto, kept) = (span.applied.min(span.replied), kept_from?);
+        (span.echoed < kept && kept <= upto).then_some(Unheard { after: span.echoed, upto })
     }
 
     pub(super) fn tell_cuts(&self, context: &JobContext) {
@@ -123,6 +141,7 @@ impl Plan {
         self.others = inherited.others;
         self.copies_again = inherited.copies_again;
         self.inherits = !inherited.copies_again;
+        self.unheard = [None; 2];
     }
 
     /// Of the direction's stream: what was replied, echoed and applied.
@@ -155,11 +174,16 @@ impl Plan {
         };
         let Some(replid) = own.replid else { return Begin::Nothing(Start::Current) };
         let at = match self.span(direction).filter(|_| self.resume) {
+            Some((_, [applied, replied, _])) if self.unheard[direction as usize].is_some() => earlier(applied, replied),
             Some((_, positions)) => positions.into_iter().min_by_key(|p| p.offset).unwrap_or(own.applied),
             None => own.applied,
         };
         Begin::Position(replid, at)
     }
+}
+
+fn earlier(a: Position, b: Position) -> Position {
+    if b.offset < a.offset { b } else { a }
 }
 
 /// How a direction's stream begins.

@@ -1,7 +1,7 @@
 //! Recovery, before anything is applied: the tables rebuilt, what was open opened, what is doubtful settled.
 
 use super::plan::{Begin, Plan};
-use super::{Ready, Site, UNKNOWN_DB};
+use super::{Ready, Site, UNKNOWN_DB, position_lost};
 use crate::engine::arbiter::Touch;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::episode::Cause;
@@ -9,7 +9,7 @@ use crate::engine::conflicts::shown;
 use crate::engine::fence;
 use crate::engine::job::{JobContext, JobError};
 use crate::engine::link::LinkError;
-use crate::engine::link::rebuild::Lost;
+use crate::engine::link::rebuild::{Lost, Unheard};
 use crate::model::{EventKind, Severity, Side};
 use std::collections::HashMap;
 
@@ -23,6 +23,16 @@ pub(super) async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan
             e => JobError::passing(e.to_string(), "it is tried again"),
         };
         let source = attached.direction.from();
+        tracing::debug!(
+            direction = %attached.direction,
+            address = ready.sites[source.index()].address,
+            strand = ready.strand.as_ref().map(|s| s.id.to_string()),
+            echoed = %span.echoed,
+            replied = %span.replied,
+            applied = %span.applied,
+            end = %ready.sites[source.index()].stream_end,
+            "a table is rebuilt"
+        );
         let found = attached.link.rebuild(span).await.map_err(failed)?;
         if !plan.ahead[attached.direction as usize].slots.is_empty() {
             let end = ready.sites[source.index()].control.info().await?.master_repl_offset.unwrap_or_default();
@@ -48,17 +58,25 @@ pub(super) async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan
         let (here, peer) = (attached.direction.from(), attached.direction.to());
         // It may have failed over before an engine that has cut the positions and not come any further.
         let failed_over = ready.sites[peer.index()].lineage.is_some_and(|l| l.before.is_some());
-        if !plan.two_way || !failed_over {
+        let unheard = plan.unheard[attached.direction.other() as usize];
+        if !plan.two_way || !failed_over && unheard.is_none() {
             continue;
         }
         // The connections of the engine before us are dead: nothing of it comes behind this.
         let end = ready.sites[here.index()].control.info().await?.master_repl_offset.unwrap_or_default();
-        let lost =
-            attached.link.lost_ahead(end).await.map_err(|e| JobError::passing(e.to_string(), "it is tried again"))?;
+        let lost = attached.link.lost_ahead(end, unheard).await;
+        let lost = lost.map_err(|e| JobError::passing(e.to_string(), "it is tried again"))?;
+        if let Some(unheard) = unheard {
+            if !lost.whole {
+                return Err(position_lost(attached.direction.other(), unheard.after));
+            }
+            tell_unheard(context, peer, unheard, lost.unheard.len());
+        }
         if !lost.keys.is_empty() || plan.cuts.iter().any(|c| c.side == peer) {
             tell_carried_back(context, here, &lost);
         }
         carried_back.extend(lost.keys.into_iter().map(|(db, key)| (db, key, here)));
+        doubtful.extend(lost.unheard.into_iter().map(|(db, key)| (db, key, peer)));
     }
     let mut open: HashMap<(u32, Vec<u8>), (u64, Side)> = HashMap::new();
     for side in Side::BOTH {
@@ -101,6 +119,21 @@ pub(super) async fn recover(context: &JobContext, ready: &mut Ready, plan: &Plan
     core.carry_out();
     core.settle();
     Ok(())
+}
+
+/// A site no longer has all of its stream that would have been looked at again.
+fn tell_unheard(context: &JobContext, side: Side, unheard: Unheard, keys: usize) {
+    let text = format!(
+        "the {side} has its stream from offset {} on only, and what came back was noted up to {}: all of it is applied, and {}",
+        unheard.upto,
+        unheard.after,
+        match keys {
+            0 => "nothing that its clients wrote in between was still on its way".to_owned(),
+            1 => "the key that its clients wrote in between is settled by state".to_owned(),
+            n => format!("the {n} keys that its clients wrote in between are settled by state"),
+        }
+    );
+    context.events.emit(Some(side.outgoing()), Severity::Info, EventKind::Failover, text);
 }
 
 /// What a site got from the other's old master, and the new one never had.

@@ -1,6 +1,7 @@
 //! Slots that had come further than their strand when it was put together anew: what they have had is not sent again.
 //! Noted as text beside the open episodes, so that an engine's end does not lose it.
 
+use crate::engine::net::Lineage;
 use crate::engine::strand::SlotSet;
 use crate::model::{Offset, ReplId};
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +22,16 @@ impl Ahead {
     pub fn new(slots: HashMap<u16, Offset>, stream: Option<ReplId>) -> Self {
         let until = slots.values().copied().max().unwrap_or_default();
         Ahead { slots, until, replied: HashMap::new(), stream }
+    }
+
+    /// The stream is taken up where this is its history: it is named by that from now on, as the control keys are, since the name of
+    /// the one before is known for one failover alone. What a new master tells behind the end of what it shares with the old one
+    /// is its own, and no slot has had any of it. Tells whether that is anything new.
+    pub fn take_up(&mut self, lineage: Lineage) -> bool {
+        let Some(upto) = self.stream.and_then(|stream| lineage.shares(stream)) else { return false };
+        self.slots.values_mut().chain(self.replied.values_mut()).for_each(|offset| *offset = (*offset).min(upto));
+        self.until = self.until.min(upto);
+        self.stream.replace(lineage.replid) != Some(lineage.replid)
     }
 
     /// `REPLID 1234=0-5,7 1300=6 r1250=6`: behind an `r` up to where the replies had been seen. Nothing where no slot is
@@ -73,5 +84,25 @@ mod tests {
         assert_eq!(Ahead::from_text(&ahead.to_text()), ahead);
         assert_eq!((ahead.until, Ahead::from_text("").until), (Offset(80), Offset(0)));
         assert!(Ahead::from_text("x=1 5=y").slots.is_empty());
+    }
+
+    #[test]
+    fn it_is_known_after_two_failovers_and_holds_nothing_of_a_new_masters_own() {
+        let history = |c: char| c.to_string().repeat(40).parse::<ReplId>().unwrap();
+        let slots = HashMap::from([(3, Offset(70)), (4, Offset(50))]);
+        let mut ahead = Ahead { replied: [(3, Offset(65))].into(), ..Ahead::new(slots, Some(history('a'))) };
+        let first = ahead.clone();
+        assert!(!ahead.take_up(Lineage { replid: history('a'), before: None }));
+        assert_eq!(ahead, first);
+        assert!(ahead.take_up(Lineage { replid: history('b'), before: Some((history('a'), Offset(60))) }));
+        assert_eq!((ahead.slots[&3], ahead.slots[&4]), (Offset(60), Offset(50)));
+        assert_eq!((ahead.until, ahead.replied[&3]), (Offset(60), Offset(60)));
+        let noted = Ahead::from_text(&ahead.to_text());
+        let now = Lineage { replid: history('c'), before: Some((history('b'), Offset(90))) };
+        assert_eq!(noted.stream.and_then(|stream| now.shares(stream)), Some(Offset(90)));
+        assert_eq!(noted.slots, ahead.slots);
+        // Of another shard's stream it says nothing.
+        assert!(!ahead.take_up(Lineage { replid: history('f'), before: None }));
+        assert_eq!(ahead.stream, Some(history('b')));
     }
 }

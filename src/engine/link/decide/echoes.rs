@@ -7,6 +7,7 @@ use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::classify::{Effect, classify};
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::core::Core;
+use crate::engine::link::rebuild::Unheard;
 use crate::engine::strand::Whose;
 use crate::wire::command::Argv;
 use crate::wire::slot::slot;
@@ -129,6 +130,14 @@ impl Decider {
             && !self.is_of_another_shard(marker)
             && marker.phase == LoadPhase::Streaming
             && marker.replid.zip(self.peer_lineage).is_some_and(|(id, l)| !l.holds(id, marker.applied.offset))
+    }
+
+    /// It brought what stands in this stretch of the other site's stream.
+    pub fn is_of(&self, marker: &ControlKey, unheard: Unheard) -> bool {
+        let at = marker.applied.offset;
+        marker.phase == LoadPhase::Streaming
+            && (unheard.after < at && at <= unheard.upto)
+            && marker.replid.zip(self.peer_lineage).is_some_and(|(id, l)| l.holds(id, at))
     }
 
     /// What a lost echo wrote is held by this site alone: its state goes back to the other. Where an episode is open

@@ -22,53 +22,37 @@ fn peak_memory(pid: u32) -> u64 {
     line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("kilobytes") * 1024
 }
 
-/// The engine's calls at a server, from now on. The server's clock goes on while something else runs on its processor.
-struct Calls<'a> {
-    server: &'a Server,
-    waited: u64,
+/// Has a server note each call that takes longer than [`CALL`].
+fn watch_calls(server: &Server) {
+    let mut c = server.client();
+    c.run(&format!("CONFIG SET slowlog-log-slower-than {CALL}"));
+    c.run("CONFIG SET slowlog-max-len 1000");
+    c.run("SLOWLOG RESET");
 }
 
-impl<'a> Calls<'a> {
-    /// Has a server note each call that takes longer than [`CALL`].
-    fn of(server: &'a Server) -> Self {
-        let mut c = server.client();
-        c.run(&format!("CONFIG SET slowlog-log-slower-than {CALL}"));
-        c.run("CONFIG SET slowlog-max-len 1000");
-        c.run("SLOWLOG RESET");
-        Calls { server, waited: waited(server) }
-    }
-
-    /// Those that took too long, with their microseconds; none where one or two did, which may be the machine's doing, or
-    /// where the server has waited for a processor for longer than all of them took.
-    fn too_long(&self) -> Vec<(i64, String)> {
-        let log = self.server.client().run("SLOWLOG GET 1000");
-        let waited = (waited(self.server) - self.waited) / 1_000;
-        let calls: Vec<(i64, String)> = log
-            .items()
-            .iter()
-            .map(|e| {
-                (e.items()[2].int(), e.items()[3].items().iter().take(2).map(Reply::text).collect::<Vec<_>>().join(" "))
-            })
-            // What the server and the test do by themselves. One kind of call is as long as its value is big, by the
-            // server's making: DUMP of the authority in a conflict.
-            .filter(|(us, name)| match name.split(' ').next().unwrap_or_default() {
-                "CONFIG" | "PSYNC" | "psync" | "DEBUG" => false,
-                "DUMP" => *us > 20 * CALL as i64,
-                _ => true,
-            })
-            .collect();
-        let (name, bound) = (&self.server.name, CALL / 1_000);
-        eprintln!("{name}: calls over {bound} ms: {calls:?}; it has waited {waited} us for a processor");
-        let all: i64 = calls.iter().map(|(us, _)| us).sum();
-        if calls.len() <= 2 || all <= waited as i64 { Vec::new() } else { calls }
-    }
-}
-
-/// Nanoseconds that a server's main thread was ready to run and did not; 0 where the kernel does not tell.
-fn waited(server: &Server) -> u64 {
-    let pid = server.pid();
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat")).unwrap_or_default();
-    text.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+/// The engine's calls that took too long, with their microseconds; none where one or two did. That may be the machine's
+/// doing: it has other things to do than to run this server, and the server's clock goes on meanwhile.
+fn calls_too_long(server: &Server) -> Vec<(i64, String)> {
+    let log = server.client().run("SLOWLOG GET 1000");
+    let grows = server.client().run("INFO memory").text().contains("mem_allocator:libc");
+    let calls: Vec<(i64, String)> = log
+        .items()
+        .iter()
+        .map(|e| {
+            (e.items()[2].int(), e.items()[3].items().iter().take(2).map(Reply::text).collect::<Vec<_>>().join(" "))
+        })
+        // What the server and the test do by themselves. Two kinds of call are as long as their value is big, by the
+        // server's making: DUMP of the authority in a conflict, and the one SETRANGE that makes room for a string (where
+        // the C library lets strings grow, there is none).
+        .filter(|(us, name)| match name.split(' ').next().unwrap_or_default() {
+            "CONFIG" | "PSYNC" | "psync" | "DEBUG" => false,
+            "DUMP" => *us > 20 * CALL as i64,
+            "SETRANGE" => *us > 20 * CALL as i64 || grows,
+            _ => true,
+        })
+        .collect();
+    eprintln!("{}: calls over {} ms: {calls:?}", server.name, CALL / 1_000);
+    if calls.len() <= 2 { Vec::new() } else { calls }
 }
 
 /// Runs it until it gives no call that took too long, three times at most: a call that always takes long does so in each
@@ -144,7 +128,7 @@ fn one_big_snapshot(slot: Slot, members: u64, string: usize) -> Vec<(i64, String
     c.run("PEXPIREAT hash 4102444800000");
     // The target holds something else under one of the names.
     fill(&b, "hash", "SADD", members / 4);
-    let calls = Calls::of(&b);
+    watch_calls(&b);
     let job = JobSpec::between(a.addr(), b.addr()).policy("existing_keys = \"ignore\"");
     let mut duplex = Duplex::new(&job);
     duplex.start();
@@ -152,7 +136,7 @@ fn one_big_snapshot(slot: Slot, members: u64, string: usize) -> Vec<(i64, String
     let status = duplex.wait_applied(&a, &b, secs(60));
     let peak = peak_memory(duplex.engine_pid());
     eprintln!("{}: {members} members, the engine's memory peaked at {} MiB", a.name, peak >> 20);
-    let too_long = calls.too_long();
+    let too_long = calls_too_long(&b);
     assert!(peak < BOUND, "the engine held {} MiB", peak >> 20);
     assert_eq!(status.total("conflict_rounds"), 0, "a big value was settled as if it were in conflict: {:#}", status.0);
     assert_same(&a, &b, &["hash", "set", "zset", "list", "zeroes", "noise"]);
@@ -180,61 +164,6 @@ fn big_values_are_copied_in_bounded_memory_on_the_oldest() {
 #[test]
 fn big_values_are_copied_in_bounded_memory_on_the_newest_valkey() {
     big_snapshot(Slot::NewestValkey, sized(400_000, 10_000_000), sized(50, 500) << 20);
-}
-
-/// The shortest that a string was seen while it was made, until it has this length.
-fn shortest_seen(server: &Server, key: &str, length: u64) -> u64 {
-    let mut c = server.client();
-    let (mut shortest, began) = (length, std::time::Instant::now());
-    loop {
-        match c.run(&format!("STRLEN {key}")).int() as u64 {
-            0 => {}
-            n if n == length => return shortest,
-            n => shortest = shortest.min(n),
-        }
-        assert!(began.elapsed() < secs(60), "{key} does not come");
-    }
-}
-
-#[test]
-fn a_big_string_grows_where_it_is_also_at_replicas() {
-    let length: u64 = 48 << 20;
-    let slots = [Slot::Usual, Slot::NewestRedis, Slot::NewestValkey];
-    for slot in &slots[..sized(2, 3)] {
-        // The target alone, with a replica that can be reached, and with one that can't.
-        for (case, grows) in [("alone", true), ("replica", true), ("locked replica", false)] {
-            let (a, b) = (Server::start(slot.server(), &[]), Server::start(slot.server(), &[]));
-            let port = b.port.to_string();
-            let of_b = ["--replicaof", "127.0.0.1", &port];
-            let replica = match case {
-                "replica" => Some(Server::start(slot.server(), &of_b)),
-                "locked replica" => {
-                    Some(Server::start(slot.server(), &[&of_b[..], &["--requirepass", "another"]].concat()))
-                }
-                _ => None,
-            };
-            if replica.is_some() {
-                wait_for("the replica is in step", secs(30), || match b.info("replication", "slave0") {
-                    Some(line) if line.contains("state=online") => Ok(()),
-                    other => Err(format!("{other:?}")),
-                });
-            }
-            a.client().run(&format!("SETRANGE big {} x", length - 1));
-            a.client().run("SETRANGE big 30000000 y");
-            let mut duplex = Duplex::new(
-                &JobSpec::between(a.addr(), b.addr()).policy("existing_keys = \"ignore\"\ntwo_way = false"),
-            );
-            thread::scope(|s| {
-                let seen = s.spawn(|| shortest_seen(&b, "big", length));
-                duplex.start();
-                let shortest = seen.join().expect("it comes");
-                // Room for all of it at once, or piece by piece.
-                assert_eq!(shortest < length, grows, "{} {case}: {shortest}", b.name);
-            });
-            duplex.wait_state("synchronizing", secs(60));
-            assert_same(&a, &b, &["big"]);
-        }
-    }
 }
 
 #[test]
@@ -275,7 +204,7 @@ fn one_conflict_on_a_big_key(slot: Slot, members: u64) -> Vec<(i64, String)> {
     for p in [&to_a, &to_b] {
         p.delay(std::time::Duration::from_millis(20));
     }
-    let calls = Calls::of(&b);
+    watch_calls(&b);
     thread::scope(|s| {
         for (server, name) in [(&a, "at-a"), (&b, "at-b")] {
             s.spawn(move || {
@@ -296,7 +225,7 @@ fn one_conflict_on_a_big_key(slot: Slot, members: u64) -> Vec<(i64, String)> {
     // What can't be done in parts is told: the authority's DUMP.
     let events = duplex.run(&["events", &duplex.name, "--json"]).stdout;
     assert!(events.contains("it is read as a whole, and the "), "{events}");
-    calls.too_long()
+    calls_too_long(&b)
 }
 
 #[test]

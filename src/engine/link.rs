@@ -19,7 +19,6 @@ pub mod peer;
 pub mod rebuild;
 mod room;
 mod run;
-mod space;
 
 use super::apply::control_key::{LoadPhase, Position};
 use super::clock::StreamClock;
@@ -224,11 +223,6 @@ impl Link {
             if !questions.is_empty() {
                 let held = self.s.peer.held(questions).await.map_err(|e| LinkError::Cut(e.to_string()))?;
                 self.s.loader.held_there(&held);
-            }
-            if let Some(size) = self.s.loader.needs_space()
-                && self.s.peer.makes_space(size).await
-            {
-                self.s.loader.has_space();
             }
             let mut core = self.s.shared.lock();
             core.set_now(self.s.shared.now_ms());

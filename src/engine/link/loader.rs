@@ -5,7 +5,6 @@
 //! left to the state transfer.
 
 use super::run::Run;
-use super::space;
 use crate::engine::apply::outbox::ItemKind;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::{Touch, Verdict};
@@ -85,8 +84,6 @@ pub struct Loader {
     put_off: Vec<(u32, Bytes)>,
     /// For texts that are not as they stand.
     room: Vec<u8>,
-    /// The string that has just begun is so long, and the target would have to move it.
-    needs_space: Option<u64>,
 }
 
 impl Loader {
@@ -110,7 +107,6 @@ impl Loader {
             lost: Vec::new(),
             put_off: Vec::new(),
             room: Vec::new(),
-            needs_space: None,
         }
     }
 
@@ -132,7 +128,7 @@ impl Loader {
     /// Parses up to a turn's worth. False: nothing is ready and more bytes are needed.
     pub fn gather(&mut self) -> Result<bool, LoadError> {
         let (mut bytes, now) = (0, unix_ms());
-        while self.pieces.len() < KEYS && bytes < BYTES && self.needs_space.is_none() {
+        while self.pieces.len() < KEYS && bytes < BYTES {
             let Some(item) = self.reader.next()? else { return Ok(!self.pieces.is_empty()) };
             match item {
                 Item::Db(n) => self.db = n,
@@ -148,7 +144,6 @@ impl Loader {
                     // In a merge it is made under a name of ours: what is there must stay, and a part is no value.
                     let name = if self.merge { self.names.part(&entry.key) } else { entry.key.clone() };
                     let length = self.reader.text_length().unwrap_or_default();
-                    self.needs_space = Some(length).filter(|n| *n >= space::LEAST && !self.target.appends_in_place);
                     self.big = Some(Big {
                         decoder: Decoder::big(entry.kind)?,
                         rebuild: Some(Rebuild::new(name.clone(), self.target).with_length(length)),
@@ -220,18 +215,6 @@ impl Loader {
             self.pieces.push(Piece::Part { db: big.entry.db, key: big.entry.key, commands, first: false });
         }
         Ok(())
-    }
-
-    /// A string of this size begins, once: whoever can makes space for it at the target before more is gathered.
-    pub fn needs_space(&mut self) -> Option<u64> {
-        self.needs_space.take()
-    }
-
-    /// There is space for the string that has begun.
-    pub fn has_space(&mut self) {
-        if let Some(rebuild) = self.big.as_mut().and_then(|big| big.rebuild.as_mut()) {
-            rebuild.has_space();
-        }
     }
 
     /// Keys of a merge that can only be written by commands, which would write over what is there: whoever has the

@@ -63,11 +63,6 @@ impl Peer {
         Ok(page)
     }
 
-    /// Whether a string of this size now grows there without being moved.
-    pub async fn makes_space(&self, size: u64) -> bool {
-        super::space::made(&self.dialer, &self.address, size).await
-    }
-
     async fn dialled(&mut self) -> Result<Control, NetError> {
         match self.control.take() {
             Some(control) => Ok(control),

@@ -57,7 +57,6 @@ pub struct Rebuild {
     started: bool,
     /// Of a string: how long it is, where that is known, and how much of it has been written.
     length: u64,
-    has_space: bool,
     written: u64,
     field_ttl: bool,
     expiries: BTreeMap<u64, Vec<Bytes>>,
@@ -123,7 +122,6 @@ impl Rebuild {
             out: Batch::default(),
             started: false,
             length: 0,
-            has_space: false,
             written: 0,
             field_ttl: target.knows_field_ttl(),
             expiries: BTreeMap::new(),
@@ -137,11 +135,6 @@ impl Rebuild {
     pub fn with_length(mut self, length: u64) -> Self {
         self.length = length;
         self
-    }
-
-    /// There is space at the target for a string of that length, in which it grows where it is.
-    pub fn has_space(&mut self) {
-        self.has_space = true;
     }
 
     /// The target would expire fields, but shall not. Their expiry is then reported as lost.
@@ -230,7 +223,7 @@ impl Rebuild {
         // Room for all of it first, or each piece might have the server copy what is there already. That takes one call
         // as long as the kernel needs to find the memory, so it is spared where a string grows without being copied.
         let in_place = self.length > MAX_BYTES as u64 && !self.target.appends_in_place;
-        if first && in_place && !self.has_space {
+        if first && in_place {
             self.emit("SETRANGE", [number(self.length - 1), Bytes::from_static(b"\0")], out);
         }
         let mut from = 0;
@@ -434,13 +427,10 @@ pub fn rebuild(entry: &KeyEntry, target: Dialect, out: &mut Vec<Command>) -> Res
 mod tests {
     use super::*;
 
-    fn long_string(target: Dialect, has_space: bool) -> (Vec<String>, usize) {
+    fn long_string(target: Dialect) -> (Vec<String>, usize) {
         let text = Bytes::from(vec![b'x'; 3 * MAX_BYTES + 1]);
         let mut out = Vec::new();
         let mut rebuild = Rebuild::new(Bytes::from_static(b"k"), target).with_length(text.len() as u64);
-        if has_space {
-            rebuild.has_space();
-        }
         // Pieces of any size, as a snapshot is read.
         for piece in [&text[..MAX_BYTES + 5], &text[MAX_BYTES + 5..]] {
             rebuild.push(Element::Text(text.slice_ref(piece)), &mut out);
@@ -452,14 +442,11 @@ mod tests {
 
     #[test]
     fn a_long_string_is_given_its_room_first_but_where_it_grows_without_being_copied() {
-        let (names, bytes) = long_string(Dialect::redis(7, 0), false);
+        let (names, bytes) = long_string(Dialect::redis(7, 0));
         assert!(names.iter().all(|n| n == "SETRANGE") && names.len() == 5, "{names:?}");
         assert_eq!(bytes, 3 * MAX_BYTES + 1 + 1, "the last byte first, then all of it");
-        let (names, bytes) = long_string(Dialect { appends_in_place: true, ..Dialect::redis(7, 0) }, false);
+        let (names, bytes) = long_string(Dialect { appends_in_place: true, ..Dialect::redis(7, 0) });
         assert_eq!(names, ["SET", "APPEND", "APPEND", "APPEND"]);
         assert_eq!(bytes, 3 * MAX_BYTES + 1);
-        let (names, bytes) = long_string(Dialect::redis(7, 0), true);
-        assert!(names.iter().all(|n| n == "SETRANGE") && names.len() == 4, "{names:?}");
-        assert_eq!(bytes, 3 * MAX_BYTES + 1, "from its begin on");
     }
 }

@@ -30,10 +30,9 @@ fn watch_calls(server: &Server) {
     c.run("SLOWLOG RESET");
 }
 
-/// The engine's calls that took too long, with their microseconds. One or two may be the machine's doing: it has other
-/// things to do than to run this server, and the server's clock goes on meanwhile.
-#[track_caller]
-fn assert_calls_were_short(server: &Server) {
+/// The engine's calls that took too long, with their microseconds; none where one or two did. That may be the machine's
+/// doing: it has other things to do than to run this server, and the server's clock goes on meanwhile.
+fn calls_too_long(server: &Server) -> Vec<(i64, String)> {
     let log = server.client().run("SLOWLOG GET 1000");
     let grows = server.client().run("INFO memory").text().contains("mem_allocator:libc");
     let calls: Vec<(i64, String)> = log
@@ -53,7 +52,15 @@ fn assert_calls_were_short(server: &Server) {
         })
         .collect();
     eprintln!("{}: calls over {} ms: {calls:?}", server.name, CALL / 1_000);
-    assert!(calls.len() <= 2, "{calls:?}");
+    if calls.len() <= 2 { Vec::new() } else { calls }
+}
+
+/// Runs it until it gives no call that took too long, three times at most: a call that always takes long does so in each
+/// run, and what a busy machine does is in some.
+#[track_caller]
+fn assert_calls_are_short(mut run: impl FnMut() -> Vec<(i64, String)>) {
+    let runs: Vec<_> = (0..3).map(|_| run()).take_while(|calls| !calls.is_empty()).collect();
+    assert!(runs.len() < 3, "{runs:?}");
 }
 
 /// Fills a collection in pipelines of 100 commands with 1,000 elements each.
@@ -99,6 +106,10 @@ fn assert_same(a: &Server, b: &Server, keys: &[&str]) {
 }
 
 fn big_snapshot(slot: Slot, members: u64, string: usize) {
+    assert_calls_are_short(|| one_big_snapshot(slot, members, string));
+}
+
+fn one_big_snapshot(slot: Slot, members: u64, string: usize) -> Vec<(i64, String)> {
     let options = ["--proto-max-bulk-len", "1gb"];
     let options: &[&str] = if speaks(slot.server()) >= (6, 0) { &options } else { &[] };
     let (a, b) = (Server::start(slot.server(), options), Server::start(slot.server(), options));
@@ -125,13 +136,14 @@ fn big_snapshot(slot: Slot, members: u64, string: usize) {
     let status = duplex.wait_applied(&a, &b, secs(60));
     let peak = peak_memory(duplex.engine_pid());
     eprintln!("{}: {members} members, the engine's memory peaked at {} MiB", a.name, peak >> 20);
-    assert_calls_were_short(&b);
+    let too_long = calls_too_long(&b);
     assert!(peak < BOUND, "the engine held {} MiB", peak >> 20);
     assert_eq!(status.total("conflict_rounds"), 0, "a big value was settled as if it were in conflict: {:#}", status.0);
     assert_same(&a, &b, &["hash", "set", "zset", "list", "zeroes", "noise"]);
     assert_eq!(b.client().run("EXISTS hash set zset list zeroes noise").int(), 6);
     let at = |s: &Server| s.client().run("PTTL hash").int();
     assert!((at(&a) - at(&b)).abs() < 1_000);
+    too_long
 }
 
 #[test]
@@ -178,39 +190,42 @@ fn a_big_set_in_the_stream_takes_little_more_memory_than_itself() {
 
 #[test]
 fn a_conflict_on_a_big_key_is_settled_in_parts() {
-    let members = sized(200_000, 2_000_000);
     for slot in [Slot::Usual, Slot::Oldest] {
-        let (a, b) = (Server::start(slot.server(), &[]), Server::start(slot.server(), &[]));
-        fill(&a, "hash", "HSET", members);
-        let (to_a, to_b) = (Proxy::to(a.port), Proxy::to(b.port));
-        let duplex = Duplex::synced(&JobSpec::between(to_a.addr(), to_b.addr()));
-        assert_same(&a, &b, &["hash"]);
-        for p in [&to_a, &to_b] {
-            p.delay(std::time::Duration::from_millis(20));
-        }
-        watch_calls(&b);
-        thread::scope(|s| {
-            for (server, name) in [(&a, "at-a"), (&b, "at-b")] {
-                s.spawn(move || {
-                    let mut c = server.client();
-                    for i in 0..100 {
-                        // The same field at both sides, and fields of its own.
-                        c.run(&format!("HSET hash both {name}-{i} {name}:{i} v"));
-                    }
-                });
-            }
-        });
-        let status = duplex
-            .wait_status("it is settled", secs(60), |s| s.total("conflicts_settled") > 0 && s.0["conflicts_open"] == 0);
-        duplex.wait_applied(&a, &b, secs(60));
-        eprintln!("{}: {} rounds", a.name, status.total("conflict_rounds"));
-        assert_same(&a, &b, &["hash"]);
-        assert_eq!(b.client().run("HLEN hash").int() as u64, members + 201);
-        assert_calls_were_short(&b);
-        // What can't be done in parts is told: the authority's DUMP.
-        let events = duplex.run(&["events", &duplex.name, "--json"]).stdout;
-        assert!(events.contains("it is read as a whole, and the "), "{events}");
+        assert_calls_are_short(|| one_conflict_on_a_big_key(slot, sized(200_000, 2_000_000)));
     }
+}
+
+fn one_conflict_on_a_big_key(slot: Slot, members: u64) -> Vec<(i64, String)> {
+    let (a, b) = (Server::start(slot.server(), &[]), Server::start(slot.server(), &[]));
+    fill(&a, "hash", "HSET", members);
+    let (to_a, to_b) = (Proxy::to(a.port), Proxy::to(b.port));
+    let duplex = Duplex::synced(&JobSpec::between(to_a.addr(), to_b.addr()));
+    assert_same(&a, &b, &["hash"]);
+    for p in [&to_a, &to_b] {
+        p.delay(std::time::Duration::from_millis(20));
+    }
+    watch_calls(&b);
+    thread::scope(|s| {
+        for (server, name) in [(&a, "at-a"), (&b, "at-b")] {
+            s.spawn(move || {
+                let mut c = server.client();
+                for i in 0..100 {
+                    // The same field at both sides, and fields of its own.
+                    c.run(&format!("HSET hash both {name}-{i} {name}:{i} v"));
+                }
+            });
+        }
+    });
+    let status = duplex
+        .wait_status("it is settled", secs(60), |s| s.total("conflicts_settled") > 0 && s.0["conflicts_open"] == 0);
+    duplex.wait_applied(&a, &b, secs(60));
+    eprintln!("{}: {} rounds", a.name, status.total("conflict_rounds"));
+    assert_same(&a, &b, &["hash"]);
+    assert_eq!(b.client().run("HLEN hash").int() as u64, members + 201);
+    // What can't be done in parts is told: the authority's DUMP.
+    let events = duplex.run(&["events", &duplex.name, "--json"]).stdout;
+    assert!(events.contains("it is read as a whole, and the "), "{events}");
+    calls_too_long(&b)
 }
 
 #[test]

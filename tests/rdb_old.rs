@@ -1,0 +1,141 @@
+//! Snapshots of servers from before 5.0, read and written as commands, beside what the servers say of them.
+//!
+//! `corpus/old` was written by Redis 2.8.17 and 3.2.6, built from their sources and filled by a client with every type and
+//! encoding that they have (strings of each integer size, compressed and binary ones; ziplists, intsets, linked lists,
+//! quicklists, hash tables and skip lists; expiries; databases 0, 3 and 15) before SAVE. What they held is known by
+//! their own DEBUG DIGEST, which is made of keys, types and elements.
+
+mod support;
+
+use bytes::{Bytes, BytesMut};
+use redis_duplex::wire::dialect::Dialect;
+use redis_duplex::wire::rdb::commands::{Rebuild, rebuild};
+use redis_duplex::wire::rdb::decode::Decoder;
+use redis_duplex::wire::rdb::kind::logical;
+use redis_duplex::wire::rdb::payload::restore_payload;
+use redis_duplex::wire::rdb::{Item, KeyEntry, Limits, Reader};
+use support::{
+    versions::{Slot, speaks},
+    *,
+};
+
+/// Who wrote the snapshot, how many keys are in its databases, and the writer's DEBUG DIGEST.
+const FILES: [(&str, [usize; 3], &str); 2] = [
+    ("redis-2.8", [40, 34, 34], "25d93c33134e53ebab39e125c7de00af1bb5e444"),
+    ("redis-3.2", [41, 35, 35], "59ded79175c205bc638d4acceeb540895f7ea031"),
+];
+
+fn file(name: &str) -> Bytes {
+    let path = format!("{}/tests/corpus/old/{name}.rdb", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}")).into()
+}
+
+fn entries(rdb: &Bytes) -> Vec<KeyEntry> {
+    let mut reader = Reader::new(Limits::default());
+    reader.feed(rdb.clone());
+    let mut found = Vec::new();
+    while let Some(item) = reader.next().expect("it is read") {
+        match item {
+            Item::Key(entry) => found.push(entry),
+            Item::End { checksum_ok } => assert_eq!(checksum_ok, Some(true)),
+            _ => {}
+        }
+    }
+    assert!(reader.is_done());
+    found
+}
+
+/// How a value gets to a server.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    Commands,
+    /// As a big value does: the elements of pieces of the snapshot.
+    Parts,
+    Restore,
+}
+
+fn commands(entry: &KeyEntry, target: Dialect, way: Way) -> Vec<Vec<Bytes>> {
+    let mut out = Vec::new();
+    match way {
+        Way::Commands => assert_eq!(rebuild(entry, target, &mut out).expect("it is decoded"), []),
+        Way::Parts => {
+            // Pieces as the reader hands them out where values are too big to be held.
+            let record = [&[entry.kind, 1, b'k'][..], &entry.value, &[0xff]].concat();
+            let head = [&b"REDIS0006"[..], &record, &[0; 8]].concat();
+            let mut reader = Reader::new(Limits { big: 1, part: 64, ..Limits::default() });
+            reader.feed(head.into());
+            let mut decoder = Decoder::big(entry.kind).expect("a type of its own");
+            let mut making = Rebuild::new(entry.key.clone(), target);
+            while let Some(item) = reader.next().expect("it is read") {
+                match item {
+                    Item::BigPart(part) => {
+                        decoder.feed(&part, &mut |element| making.push(element, &mut out)).expect("it is decoded");
+                    }
+                    // It has no parts.
+                    Item::Key(_) => return commands(entry, target, Way::Commands),
+                    _ => {}
+                }
+            }
+            decoder.finish().expect("nothing is missing");
+            assert_eq!(making.finish(entry.expire_ms, &mut out), []);
+        }
+        Way::Restore => {
+            let mut payload = BytesMut::new();
+            restore_payload(entry.kind, &entry.value, target.rdb_version(), &mut payload);
+            let at = entry.expire_ms.unwrap_or_default().to_string();
+            let words: [&[u8]; 6] = [b"RESTORE", &entry.key, at.as_bytes(), &payload, b"ABSTTL", b"REPLACE"];
+            out.push(words.iter().map(|w| Bytes::copy_from_slice(w)).collect());
+        }
+    }
+    out
+}
+
+#[test]
+fn what_servers_before_5_0_saved_arrives_by_each_way() {
+    for slot in Slot::ALL {
+        let mut server = Server::start(slot.server(), &[]);
+        for (name, keys, said) in FILES {
+            let rdb = file(name);
+            // What the server itself makes of the file.
+            server.kill();
+            std::fs::write(server.dir().join("dump.rdb"), &rdb).expect("written");
+            server.restart();
+            let mut c = server.client();
+            let dialect = Dialect::from_info(&c.run("INFO").text()).expect("it tells");
+            let own = c.run("DEBUG DIGEST").text();
+            // Scores are told in fewer digits from 7.2 on.
+            if speaks(slot.server()) < (7, 2) {
+                assert_eq!(own, said, "{name} at {}", server.name);
+            }
+            let entries = entries(&rdb);
+            let in_db = |db| entries.iter().filter(|e| e.db == db).count();
+            assert_eq!([in_db(0), in_db(3), in_db(15)], keys, "{name}");
+            let expiries: Vec<(u32, Bytes, i64)> =
+                entries.iter().filter_map(|e| Some((e.db, e.key.clone(), e.expire_ms? as i64))).collect();
+            assert_eq!(expiries.len(), 9, "{name}");
+            for way in [Way::Commands, Way::Parts, Way::Restore] {
+                c.run("FLUSHALL");
+                for entry in &entries {
+                    c.run(&format!("SELECT {}", entry.db));
+                    assert!(logical(entry.kind).is_some(), "{entry:?}");
+                    if way == Way::Restore {
+                        assert!(dialect.knows_type(entry.kind), "{entry:?}");
+                    }
+                    for command in commands(entry, dialect, way) {
+                        let command: Vec<Vec<u8>> = command.iter().map(|w| w.to_vec()).collect();
+                        let reply = c.call(&command);
+                        assert!(!reply.is_error(), "{name} at {}, {way:?}: {entry:?}: {reply:?}", server.name);
+                    }
+                }
+                assert_eq!(c.run("DEBUG DIGEST").text(), own, "{name} at {}, {way:?}", server.name);
+                for (db, key, at) in &expiries {
+                    c.run(&format!("SELECT {db}"));
+                    let left = c.call(&[b"PTTL".to_vec(), key.to_vec()]).int();
+                    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+                    let off = (now.as_millis() as i64 + left - at).abs();
+                    assert!(off < 10_000, "{name} at {}, {way:?}: {key:?} is {off} ms off", server.name);
+                }
+            }
+        }
+    }
+}

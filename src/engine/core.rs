@@ -243,13 +243,27 @@ impl Core {
             serial: item.serial,
             phase: self.phase[from],
             position: self.decided[from],
-            echoed: self.echoed[from],
+            echoed: self.come_back(site.other()),
             replied: self.replied[i],
             decided_ms: self.now_ms,
             changes: item.changes,
             telltales: item.telltales,
             glued: self.glue == Some(site),
         });
+    }
+
+    /// How far the other site's stream has come back in that of `here`, as of what has been decided: up to the newest echo; or all
+    /// that was decided of it, where nothing is on its way to `here`. Otherwise it would stay where it was as long as nothing is
+    /// written there, while the stream moves on, and be asked for long after the server has forgotten it.
+    pub fn come_back(&self, here: Side) -> Position {
+        let (known, peer) = (self.echoed[here.index()], here.other());
+        let decided = self.decided[peer.index()];
+        let streaming = self.phase.iter().all(|phase| *phase == LoadPhase::Streaming);
+        let all = streaming
+            && !self.arbiter.is_one_way()
+            && self.arbiter.in_flight(here).0 == 0
+            && !self.arbiter.runs_after_flush(peer);
+        if all && decided.offset > known.offset { decided } else { known }
     }
 
     /// A SWAPDB is sent to a site.

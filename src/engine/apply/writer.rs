@@ -374,7 +374,7 @@ impl Writer {
         let at = At {
             serial,
             position: core.decided[from],
-            echoed: core.echoed[from],
+            echoed: core.come_back(self.site.other()),
             // Where nothing is unanswered, there is nothing whose reply is to be waited for.
             replied: if self.window.is_empty() { core.decided[from] } else { core.replied[i] },
             phase: core.phase[from],

@@ -7,10 +7,18 @@ impl Engine {
 
     pub(super) fn push(&mut self, target: Side, item: Item) {
         let source = target.other().index();
+        let echoed = self.come_back(target.other());
         let lane = &mut self.lanes[target.index()];
-        let (offset, echoed, replied) = (self.pos[source], self.echoed[source], lane.replied);
+        let (offset, replied) = (self.pos[source], lane.replied);
         lane.due = false;
         lane.outbox.push_back(Outgoing { item, offset, echoed, replied, loading: self.loading[source] });
+    }
+
+    /// How far the other site's stream has come back in that of `here`: all that was decided of it, where nothing is on its way.
+    fn come_back(&self, here: Side) -> usize {
+        let (known, peer) = (self.echoed[here.index()], here.other());
+        let all = self.arbiter.in_flight(here).0 == 0 && !self.arbiter.runs_after_flush(peer);
+        if all && !self.loading.contains(&true) { known.max(self.pos[peer.index()]) } else { known }
     }
 
     pub(super) fn carry_out(&mut self) {
@@ -45,7 +53,7 @@ impl Engine {
     /// `bare`: also if it carries nothing but the position.
     pub fn build(&mut self, target: Side, most: usize, bare: bool) -> bool {
         let source = target.other();
-        let (pos, echoed) = (self.pos[source.index()], self.echoed[source.index()]);
+        let (pos, echoed) = (self.pos[source.index()], self.come_back(source));
         let loading = self.loading[source.index()];
         let lane = &mut self.lanes[target.index()];
         // While a copy loads there is no position to save.
@@ -83,6 +91,10 @@ impl Engine {
                 (c.offset, c.echoed, c.replied) = (out.offset, out.echoed, out.replied.min(lane.safe));
                 break;
             }
+        }
+        if taken == 0 && lane.wire.is_empty() && lane.answered.is_empty() {
+            // Nothing is unanswered.
+            txn.control.replied = pos;
         }
         if lane.wire.iter().chain(lane.answered.iter().map(|(t, _)| t)).any(|t| !t.book.is_empty()) {
             txn.control.replied = txn.control.replied.min(lane.safe);

@@ -187,7 +187,9 @@ impl Held {
         if what.part != Part::WHOLE {
             self.parts.set(serial, what.part);
         }
-        self.hot.see(hash, serial, &what);
+        if !self.hot.is_empty() {
+            self.hot.see(hash, serial, what);
+        }
         self.slots.push_back(Slot { hash: slot_hash, back });
         serial
     }
@@ -260,6 +262,12 @@ impl Held {
                 }
             }
         })
+    }
+
+    /// Of some key it is noted which classes of changes to it are in flight.
+    #[inline]
+    pub fn notes_classes(&self) -> bool {
+        !self.hot.is_empty()
     }
 
     /// Which classes of changes to a key are in flight, where that is noted.

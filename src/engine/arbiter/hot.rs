@@ -73,6 +73,11 @@ impl Hot {
         self.keys.capacity() * size_of::<(u64, Newest)>()
     }
 
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// What is noted of a key, where it had many; `first`: the oldest serial in flight.
     #[inline]
     pub fn get(&self, hash: u64, first: u64) -> Option<Classes<'_>> {
@@ -83,12 +88,10 @@ impl Hot {
     }
 
     /// A change is entered.
-    #[inline]
-    pub fn see(&mut self, hash: u64, serial: u64, what: &What) {
-        if !self.keys.is_empty()
-            && let Some(newest) = self.keys.get_mut(&(hash & BITS))
-        {
-            newest.see(serial, what);
+    #[cold]
+    pub fn see(&mut self, hash: u64, serial: u64, what: What) {
+        if let Some(newest) = self.keys.get_mut(&(hash & BITS)) {
+            newest.see(serial, &what);
         }
     }
 

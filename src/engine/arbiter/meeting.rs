@@ -22,10 +22,12 @@ pub struct Meeting {
 }
 
 impl Meeting {
+    #[inline]
     fn none() -> Self {
         Meeting { against: false, only_deletes: true, was_read: false, earliest: u32::MAX, known: true, walked: 0 }
     }
 
+    #[inline]
     fn meets(&mut self, class: Class) {
         if class == Class::Read {
             self.was_read = true;
@@ -44,22 +46,14 @@ impl Meeting {
 impl Table {
     /// What a change meets. `open`: an episode of its key is, so nobody asks when the others were made, nor, unless this one
     /// deletes it, what they are.
+    #[inline(always)]
     pub fn meet(&self, hash: u64, change: (Class, Part), open: bool) -> Meeting {
-        let (mut met, mut parts_decide) = (Meeting::none(), false);
-        if let Some(classes) = self.classes(hash) {
-            for class in classes.iter() {
-                match commute_always(change.0, class) {
-                    Some(true) => {}
-                    Some(false) => met.meets(class),
-                    None => parts_decide = true,
-                }
-            }
-            // A deletion commutes with nothing by parts.
-            if open || !met.against && !parts_decide {
-                return met;
-            }
-            met = Meeting::none();
+        if self.notes_classes()
+            && let Some(met) = self.meet_noted(hash, change, open)
+        {
+            return met;
         }
+        let mut met = Meeting::none();
         for (_, e) in self.changes(hash) {
             met.walked += 1;
             if commute(change, (e.class, e.part)) {
@@ -72,6 +66,21 @@ impl Table {
             }
         }
         met
+    }
+
+    /// The same by what is noted of the key, where that is enough. Hardly ever is anything noted of any.
+    #[cold]
+    fn meet_noted(&self, hash: u64, change: (Class, Part), open: bool) -> Option<Meeting> {
+        let (mut met, mut parts_decide) = (Meeting::none(), false);
+        for class in self.classes(hash)?.iter() {
+            match commute_always(change.0, class) {
+                Some(true) => {}
+                Some(false) => met.meets(class),
+                None => parts_decide = true,
+            }
+        }
+        // A deletion commutes with nothing by parts.
+        (open || !met.against && !parts_decide).then_some(met)
     }
 
     /// Whether nothing in flight stands against a change, reads included.

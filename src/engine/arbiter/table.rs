@@ -175,6 +175,12 @@ impl Table {
         self.held.changes(hash)
     }
 
+    /// Of some key they are noted.
+    #[inline]
+    pub fn notes_classes(&self) -> bool {
+        self.held.notes_classes()
+    }
+
     /// Which classes of changes to a key are in flight, where that is noted.
     #[inline]
     pub fn classes(&self, hash: u64) -> Option<Classes<'_>> {

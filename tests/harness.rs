@@ -131,14 +131,14 @@ fn proxy_carries_a_hundred_megabytes_a_second() {
     let proxy = Proxy::to(server.port);
     let mut c = Client::to(proxy.port);
     let value = vec![b'x'; 32 << 20];
-    // As often as it takes to find a moment without other work on the machine, which must not fail this.
-    let mut rates = (0..20).map(|_| {
+    // The best of a few: other work on the machine must not fail this.
+    let mut rates = (0..5).map(|_| {
         let began = Instant::now();
         c.call(&[b"SET".as_slice(), b"k", &value]);
         assert_eq!(c.run("GET k").bytes().len(), value.len());
         2.0 * value.len() as f64 / 1e6 / began.elapsed().as_secs_f64()
     });
-    assert!(rates.any(|rate| rate > 100.0), "20 times less than 100 MB/s");
+    assert!(rates.any(|rate| rate > 100.0), "five times less than 100 MB/s");
 }
 
 #[test]

@@ -160,7 +160,7 @@ impl Shared {
                 while let Ok(n @ 1..) = from.read(&mut buf) {
                     let due = Instant::now() + Duration::from_micros(shared.delay_us.load(Ordering::Relaxed));
                     shared.bytes.fetch_add(n as u64, Ordering::Relaxed);
-                    if to_server && buf[..n].windows(5).any(|word| word == b"PSYNC") {
+                    if to_server && memchr::memmem::find(&buf[..n], b"PSYNC").is_some() {
                         asks.store(true, Ordering::SeqCst);
                     }
                     if put.send((due, buf[..n].to_vec())).is_err() {

@@ -27,6 +27,11 @@ impl Position {
         if other.offset > self.offset { other } else { self }
     }
 
+    /// The earlier of two positions of one stream.
+    pub fn min_by_offset(self, other: Position) -> Position {
+        if other.offset < self.offset { other } else { self }
+    }
+
     pub fn new(offset: u64, db: u32) -> Self {
         Position { offset: Offset(offset), db }
     }

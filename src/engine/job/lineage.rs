@@ -59,8 +59,8 @@ pub fn cut(keys: &mut [Option<ControlKey>; 2], lineages: [Option<Lineage>; 2]) -
         }
     }
     if let [Some(forward), Some(reverse)] = keys {
-        forward.echoed = least(forward.echoed, reverse.applied);
-        reverse.echoed = least(reverse.echoed, forward.applied);
+        forward.echoed = forward.echoed.min_by_offset(reverse.applied);
+        reverse.echoed = reverse.echoed.min_by_offset(forward.applied);
     }
     cuts
 }
@@ -68,10 +68,6 @@ pub fn cut(keys: &mut [Option<ControlKey>; 2], lineages: [Option<Lineage>; 2]) -
 /// A new master begins its own history by naming its database, so the one at the cut need not be known.
 fn back(position: Position, at: Offset) -> Position {
     if position.offset > at { Position { offset: at, db: UNKNOWN_DB } } else { position }
-}
-
-fn least(a: Position, b: Position) -> Position {
-    if b.offset < a.offset { b } else { a }
 }
 
 #[cfg(test)]

@@ -162,8 +162,8 @@ impl Link {
     }
 
     /// Looks ahead, up to `end`, for what was lost with a master of the other site: the keys of which only this site
-    /// has the latest; and for what came from a stretch of the other site's stream that is no more. What is read is kept for the run; so it is no more than [`AHEAD`] bytes, and what lies behind
-    /// them is found when its turn comes.
+    /// has the latest; and for what came from a stretch of the other site's stream that is no more. What is read is kept
+    /// for the run; so it is no more than [`AHEAD`] bytes, and what was lost behind them is found when its turn comes.
     pub async fn lost_ahead(&mut self, end: Offset, unheard: Option<Unheard>) -> Result<Lost, LinkError> {
         self.read_up_to(end).await?;
         let mut lost = Lost { whole: self.read_until() >= end.0, ..Lost::default() };

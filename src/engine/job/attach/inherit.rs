@@ -111,12 +111,12 @@ pub fn inherit(
             at.push((slot, position));
             replied.insert(slot, key.replied.offset);
             let merged = base.get_or_insert(*key);
-            merged.applied = earlier(merged.applied, Position { offset: position, ..key.applied });
-            merged.replied = earlier(merged.replied, key.replied);
+            merged.applied = merged.applied.min_by_offset(Position { offset: position, ..key.applied });
+            merged.replied = merged.replied.min_by_offset(key.replied);
         }
         let Some(mut base) = base else { continue };
         base.strand = Some(strand.id);
-        base.replied = earlier(base.replied, base.applied);
+        base.replied = base.replied.min_by_offset(base.applied);
         let ahead: HashMap<u16, Offset> = at.into_iter().filter(|(_, o)| *o > base.applied.offset).collect();
         replied.retain(|slot, _| ahead.contains_key(slot));
         result.ahead[*direction as usize] = Ahead { replied, ..Ahead::new(ahead, base.replid) };
@@ -166,10 +166,6 @@ pub fn inherit(
 
 fn less(a: (Option<ReplId>, Position), b: (Option<ReplId>, Position)) -> (Option<ReplId>, Position) {
     if b.1.offset < a.1.offset { b } else { a }
-}
-
-fn earlier(a: Position, b: Position) -> Position {
-    if b.offset < a.offset { b } else { a }
 }
 
 #[cfg(test)]

@@ -174,16 +174,14 @@ impl Plan {
         };
         let Some(replid) = own.replid else { return Begin::Nothing(Start::Current) };
         let at = match self.span(direction).filter(|_| self.resume) {
-            Some((_, [applied, replied, _])) if self.unheard[direction as usize].is_some() => earlier(applied, replied),
+            Some((_, [applied, replied, _])) if self.unheard[direction as usize].is_some() => {
+                applied.min_by_offset(replied)
+            }
             Some((_, positions)) => positions.into_iter().min_by_key(|p| p.offset).unwrap_or(own.applied),
             None => own.applied,
         };
         Begin::Position(replid, at)
     }
-}
-
-fn earlier(a: Position, b: Position) -> Position {
-    if b.offset < a.offset { b } else { a }
 }
 
 /// How a direction's stream begins.

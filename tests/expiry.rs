@@ -4,7 +4,7 @@ mod support;
 
 use std::thread;
 use std::time::{Duration, Instant};
-use support::{load::fill, resp::Argv, versions::Slot, versions::speaks, wait::until, words::words, *};
+use support::{load::fill, proxy::Proxy, resp::Argv, versions::Slot, versions::speaks, wait::until, words::words, *};
 
 const KEYS: u64 = 300;
 /// How long the keys that are renewed have to live when the copy begins, and how long the copy is held up.
@@ -265,5 +265,98 @@ fn many_keys_that_expire_have_their_true_times() {
         (0..100).flat_map(|chunk| (0..1_200).map(move |i| format!("session:{chunk}:{i}"))).collect();
     for keys in keys.chunks(10_000) {
         assert_same_expiries(&a, &b, keys);
+    }
+}
+
+/// What keeps changes from their target for longer than keys live.
+#[derive(Debug, Clone, Copy)]
+enum HeldUp {
+    Target,
+    Engine,
+    Stream,
+    Line,
+}
+
+/// A one-way job that lags by more than its keys have to live. All are renewed before they run out at the source, and have
+/// run out at the target when that comes.
+fn renewed_while_the_link_lags(slot: Slot, by: HeldUp) {
+    let (a, b) = (Server::start(slot.server(), &[]), Server::start(slot.server(), &[]));
+    let line = Proxy::to(a.port);
+    let job = JobSpec::between(line.addr(), b.addr()).policy("two_way = false");
+    let mut duplex = Duplex::synced(&job);
+    let kinds = ["counted", "first", "renewed", "kept", "set", "gone", "window", "left"];
+    for kind in kinds {
+        each(&a, &format!("SET {kind}:$i 41 PX 2000"));
+    }
+    each(&a, "HSET hash:$i one 1");
+    each(&a, "PEXPIRE hash:$i 2000");
+    let begun = Instant::now();
+    // Here as well as there, before anything is held up.
+    duplex.wait_applied(&a, &b, secs(1));
+    match by {
+        HeldUp::Target => b.freeze(),
+        HeldUp::Engine => duplex.crash(),
+        HeldUp::Stream => line.stall_streams(true),
+        HeldUp::Line => line.stall(true),
+    }
+    each(&a, "INCR counted:$i");
+    each(&a, "PEXPIRE counted:$i 3600000");
+    each(&a, "PEXPIRE first:$i 3600000");
+    each(&a, "INCR first:$i");
+    each(&a, "PEXPIRE renewed:$i 3600000");
+    each(&a, "APPEND kept:$i 00");
+    each(&a, "PERSIST kept:$i");
+    each(&a, "SET set:$i 42 XX PX 3600000");
+    each(&a, "HSET hash:$i two 2");
+    each(&a, "PEXPIRE hash:$i 3600000");
+    each(&a, "INCR gone:$i");
+    let renewed = a.client().run("EXISTS counted:299 first:0 kept:299 set:299 hash:299 gone:299").int();
+    assert_eq!(renewed, 6, "too slow a machine for this test: {:?}", begun.elapsed());
+    while begun.elapsed() < Duration::from_millis(3_000) {
+        each(&a, "INCR window:$i");
+        each(&a, "PEXPIRE window:$i 1200");
+        thread::sleep(Duration::from_millis(50));
+    }
+    each(&a, "PEXPIRE window:$i 3600000");
+    until(begun + Duration::from_millis(4_000));
+    match by {
+        HeldUp::Target => b.thaw(),
+        HeldUp::Engine => duplex.revive(),
+        HeldUp::Stream => line.stall_streams(false),
+        HeldUp::Line => line.stall(false),
+    }
+    duplex.wait_applied(&a, &b, secs(20));
+    let equal = assert_equal_within(&a, &b, secs(20));
+    let lasting = names(&["counted", "first", "renewed", "kept", "set", "hash", "window"]);
+    assert_eq!(equal.len(), lasting.len(), "{} held up by {by:?}", a.name);
+    assert_same_expiries(&a, &b, &lasting);
+    let mut c = b.client();
+    for i in 0..KEYS {
+        for key in ["counted", "first", "set"] {
+            assert_eq!(c.run(&format!("GET {key}:{i}")).text(), "42");
+        }
+        assert_eq!(c.run(&format!("EXISTS gone:{i} left:{i}")).int(), 0, "an expired key came back");
+    }
+    assert!(c.run("GET window:0").int() > 43, "the window slid");
+}
+
+#[test]
+fn keys_renewed_while_a_one_way_link_lags_are_kept() {
+    let all: Vec<(Slot, HeldUp)> = match std::env::var_os("DUPLEX_SOAK") {
+        Some(_) => {
+            let each = [HeldUp::Target, HeldUp::Engine, HeldUp::Stream, HeldUp::Line];
+            Slot::ALL.into_iter().flat_map(|slot| each.map(|by| (slot, by))).collect()
+        }
+        None => {
+            let slots = [Slot::Oldest, Slot::Usual, Slot::NewestRedis, Slot::NewestValkey];
+            slots.into_iter().zip([HeldUp::Target, HeldUp::Engine, HeldUp::Stream, HeldUp::Line]).collect()
+        }
+    };
+    for some in all.chunks(4) {
+        thread::scope(|scope| {
+            for (slot, by) in some.iter().copied() {
+                scope.spawn(move || renewed_while_the_link_lags(slot, by));
+            }
+        });
     }
 }

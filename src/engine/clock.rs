@@ -90,11 +90,17 @@ impl Clock {
         push(&mut self.marks, (end, at), MARKS);
     }
 
+    /// What stands behind this offset was not made before this, in microseconds of the job's clock; `None` where no look tells.
+    pub fn not_before(&self, start: Offset) -> Option<u64> {
+        let behind = self.marks.partition_point(|(mark, _)| *mark <= start.0);
+        behind.checked_sub(1).and_then(|last| self.marks.get(last)).map(|(_, at)| *at)
+    }
+
     /// When the bytes from `start` to `end` were made, which were read at `read`: the parts of them, each up to where and
     /// when. All in microseconds of the job's clock.
     pub fn made(&self, start: Offset, end: Offset, read: u64) -> impl Iterator<Item = (Offset, u64)> {
         let behind = self.marks.partition_point(|(mark, _)| *mark <= start.0);
-        let mut since = behind.checked_sub(1).and_then(|last| self.marks.get(last)).map_or(0, |(_, at)| *at);
+        let mut since = self.not_before(start).unwrap_or_default();
         let mut done = start >= end;
         let mut marks = self.marks.range(behind..);
         let latest = read.saturating_sub(self.way);
@@ -171,6 +177,9 @@ mod tests {
         assert_eq!(when(&c, 200, 900, late), 2_001 * MS);
         assert_eq!(when(&c, 900, 950, late), 8_999 * MS, "no look has seen it");
         assert_eq!(when(&c, 900, 950, 1_900 * MS), 2_001 * MS, "it was not there yet");
+        let earliest = |at: u64| c.not_before(Offset(at)).map(|at| at / MS);
+        let [first, second, third] = [1_001, 1_501, 2_001].map(Some);
+        assert_eq!([50, 99, 100, 899, 900, 5_000].map(earliest), [None, None, first, second, third, third]);
         // One batch with all of it: each part for itself.
         let parts: Vec<_> = c.made(Offset(50), Offset(950), late).map(|(upto, at)| (upto.0, at / MS)).collect();
         assert_eq!(parts, [(100, 1_001), (200, 1_501), (900, 2_001), (950, 8_999)]);

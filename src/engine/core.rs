@@ -17,7 +17,7 @@ use super::arbiter::{Arbiter, Effect, Token};
 use super::conflicts::ConflictLog;
 use super::events::EventSink;
 use super::strand::{Names, StrandId};
-use crate::model::{EventKind, JobId, Side};
+use crate::model::{EventKind, JobId, Offset, Side};
 use crate::wire::dialect::Dialect;
 use crate::wire::resp::{encode, encode_header, encode_part};
 use bytes::{Bytes, BytesMut};
@@ -119,6 +119,8 @@ pub struct Core {
     /// Stream bytes of the other site that were decided since something was last put into this site's outbox, and
     /// whether anything but our own bare checkpoints was among them.
     pub unsaved: [(u64, bool); 2],
+    /// Where the first of them began that was more.
+    began: [Offset; 2],
     pub facts: [SiteFacts; 2],
     pub conflicts: ConflictLog,
     /// The number of the newest transaction to a site such that its reply and all before it have been seen.
@@ -176,6 +178,7 @@ impl Core {
             echoed: [Position::default(); 2],
             phase: [LoadPhase::Streaming; 2],
             unsaved: [(0, false); 2],
+            began: [Offset(0); 2],
             facts,
             conflicts,
             answered: [0; 2],
@@ -215,6 +218,10 @@ impl Core {
     /// them than our own checkpoints.
     pub fn decided_bytes(&mut self, site: Side, bytes: u64, real: bool) {
         let unsaved = &mut self.unsaved[site.index()];
+        if real && !unsaved.1 {
+            let end = self.decided[site.other().index()].offset;
+            self.began[site.index()] = Offset(end.0.saturating_sub(bytes));
+        }
         unsaved.0 += bytes;
         unsaved.1 |= real;
         self.ring[site.index()] |= checkpoint_due(*unsaved);
@@ -232,6 +239,7 @@ impl Core {
     /// Puts commands into a site's outbox, with the positions as they are now.
     pub fn push(&mut self, site: Side, item: NewItem) {
         let (i, from) = (site.index(), site.other().index());
+        let begin = if self.unsaved[i].1 { self.began[i] } else { self.decided[from].offset };
         self.unsaved[i] = (0, false);
         self.ring[i] = true;
         self.out[i].push(Item {
@@ -242,6 +250,7 @@ impl Core {
             kind: item.kind,
             serial: item.serial,
             phase: self.phase[from],
+            begin,
             position: self.decided[from],
             echoed: self.come_back(site.other()),
             replied: self.replied[i],

@@ -6,6 +6,7 @@
 use super::control_key::{LoadPhase, Position};
 use crate::engine::arbiter::Token;
 use crate::engine::arbiter::classify::Reveals;
+use crate::model::Offset;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -61,6 +62,8 @@ pub struct Item {
     /// The arbiter's serial of the last change in it.
     pub serial: u64,
     pub phase: LoadPhase,
+    /// Where the first change in it begins in the source's stream.
+    pub begin: Offset,
     /// How far the source's stream has come when this item has been applied.
     pub position: Position,
     /// How far this site's own stream had come back as echoes when this item was decided.

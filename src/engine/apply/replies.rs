@@ -14,6 +14,11 @@ use std::collections::VecDeque;
 pub enum Finding {
     /// The command at this place of the item failed, or its reply shows a difference.
     Differs { item: usize, index: u32, reply: String },
+    /// The commands at these places of the item gave keys another expiry, or none, so late that those may have run out at the
+    /// site before.
+    Renewed { item: usize, commands: Vec<u32> },
+    /// The command at this place of the item answered nil, which need not mean anything.
+    Nil { item: usize, index: u32 },
     /// A DEL at this place of the item found fewer keys than it names.
     DeletedFewer { item: usize, index: u32 },
     /// A restore failed: the key is not settled.
@@ -63,11 +68,13 @@ impl Replies {
     }
 
     /// Takes replies until the next transaction of the window is answered; gives its place in the window and what was
-    /// found. Answered transactions stay where they are, with their outcome.
+    /// found. Answered transactions stay where they are, with their outcome. `came_late`: an item's changes were applied long
+    /// after they were made.
     pub fn next(
         &mut self,
         window: &mut VecDeque<Transaction>,
         findings: &mut Vec<Finding>,
+        came_late: impl Fn(&Item) -> bool,
     ) -> Result<Option<usize>, ReplyError> {
         let place = window.iter().position(|t| t.outcome == Outcome::Pending);
         if let Some(transaction) = place.and_then(|p| window.get(p)) {
@@ -103,7 +110,7 @@ impl Replies {
                     // To a cluster's the key that never is adds one nil.
                     let told = told.strip_prefix(b"+OK\r\n$-1\r\n").unwrap_or(told);
                     if !plain || memchr::memchr(b'-', told).is_some() {
-                        look_through(transaction, elements, findings);
+                        look_through(transaction, elements, findings, &came_late);
                     }
                     transaction.outcome = Outcome::Applied;
                 }
@@ -123,6 +130,7 @@ fn look_through<'a>(
     transaction: &Transaction,
     mut elements: impl Iterator<Item = Reply<'a>>,
     findings: &mut Vec<Finding>,
+    came_late: &impl Fn(&Item) -> bool,
 ) {
     let mut at = 0u32;
     for (n_item, item) in transaction.items.iter().enumerate() {
@@ -133,6 +141,7 @@ fn look_through<'a>(
         at = transaction.first_reply[n] + item.commands;
         let mut telltales = item.telltales.iter().peekable();
         let mut values: Vec<Reply<'a>> = Vec::new();
+        let (mut renewed, mut late) = (Vec::new(), None);
         for index in 0..item.commands {
             let Some(reply) = elements.next() else { return };
             let telltale = telltales.next_if(|t| t.index == index).map(|t| t.reveals);
@@ -149,8 +158,13 @@ fn look_through<'a>(
                 (ItemKind::Notes | ItemKind::AllNotes, Reply::Error(e)) => {
                     findings.push(Finding::NoteFailed { reply: text(e) })
                 }
-                (_, Reply::Int(0)) if telltale == Some(Reveals::Zero) => {
+                (_, Reply::Int(0)) if matches!(telltale, Some(Reveals::Zero | Reveals::Renewal)) => {
                     findings.push(Finding::Differs { item: n, index, reply: "0".into() });
+                }
+                (_, Reply::Int(_))
+                    if telltale == Some(Reveals::Renewal) && *late.get_or_insert_with(|| came_late(item)) =>
+                {
+                    renewed.push(index);
                 }
                 (_, Reply::Int(n)) if matches!(telltale, Some(Reveals::Fewer(keys)) if n < i64::from(keys)) => {
                     findings.push(Finding::DeletedFewer { item: n_item, index });
@@ -158,8 +172,14 @@ fn look_through<'a>(
                 (_, Reply::Null) if telltale == Some(Reveals::Nil) => {
                     findings.push(Finding::Differs { item: n, index, reply: "nil".into() });
                 }
+                (ItemKind::Changes, Reply::Null) if telltale.is_none() => {
+                    findings.push(Finding::Nil { item: n, index });
+                }
                 _ => {}
             }
+        }
+        if !renewed.is_empty() {
+            findings.push(Finding::Renewed { item: n, commands: renewed });
         }
         if let ItemKind::Ask(token) = item.kind {
             findings.push(Finding::State(token, state(&values)));

@@ -162,7 +162,9 @@ impl Transaction {
 mod tests {
     use super::*;
     use crate::engine::apply::control_key::LoadPhase;
+    use crate::engine::apply::outbox::Telltale;
     use crate::engine::apply::replies::{Finding, Replies};
+    use crate::engine::arbiter::classify::Reveals;
     use crate::engine::strand::{SlotSet, Strand};
     use crate::wire::command::Argv;
     use crate::wire::resp::encode;
@@ -186,6 +188,7 @@ mod tests {
             kind: ItemKind::Changes,
             serial: 1,
             phase: LoadPhase::Streaming,
+            begin: crate::model::Offset(0),
             position: Position::default(),
             echoed: Position::default(),
             replied: Position::default(),
@@ -261,17 +264,39 @@ mod tests {
 
     /// What is found in EXEC's array, behind the replies to the control key and the key that never is.
     fn found(replies: &str) -> Vec<Finding> {
+        found_in(item(&[1, 1], 0, Some(slot(b"a"))), replies, false)
+    }
+
+    fn found_in(item: Item, replies: &str, late: bool) -> Vec<Finding> {
         let envelope = envelope(true);
-        let items = vec![item(&[1, 1], 0, Some(slot(b"a")))];
+        let items = vec![item];
         let t = Transaction::encode(&envelope, &control(1), items, Instant::now(), &mut Paper::default());
         let mut window = VecDeque::from([t]);
         let mut reader = Replies::default();
         let queued = "+QUEUED\r\n".repeat(window[0].queued as usize);
         reader.buffer().put_slice(format!("+OK\r\n{queued}*4\r\n+OK\r\n$-1\r\n{replies}").as_bytes());
         let mut findings = Vec::new();
-        assert_eq!(reader.next(&mut window, &mut findings).expect("replies"), Some(0));
+        assert_eq!(reader.next(&mut window, &mut findings, |_| late).expect("replies"), Some(0));
         assert_eq!(window[0].outcome, Outcome::Applied);
         findings
+    }
+
+    #[test]
+    fn what_renewed_a_key_too_late_is_found() {
+        let renewals = || {
+            let telltales = (0..2).map(|index| Telltale { index, reveals: Reveals::Renewal }).collect();
+            Item { telltales, ..item(&[1, 1], 0, Some(slot(b"a"))) }
+        };
+        assert_eq!(found_in(renewals(), ":1\r\n:1\r\n", false), []);
+        let both = Finding::Renewed { item: 0, commands: vec![0, 1] };
+        assert_eq!(found_in(renewals(), ":1\r\n:1\r\n", true), [both]);
+        let gone = Finding::Differs { item: 0, index: 0, reply: "0".into() };
+        let second = Finding::Renewed { item: 0, commands: vec![1] };
+        assert_eq!(found_in(renewals(), ":0\r\n:1\r\n", false), std::slice::from_ref(&gone));
+        assert_eq!(found_in(renewals(), ":0\r\n:1\r\n", true), [gone, second]);
+        // Of a SET it tells that it did nothing; whose reply it is does not stand here.
+        let nil = Finding::Nil { item: 0, index: 1 };
+        assert_eq!(found("+OK\r\n$-1\r\n"), [nil]);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! It ends only when it is told to, or when going on would be wrong: another engine has taken over, or the site has
 //! lost what it had acknowledged.
 
+mod late;
 mod opening;
 mod parked;
 mod refused;
@@ -21,6 +22,7 @@ use super::control_key::{ControlKey, LoadPhase, Position};
 use super::outbox::Item;
 use super::replies::Replies;
 use super::transaction::{Envelope, Paper, Transaction};
+use crate::engine::clock::StreamClock;
 use crate::engine::core::{Shared, checkpoint_due};
 use crate::engine::events::EventSink;
 use crate::engine::gauge::{Condition, Gauge};
@@ -84,6 +86,8 @@ pub struct WriterSetup {
     pub envelope: Envelope,
     pub epoch: u64,
     pub two_way: bool,
+    /// Where there is one link: when what it reads was made.
+    pub clock: Option<Arc<StreamClock>>,
     pub order: watch::Receiver<Order>,
     /// The history of the stream that is applied here, and of this site's own.
     pub replids: Arc<[std::sync::RwLock<Option<ReplId>>; 2]>,

@@ -30,6 +30,8 @@ pub enum Effect<'a> {
 pub enum Reveals {
     /// `:0` (EXPIRE and PERSIST of a key that is gone, SMOVE of a member that is not there).
     Zero,
+    /// The same; and where it came late, any: the key may have run out before, and something else have taken its name.
+    Renewal,
     /// Nil (LMOVE and LPOP of a list that is gone).
     Nil,
     /// Fewer deletions than keys were named: what a DEL in the echo then deleted, it had not deleted itself.
@@ -124,8 +126,10 @@ pub fn classify_as<'a>(spec: Option<&Spec>, arbiter: &Arbiter, db: u32, argv: &'
 pub fn reveals(spec: &Spec, argc: usize) -> Option<Reveals> {
     match spec.name {
         "del" | "unlink" => Some(Reveals::Fewer(argc as u32 - 1)),
-        "pexpireat" | "expireat" | "expire" | "pexpire" | "persist" | "smove" | "move" | "renamenx" | "lpushx"
-        | "rpushx" | "linsert" | "copy" | "msetnx" | "setnx" | "hsetnx" => Some(Reveals::Zero),
+        "pexpireat" | "expireat" | "expire" | "pexpire" | "persist" => Some(Reveals::Renewal),
+        "smove" | "move" | "renamenx" | "lpushx" | "rpushx" | "linsert" | "copy" | "msetnx" | "setnx" | "hsetnx" => {
+            Some(Reveals::Zero)
+        }
         "lpop" | "rpop" | "lmove" | "rpoplpush" | "spop" | "getset" | "lmpop" | "zmpop" => Some(Reveals::Nil),
         _ => None,
     }

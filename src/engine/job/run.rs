@@ -210,6 +210,7 @@ impl StrandRun {
                 envelope: Envelope { names: site.names.clone(), db: control_db },
                 epoch,
                 two_way: context.job.policy.two_way,
+                clock: (!context.job.policy.two_way).then(|| a.clock.clone()),
                 order: orders,
                 replids: replids.clone(),
                 trouble: trouble[a.direction.to().index()].clone(),
@@ -241,10 +242,8 @@ impl StrandRun {
             })));
             writers.push(tokio::spawn(write(writer, a.direction, tell.clone())));
             readers.push(tokio::spawn(read(a.link, a.direction, a.replica.clone(), tell.clone())));
-            if context.job.policy.two_way {
-                let control = sites[a.direction.from().index()].control.clone();
-                readers.push(tokio::spawn(super::looks::follow(control, shared.clone(), a.clock)));
-            }
+            let control = sites[a.direction.from().index()].control.clone();
+            readers.push(tokio::spawn(super::looks::follow(control, shared.clone(), a.clock)));
             links.push(LinkRun {
                 direction: a.direction,
                 gauge: a.gauge,

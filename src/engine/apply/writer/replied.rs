@@ -1,6 +1,6 @@
 //! What replies tell: what was applied, what failed or differs, and what is told to the arbiter because of it.
 
-use super::{BACKOFF_FIRST, Writer};
+use super::{BACKOFF_FIRST, Writer, late};
 use crate::engine::apply::control_key::LoadPhase;
 use crate::engine::apply::outbox::{Item, ItemKind};
 use crate::engine::apply::replies::{Finding, Replies, ReplyError};
@@ -35,7 +35,9 @@ impl Writer {
         let mut findings = Vec::new();
         let mut answered = false;
         let now = Instant::now();
-        while let Some(place) = replies.next(&mut self.window, &mut findings)? {
+        let (clock, shared) = (self.s.clock.clone(), self.s.shared.clone());
+        let came_late = |item: &Item| clock.as_ref().is_some_and(|clock| late::came_late(item, clock, &shared, now));
+        while let Some(place) = replies.next(&mut self.window, &mut findings, came_late)? {
             answered = true;
             if !findings.is_empty() {
                 let found = std::mem::take(&mut findings);
@@ -133,6 +135,8 @@ impl Writer {
                         self.s.events.emit(Some(self.s.direction), Severity::Warning, EventKind::ApplyError, text);
                     }
                 }
+                Finding::Renewed { item, commands } => self.renewed(&mut core, &t.items[*item], commands),
+                Finding::Nil { item, index } => self.answered_nil(&mut core, &t.items[*item], *index),
                 Finding::DeletedFewer { item, index } => {
                     for hash in self.deleted(&core, &t.items[*item], *index) {
                         core.deleted_nothing(self.site, t.control.number, hash);
@@ -225,18 +229,33 @@ impl Writer {
             if index.is_some_and(|i| i != seen) {
                 return;
             }
-            let args = batch.args(command);
-            if let Effect::Keys(touches) | Effect::Apart(touches) = classify(&core.arbiter, command.db, &args) {
-                let name = String::from_utf8_lossy(args.get(0).unwrap_or_default()).into_owned();
-                let key = touches.first().map(|t| crate::engine::conflicts::shown(t.key)).unwrap_or_default();
-                shown.get_or_insert(format!("{name} {key:?}"));
-                for t in touches.iter().filter(|t| t.class != Class::Read) {
-                    core.differs(t, authority, cause);
-                }
+            if let Some(text) = self.differs_in(core, batch, command, authority, cause) {
+                shown.get_or_insert(text);
             }
         });
         core.carry_out();
         shown
+    }
+
+    /// The same, in the keys of one command.
+    pub(super) fn differs_in(
+        &self,
+        core: &mut Core,
+        batch: &Batch,
+        command: &Command,
+        authority: Side,
+        cause: Cause,
+    ) -> Option<String> {
+        let args = batch.args(command);
+        let (Effect::Keys(touches) | Effect::Apart(touches)) = classify(&core.arbiter, command.db, &args) else {
+            return None;
+        };
+        let name = String::from_utf8_lossy(args.get(0).unwrap_or_default()).into_owned();
+        let key = touches.first().map(|t| crate::engine::conflicts::shown(t.key)).unwrap_or_default();
+        for t in touches.iter().filter(|t| t.class != Class::Read) {
+            core.differs(t, authority, cause);
+        }
+        Some(format!("{name} {key:?}"))
     }
 }
 

@@ -163,6 +163,43 @@ fn big_values_are_copied_in_bounded_memory_on_the_newest_valkey() {
     big_snapshot(Slot::NewestValkey, sized(400_000, 10_000_000), sized(50, 500) << 20);
 }
 
+/// Each is as long as it takes for making its room, or moving it once, to be a call that takes too long.
+fn long_strings(slot: Slot, policy: &str, mib: usize) {
+    assert_calls_are_short(|| {
+        let options = ["--proto-max-bulk-len", "1gb"];
+        let (a, b) = (Server::start(slot.server(), &options), Server::start(slot.server(), &options));
+        let mut rng = fastrand::Rng::with_seed(2);
+        let block: Vec<u8> = (0..1 << 20).map(|_| rng.u8(..)).collect();
+        let names = ["one", "two", "three", "four"];
+        for name in names {
+            for _ in 0..mib {
+                a.client().call(&[b"APPEND".to_vec(), name.into(), block.clone()]);
+            }
+        }
+        watch_calls(&b);
+        let duplex = Duplex::synced(&JobSpec::between(a.addr(), b.addr()).policy(policy));
+        let too_long = calls_too_long(&b);
+        assert_same(&a, &b, &names);
+        let named = |c: &str| c.contains("-space") || c.contains("-filler");
+        wait_for("what has made space is gone", secs(10), || match b.client().run("CLIENT LIST").text() {
+            list if named(&list) => Err(list),
+            _ => Ok(()),
+        });
+        assert!(peak_memory(duplex.engine_pid()) < BOUND);
+        too_long
+    });
+}
+
+#[test]
+fn long_strings_grow_where_they_are() {
+    long_strings(Slot::Usual, "existing_keys = \"ignore\"", sized(130, 500));
+}
+
+#[test]
+fn long_strings_of_a_merge_grow_where_they_are() {
+    long_strings(Slot::NewestValkey, "existing_keys = \"merge\"", sized(130, 500));
+}
+
 #[test]
 fn a_big_set_in_the_stream_takes_little_more_memory_than_itself() {
     let (a, b) = (Server::start(Slot::Usual.server(), &[]), Server::start(Slot::Usual.server(), &[]));

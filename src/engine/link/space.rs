@@ -21,12 +21,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 const MIB: u64 = 1 << 20;
 /// A shorter string has all of its room made in one call, of some 20 ms.
 pub const LEAST: u64 = 40 * MIB;
-/// How a string begins, call by call: up to here. Each zeroes the next 10 MiB, some 7 ms, and may move what is there.
-pub const BEGINNING: [u64; 3] = [10 * MIB, 20 * MIB, LENGTH_OF_BEGINNING];
-const LENGTH_OF_BEGINNING: u64 = 30 * MIB;
-/// Not more than the beginning takes, in the allocator's classes of sizes (28, 32 MiB) and with what servers before 7.0 add.
-const FILLER: u64 = LENGTH_OF_BEGINNING - MIB;
-const FILLERS: u64 = 64;
+/// How a string begins, call by call: up to here. Each zeroes the next 10 MiB, some 7 ms. From 8 MiB on the allocator
+/// looks for it where it has the longest pieces.
+pub const BEGINNING: [u64; 3] = [10 * MIB, 20 * MIB, 30 * MIB];
+/// How long what others hold is, and how many do: first what is long, then what the string would begin in. A little less than
+/// it takes itself, in the allocator's classes of sizes (10, 32 MiB) and with what servers before 7.0 add.
+const FILLERS: [(u64, u64); 2] = [(29 * MIB, 48), (8 * MIB + MIB / 2, 48)];
 /// What a server adds to a string that grows, and to a buffer.
 const ADDED: u64 = MIB + 64 * 1024;
 /// What servers take as one argument, unless told otherwise.
@@ -67,8 +67,11 @@ async fn made(dialer: &Dialer, address: &str, length: u64) -> Result<Option<Spac
     // First, so that it is given the piece that has been there longest of those that are long enough.
     let space = announce(&own, address, &account, asked.whole).await?;
     let filler = named("filler");
-    let fillers = (0..asked.fillers).map(|_| announce(&filler, address, &account, FILLER));
-    let fillers = join_all(fillers).await.into_iter().flatten().collect();
+    let mut fillers = Vec::new();
+    for (size, many) in asked.fillers {
+        let more = (0..many).map(|_| announce(&filler, address, &account, size));
+        fillers.extend(join_all(more).await.into_iter().flatten());
+    }
     // Closing it would do, but nothing says when the server has seen to it.
     kill_clients(&mut control, &[own.client_name()]).await?;
     drop(space);
@@ -95,7 +98,8 @@ async fn announce(dialer: &Dialer, address: &str, account: &Account, size: u64) 
 struct Asked {
     /// For the string itself.
     whole: u64,
-    fillers: u64,
+    /// Size and number.
+    fillers: [(u64, u64); 2],
 }
 
 impl Asked {
@@ -122,9 +126,16 @@ impl Asked {
         // Nor may others be kept from connecting.
         let clients = match (number("maxclients"), number("connected_clients")) {
             (Some(most), Some(now)) => most.saturating_sub(now) / 4,
-            _ => FILLERS,
+            _ => u64::MAX,
         };
-        Some(Asked { whole, fillers: FILLERS.min((room / 2).saturating_sub(whole) / FILLER).min(clients) })
+        let (mut room, mut clients) = ((room / 2).saturating_sub(whole), clients);
+        let fillers = FILLERS.map(|(size, many)| {
+            let many = many.min(room / size).min(clients);
+            room -= many * size;
+            clients -= many;
+            (size, many)
+        });
+        Some(Asked { whole, fillers })
     }
 }
 
@@ -140,6 +151,10 @@ mod tests {
             text += &format!("{name}:{value}\r\n");
         }
         Asked::of(&ServerInfo::parse(&text), length)
+    }
+
+    fn taken(asked: &Asked) -> u64 {
+        asked.whole + asked.fillers.iter().map(|(size, n)| size * n).sum::<u64>()
     }
 
     #[test]
@@ -158,7 +173,7 @@ mod tests {
             [("used_memory", GIB), ("used_memory_rss", GIB), ("maxmemory", 0), ("total_system_memory", 4 * GIB)];
         assert_eq!(asked(&small, 500 * MIB), None);
         let some = asked(&small, 100 * MIB).expect("there is room for it");
-        assert!(some.whole + some.fillers * FILLER <= GIB / 2, "{some:?}");
+        assert!(taken(&some) <= GIB / 2, "{some:?}");
         let limited = [
             ("used_memory", 7 * GIB),
             ("used_memory_rss", GIB),
@@ -167,7 +182,7 @@ mod tests {
         ];
         assert_eq!(asked(&limited, 600 * MIB), None);
         let some = asked(&limited, 100 * MIB).expect("there is room for it");
-        assert!(some.whole + some.fillers * FILLER <= GIB / 2, "{some:?}");
+        assert!(taken(&some) <= GIB / 2, "{some:?}");
         let full = [
             ("used_memory", GIB),
             ("used_memory_rss", GIB),
@@ -175,7 +190,7 @@ mod tests {
             ("maxclients", 100),
             ("connected_clients", 96),
         ];
-        assert_eq!(asked(&full, 100 * MIB).map(|a| a.fillers), Some(1));
+        assert_eq!(asked(&full, 100 * MIB).map(|a| a.fillers.map(|(_, n)| n)), Some([1, 0]));
         let silent = ServerInfo::parse("mem_allocator:jemalloc-5.3.0\r\nused_memory:1\r\n");
         assert_eq!(Asked::of(&silent, 100 * MIB), None);
         let libc = ServerInfo::parse("mem_allocator:libc\r\nused_memory:1\r\ntotal_system_memory:99999999999\r\n");

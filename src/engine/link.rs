@@ -19,6 +19,7 @@ pub mod peer;
 pub mod rebuild;
 mod room;
 mod run;
+mod space;
 
 use super::apply::control_key::{LoadPhase, Position};
 use super::clock::StreamClock;
@@ -34,7 +35,7 @@ use crate::wire::stream::{Batch, Decoder, StreamError, append};
 use bytes::{Buf, Bytes};
 use decide::{Decider, Turn};
 use loader::{LoadError, Loader};
-use room::{Room, wait_for_room};
+use room::{Room, all_is_answered, wait_for_room};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -211,11 +212,10 @@ impl Link {
     }
 
     async fn snapshot(&mut self, bytes: Bytes) -> Result<(), LinkError> {
-        let address = || self.s.replica.address();
         self.s.loader.feed(bytes);
         loop {
             wait_for_room(&self.s.shared, self.peer(), false).await;
-            let gathered = self.s.loader.gather().map_err(|e| snapshot_error(address(), &e))?;
+            let gathered = self.s.loader.gather().map_err(|e| snapshot_error(self.s.replica.address(), &e))?;
             if !gathered {
                 return Ok(());
             }
@@ -224,14 +224,41 @@ impl Link {
                 let held = self.s.peer.held(questions).await.map_err(|e| LinkError::Cut(e.to_string()))?;
                 self.s.loader.held_there(&held);
             }
-            let mut core = self.s.shared.lock();
-            core.set_now(self.s.shared.now_ms());
-            let keys = self.s.loader.decide(&mut core).map_err(|e| snapshot_error(address(), &e))?;
-            self.s.shared.ring(core);
+            let keys = self.decide_gathered()?;
             self.s.gauge.snapshot_keys.fetch_add(keys, Relaxed);
             self.s.gauge.snapshot_bytes.store(self.s.loader.bytes(), Relaxed);
             self.s.gauge.snapshot_total.store(self.s.loader.keys_total(), Relaxed);
+            if let Some(length) = self.s.loader.long_string() {
+                self.make_space(length).await?;
+            }
         }
+    }
+
+    /// Gives the number of keys.
+    fn decide_gathered(&mut self) -> Result<u64, LinkError> {
+        let mut core = self.s.shared.lock();
+        core.set_now(self.s.shared.now_ms());
+        let keys = self.s.loader.decide(&mut core).map_err(|e| snapshot_error(self.s.replica.address(), &e))?;
+        self.s.shared.ring(core);
+        Ok(keys)
+    }
+
+    /// A string of that length begins in space of its own. What was decided before is written first: the space is free for
+    /// all until the string is there.
+    async fn make_space(&mut self, length: u64) -> Result<(), LinkError> {
+        if !all_is_answered(&self.s.shared, &self.s.gauge, self.peer()).await {
+            return Ok(());
+        }
+        let Some(space) = self.s.peer.makes_space(length).await else { return Ok(()) };
+        for upto in space::BEGINNING {
+            self.s.loader.begin_in_space(upto);
+            self.decide_gathered()?;
+            if !all_is_answered(&self.s.shared, &self.s.gauge, self.peer()).await {
+                break;
+            }
+        }
+        drop(space);
+        Ok(())
     }
 
     async fn snapshot_ends(&mut self) -> Result<(), LinkError> {

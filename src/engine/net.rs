@@ -126,9 +126,18 @@ impl Dialer {
     /// out with them and their answers are looked at before those to the words.
     pub async fn begin(&self, address: &str) -> Result<Conversation, NetError> {
         let stream = self.connect(address).await?;
-        let mut talk = Conversation::new(address, stream);
         let account = self.account().await?;
-        self.introduce(&mut talk, &account).await?;
+        self.begin_on(address, stream, &account).await
+    }
+
+    /// The same with an account that was read before: many connections at once are to run its command once.
+    pub async fn begin_as(&self, address: &str, account: &Account) -> Result<Conversation, NetError> {
+        self.begin_on(address, self.connect(address).await?, account).await
+    }
+
+    async fn begin_on(&self, address: &str, stream: RawStream, account: &Account) -> Result<Conversation, NetError> {
+        let mut talk = Conversation::new(address, stream);
+        self.introduce(&mut talk, account).await?;
         Ok(talk)
     }
 

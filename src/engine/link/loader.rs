@@ -5,6 +5,7 @@
 //! left to the state transfer.
 
 use super::run::Run;
+use super::space;
 use crate::engine::apply::outbox::ItemKind;
 use crate::engine::arbiter::class::{Class, Part};
 use crate::engine::arbiter::{Touch, Verdict};
@@ -84,6 +85,8 @@ pub struct Loader {
     put_off: Vec<(u32, Bytes)>,
     /// For texts that are not as they stand.
     room: Vec<u8>,
+    /// So long is the string that has just begun.
+    long_string: Option<u64>,
 }
 
 impl Loader {
@@ -107,6 +110,7 @@ impl Loader {
             lost: Vec::new(),
             put_off: Vec::new(),
             room: Vec::new(),
+            long_string: None,
         }
     }
 
@@ -128,7 +132,7 @@ impl Loader {
     /// Parses up to a turn's worth. False: nothing is ready and more bytes are needed.
     pub fn gather(&mut self) -> Result<bool, LoadError> {
         let (mut bytes, now) = (0, unix_ms());
-        while self.pieces.len() < KEYS && bytes < BYTES {
+        while self.pieces.len() < KEYS && bytes < BYTES && self.long_string.is_none() {
             let Some(item) = self.reader.next()? else { return Ok(!self.pieces.is_empty()) };
             match item {
                 Item::Db(n) => self.db = n,
@@ -144,6 +148,7 @@ impl Loader {
                     // In a merge it is made under a name of ours: what is there must stay, and a part is no value.
                     let name = if self.merge { self.names.part(&entry.key) } else { entry.key.clone() };
                     let length = self.reader.text_length().unwrap_or_default();
+                    self.long_string = (length >= space::LEAST).then_some(length);
                     self.big = Some(Big {
                         decoder: Decoder::big(entry.kind)?,
                         rebuild: Some(Rebuild::new(name.clone(), self.target).with_length(length)),
@@ -215,6 +220,20 @@ impl Loader {
             self.pieces.push(Piece::Part { db: big.entry.db, key: big.entry.key, commands, first: false });
         }
         Ok(())
+    }
+
+    /// A string so long has begun that there should be space for it at the target before more of it is gathered. Told once.
+    pub fn long_string(&mut self) -> Option<u64> {
+        self.long_string.take()
+    }
+
+    /// There is: that it begins, up to here, is what is decided next, alone.
+    pub fn begin_in_space(&mut self, upto: u64) {
+        let Some(big) = &mut self.big else { return };
+        let Some(rebuild) = &mut big.rebuild else { return };
+        let mut commands = Vec::new();
+        rebuild.begin_with(upto, &mut commands);
+        self.pieces.push(Piece::Part { db: big.entry.db, key: big.entry.key.clone(), commands, first: false });
     }
 
     /// Keys of a merge that can only be written by commands, which would write over what is there: whoever has the

@@ -1,5 +1,6 @@
 //! Asks the other site which keys it holds, over a connection that is made when the first is asked for.
 
+use super::space::{self, Space};
 use crate::engine::fence::in_db;
 use crate::engine::fence::pages::Pages;
 use crate::engine::net::{Control, Dialer, NetError};
@@ -61,6 +62,11 @@ impl Peer {
         let page = self.pages.next(&mut control, db, cursor).await?;
         self.control = Some(control);
         Ok(page)
+    }
+
+    /// Space for a string of that length, where there can be.
+    pub async fn makes_space(&self, length: u64) -> Option<Space> {
+        space::make(&self.dialer, &self.address, length).await
     }
 
     async fn dialled(&mut self) -> Result<Control, NetError> {

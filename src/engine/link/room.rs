@@ -2,12 +2,15 @@
 
 use super::Shared;
 use crate::engine::core::turns::InFlight;
+use crate::engine::gauge::Gauge;
 use crate::model::Side;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes and items that may wait in an outbox before its link stops deciding.
 const OUTBOX_BYTES: usize = 1 << 20;
 const OUTBOX_ITEMS: usize = 4096;
+/// How long something may wait for all before it to be answered.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 /// How often a link that is held looks whether it may go on: what it waits for rings no bell.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
@@ -47,4 +50,20 @@ pub(super) async fn wait_for_room(shared: &Shared, site: Side, echo: bool) -> Ro
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
+}
+
+/// Waits until all that was decided for this site is answered; false if that takes too long.
+pub(super) async fn all_is_answered(shared: &Shared, gauge: &Gauge, site: Side) -> bool {
+    let until = Instant::now() + ANSWERED_WITHIN;
+    while Instant::now() < until {
+        {
+            let core = shared.lock();
+            // What a writer takes out of the outbox is in flight from then on.
+            if core.out[site.index()].is_empty() && gauge.in_flight() == 0 {
+                return true;
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    false
 }

@@ -219,13 +219,13 @@ impl Rebuild {
     }
 
     fn text(&mut self, text: &Bytes, out: &mut Vec<Command>) {
-        let first = !std::mem::replace(&mut self.started, true);
         // Room for all of it first, or each piece might have the server copy what is there already. That takes one call
         // as long as the kernel needs to find the memory, so it is spared where a string grows without being copied.
         let in_place = self.length > MAX_BYTES as u64 && !self.target.appends_in_place;
-        if first && in_place {
-            self.emit("SETRANGE", [number(self.length - 1), Bytes::from_static(b"\0")], out);
+        if in_place && !self.started {
+            self.begin_with(self.length, out);
         }
+        let first = !std::mem::replace(&mut self.started, true);
         let mut from = 0;
         loop {
             let to = text.len().min(from + MAX_BYTES);
@@ -241,6 +241,13 @@ impl Rebuild {
                 return;
             }
         }
+    }
+
+    /// So much of a string has its room before anything of it is written; the rest grows from there, where the target has
+    /// space behind it.
+    pub fn begin_with(&mut self, room: u64, out: &mut Vec<Command>) {
+        self.started = true;
+        self.emit("SETRANGE", [number(room.min(self.length).saturating_sub(1)), Bytes::from_static(b"\0")], out);
     }
 
     fn element(&mut self, name: &'static str, first: Option<Bytes>, second: Bytes, out: &mut Vec<Command>) {
@@ -445,6 +452,12 @@ mod tests {
         let (names, bytes) = long_string(Dialect::redis(7, 0));
         assert!(names.iter().all(|n| n == "SETRANGE") && names.len() == 5, "{names:?}");
         assert_eq!(bytes, 3 * MAX_BYTES + 1 + 1, "the last byte first, then all of it");
+        let (mut out, text) = (Vec::new(), Bytes::from(vec![b'x'; 2 * MAX_BYTES]));
+        let mut rebuild = Rebuild::new(Bytes::from_static(b"k"), Dialect::redis(7, 0)).with_length(text.len() as u64);
+        rebuild.begin_with(1_000, &mut out);
+        rebuild.push(Element::Text(text.clone()), &mut out);
+        let places: Vec<&[u8]> = out.iter().map(|c| &c[2][..]).collect();
+        assert_eq!(places, [&b"999"[..], b"0", MAX_BYTES.to_string().as_bytes()], "a part of its room, then all of it");
         let (names, bytes) = long_string(Dialect { appends_in_place: true, ..Dialect::redis(7, 0) });
         assert_eq!(names, ["SET", "APPEND", "APPEND", "APPEND"]);
         assert_eq!(bytes, 3 * MAX_BYTES + 1);

@@ -13,7 +13,11 @@ const LIFE: Duration = Duration::from_millis(6_000);
 const HELD_UP: Duration = Duration::from_millis(6_500);
 
 fn each(server: &Server, line: &str) {
-    let commands: Vec<Argv> = (0..KEYS).map(|i| words(&line.replace("$i", &i.to_string()))).collect();
+    each_of(server, line, KEYS);
+}
+
+fn each_of(server: &Server, line: &str, keys: u64) {
+    let commands: Vec<Argv> = (0..keys).map(|i| words(&line.replace("$i", &i.to_string()))).collect();
     for reply in server.client().pipeline(&commands) {
         assert!(!reply.is_error(), "{line}: {reply:?}");
     }
@@ -281,6 +285,9 @@ enum HeldUp {
 /// A one-way job that lags by more than its keys have to live. All are renewed before they run out at the source, and have
 /// run out at the target when that comes.
 fn renewed_while_the_link_lags(slot: Slot, by: HeldUp) {
+    // Few, so that each is renewed in time on a busy machine too.
+    const SOME: u64 = 50;
+    let each = |server: &Server, line: &str| each_of(server, line, SOME);
     let (a, b) = (Server::start(slot.server(), &[]), Server::start(slot.server(), &[]));
     let line = Proxy::to(a.port);
     let job = JobSpec::between(line.addr(), b.addr()).policy("two_way = false");
@@ -311,7 +318,7 @@ fn renewed_while_the_link_lags(slot: Slot, by: HeldUp) {
     each(&a, "HSET hash:$i two 2");
     each(&a, "PEXPIRE hash:$i 3600000");
     each(&a, "INCR gone:$i");
-    let renewed = a.client().run("EXISTS counted:299 first:0 kept:299 set:299 hash:299 gone:299").int();
+    let renewed = a.client().run("EXISTS counted:49 first:0 kept:49 set:49 hash:49 gone:49").int();
     assert_eq!(renewed, 6, "too slow a machine for this test: {:?}", begun.elapsed());
     while begun.elapsed() < Duration::from_millis(4_000) {
         each(&a, "INCR window:$i");
@@ -319,7 +326,7 @@ fn renewed_while_the_link_lags(slot: Slot, by: HeldUp) {
         thread::sleep(Duration::from_millis(50));
     }
     each(&a, "PEXPIRE window:$i 3600000");
-    assert_eq!(a.client().run("EXISTS window:0 window:299").int(), 2, "too slow a machine for this test");
+    assert!(a.client().run("GET window:49").int() > 43, "too slow a machine for this test");
     until(begun + Duration::from_millis(5_000));
     match by {
         HeldUp::Target => b.thaw(),
@@ -329,17 +336,17 @@ fn renewed_while_the_link_lags(slot: Slot, by: HeldUp) {
     }
     duplex.wait_applied(&a, &b, secs(20));
     let equal = assert_equal_within(&a, &b, secs(20));
-    let lasting = names(&["counted", "first", "renewed", "kept", "set", "hash", "window"]);
+    let lasting = ["counted", "first", "renewed", "kept", "set", "hash", "window"];
+    let lasting: Vec<String> = lasting.iter().flat_map(|kind| (0..SOME).map(move |i| format!("{kind}:{i}"))).collect();
     assert_eq!(equal.len(), lasting.len(), "{} held up by {by:?}", a.name);
     assert_same_expiries(&a, &b, &lasting);
     let mut c = b.client();
-    for i in 0..KEYS {
+    for i in 0..SOME {
         for key in ["counted", "first", "set"] {
             assert_eq!(c.run(&format!("GET {key}:{i}")).text(), "42");
         }
         assert_eq!(c.run(&format!("EXISTS gone:{i} left:{i}")).int(), 0, "an expired key came back");
     }
-    assert!(c.run("GET window:0").int() > 43, "the window slid");
 }
 
 #[test]

@@ -53,7 +53,8 @@ pub fn meant(at: u64) -> u64 {
     if is_put_off(at) { at - FAR_MS } else { at }
 }
 
-fn is_put_off(at: u64) -> bool {
+/// It is none that anybody has asked for.
+pub fn is_put_off(at: u64) -> bool {
     at >= FAR_MS
 }
 

@@ -18,8 +18,10 @@ use super::replied::each_command;
 use crate::engine::apply::outbox::Item;
 use crate::engine::arbiter::episode::Cause;
 use crate::engine::clock::StreamClock;
+use crate::engine::core::expiries::is_put_off;
 use crate::engine::core::{Core, Shared};
 use crate::model::Side;
+use crate::wire::stream::{Batch, Command};
 use std::time::{Duration, Instant};
 
 /// A source is looked at twice a second, so younger is not known of what was just made.
@@ -41,8 +43,13 @@ impl Writer {
             return;
         }
         let mut commands = commands.iter().peekable();
+        // What was put off before it was in step, and is answered only now, is set to its true time with all others.
+        let is_put_off = |batch: &Batch, command: &Command| {
+            let args = batch.args(command);
+            args.get(2).and_then(atoi::atoi::<u64>).is_some_and(is_put_off)
+        };
         each_command(item, |at, batch, command| {
-            if commands.next_if(|c| **c == at).is_some() {
+            if commands.next_if(|c| **c == at).is_some() && !is_put_off(batch, command) {
                 self.differs_in(core, batch, command, Side::Source, Cause::Expiry);
             }
         });

@@ -12,12 +12,18 @@ use crate::engine::net::{Control, Dialer, NetError};
 use crate::model::{Direction, EventKind, Severity};
 use crate::wire::dialect::Dialect;
 use bytes::Bytes;
+use futures::StreamExt;
 use redis::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A value of some 100 MB takes a source about a second to put together.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// So many keys are asked for without waiting for answers, or a slow line would keep each for a round trip; those that follow
+/// a longer value, one by one, since each is held until its place comes.
+const AT_ONCE: usize = 64;
+const AT_ONCE_FIRST: usize = 8;
+const SMALL: usize = 64 << 10;
 const AGAIN_FIRST: Duration = Duration::from_millis(500);
 const AGAIN_MOST: Duration = Duration::from_secs(30);
 
@@ -26,6 +32,7 @@ pub async fn ask(shared: Arc<Shared>, events: EventSink, dialer: Dialer, address
     let (mut again, mut told) = (AGAIN_FIRST, false);
     let bell = shared.lock().carry_bell.clone();
     let mut control: Option<Control> = None;
+    let mut at_once = AT_ONCE_FIRST;
     loop {
         let due = {
             let mut core = shared.lock();
@@ -42,47 +49,71 @@ pub async fn ask(shared: Arc<Shared>, events: EventSink, dialer: Dialer, address
                 continue;
             }
         };
-        for key in keys {
-            let answer = one(&mut control, &dialer, &address, source, &key).await;
-            let failed = answer.as_ref().err().map(ToString::to_string);
-            {
+        let connected = match &control {
+            Some(known) => Ok(known.clone()),
+            None => connect(&dialer, &address).await,
+        };
+        let mut failed = None;
+        match connected {
+            Ok(connection) => {
+                let mut longest = 0;
+                let asked = keys.into_iter().map(|key| {
+                    let (connection, address) = (connection.clone(), &*address);
+                    async move { (one(connection, address, source, &key).await, key) }
+                });
+                // In their order: the stream comes past what was asked for first, first.
+                let mut answers = futures::stream::iter(asked).buffered(at_once);
+                while let Some((answer, key)) = answers.next().await {
+                    let answer = answer.map_err(|e| failed = Some(e.to_string())).ok();
+                    let size = answer.as_ref().and_then(|(state, _)| state.dump.as_ref()).map_or(0, Bytes::len);
+                    longest = longest.max(size);
+                    {
+                        let mut core = shared.lock();
+                        core.set_now(shared.now_ms());
+                        core.carried(std::slice::from_ref(&key), answer.map(|(state, at)| (vec![state], at)));
+                    }
+                    shared.wake_writers();
+                }
+                at_once = if longest <= SMALL { (at_once * 2).min(AT_ONCE) } else { 1 };
+                control = Some(connection.clone());
+            }
+            Err(e) => {
                 let mut core = shared.lock();
                 core.set_now(shared.now_ms());
-                core.carried(std::slice::from_ref(&key), answer.ok().map(|(state, at)| (vec![state], at)));
+                core.carried(&keys, None);
+                failed = Some(e.to_string());
             }
-            shared.wake_writers();
-            let Some(why) = failed else {
-                (again, told) = (AGAIN_FIRST, false);
-                continue;
-            };
-            tracing::warn!(%address, why, "a key's state could not be had; asking again");
-            // Once is the network; a second time somebody may have to do something.
-            if again > AGAIN_FIRST && !told {
-                told = true;
-                let text = format!("some keys go to the target as whole values, and these can't be had: {why}");
-                events.emit(Some(Direction::Forward), Severity::Error, EventKind::ApplyError, text);
-            }
-            control = None;
-            tokio::time::sleep(again).await;
-            again = (again * 2).min(AGAIN_MOST);
         }
+        let Some(why) = failed else {
+            (again, told) = (AGAIN_FIRST, false);
+            continue;
+        };
+        tracing::warn!(%address, why, "a key's state could not be had; asking again");
+        // Once is the network; a second time somebody may have to do something.
+        if again > AGAIN_FIRST && !told {
+            told = true;
+            let text = format!("some keys go to the target as whole values, and these can't be had: {why}");
+            events.emit(Some(Direction::Forward), Severity::Error, EventKind::ApplyError, text);
+        }
+        control = None;
+        tokio::time::sleep(again).await;
+        again = (again * 2).min(AGAIN_MOST);
     }
 }
 
+async fn connect(dialer: &Dialer, address: &str) -> Result<Control, NetError> {
+    let mut fresh = dialer.control(address).await?;
+    fresh.set_response_timeout(PATIENCE);
+    Ok(fresh)
+}
+
 async fn one(
-    control: &mut Option<Control>,
-    dialer: &Dialer,
+    mut connection: Control,
     address: &str,
     source: Dialect,
     (db, key): &Key,
 ) -> Result<(State, u64), NetError> {
-    if control.is_none() {
-        let mut fresh = dialer.control(address).await?;
-        fresh.set_response_timeout(PATIENCE);
-        *control = Some(fresh);
-    }
-    let Some(connection) = control else { return Err(odd(address)) };
-    let values: Vec<Value> = crate::engine::fence::in_db(connection, *db, |pipe| {
+    let values: Vec<Value> = crate::engine::fence::in_db(&mut connection, *db, |pipe| {
         pipe.cmd("DUMP").arg(&key[..]);
         if source.speaks_redis(7, 0) {
             pipe.cmd("PEXPIRETIME").arg(&key[..]);

@@ -30,13 +30,25 @@ pub fn evaluate(job: &Job, status: &JobStatus, held: &[Alert]) -> Vec<Alert> {
     }
     let many = held.iter().any(|a| a.rule == "conflicts_open");
     if status.conflicts_open >= if many { MANY_CONFLICTS * 4 / 5 } else { MANY_CONFLICTS } {
+        let n = status.conflicts_open;
+        // With one link there are no conflicts: these keys are read once more from the source.
+        let open = if job.policy.two_way {
+            (
+                format!("{n} keys are in conflict at this moment"),
+                "let each key be written at one site where you can; see the hottest keys among the conflicts",
+            )
+        } else {
+            (
+                format!("{n} keys are to be carried as whole values"),
+                "the link has lagged, or the target refused words of the stream; until they are there they are as they were",
+            )
+        };
         alerts.push(Alert {
             rule: "conflicts_open".into(),
             direction: None,
             severity: Severity::Warning,
-            text: format!("{} keys are in conflict at this moment", status.conflicts_open),
-            remedy: "let each key be written at one site where you can; see the hottest keys among the conflicts"
-                .into(),
+            text: open.0,
+            remedy: open.1.into(),
         });
     }
     alerts.sort_by_key(|a| std::cmp::Reverse(a.severity));

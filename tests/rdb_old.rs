@@ -96,6 +96,17 @@ fn commands(entry: &KeyEntry, target: Dialect, way: Way) -> Vec<Vec<Bytes>> {
     out
 }
 
+/// Has the server load the file: what it speaks, and the digest of what it makes of it.
+fn loaded(server: &mut Server, rdb: &[u8]) -> (Client, Dialect, String) {
+    server.kill();
+    std::fs::write(server.dir().join("dump.rdb"), rdb).expect("written");
+    server.restart();
+    let mut c = server.client();
+    let dialect = Dialect::from_info(&c.run("INFO").text()).expect("it tells");
+    let own = c.run("DEBUG DIGEST").text();
+    (c, dialect, own)
+}
+
 /// Writes these keys and gives the server's digest then.
 fn written(c: &mut Client, entries: &[&KeyEntry], dialect: Dialect, way: Way, name: &str) -> String {
     c.run("FLUSHALL");
@@ -129,12 +140,7 @@ fn public_files_of_old_servers_arrive_by_each_way() {
         for name in &names {
             let rdb = file(&format!("public/{name}"));
             versions.insert(String::from_utf8_lossy(&rdb[5..9]).into_owned());
-            server.kill();
-            std::fs::write(server.dir().join("dump.rdb"), &rdb).expect("written");
-            server.restart();
-            let mut c = server.client();
-            let dialect = Dialect::from_info(&c.run("INFO").text()).expect("it tells");
-            let own = c.run("DEBUG DIGEST").text();
+            let (mut c, dialect, own) = loaded(&mut server, &rdb);
             let all = entries(&rdb);
             assert!(!all.is_empty(), "{name}");
             kinds.extend(all.iter().map(|e| e.kind));
@@ -160,12 +166,7 @@ fn what_servers_before_5_0_saved_arrives_by_each_way() {
         for (name, keys, said) in FILES {
             let rdb = file(name);
             // What the server itself makes of the file.
-            server.kill();
-            std::fs::write(server.dir().join("dump.rdb"), &rdb).expect("written");
-            server.restart();
-            let mut c = server.client();
-            let dialect = Dialect::from_info(&c.run("INFO").text()).expect("it tells");
-            let own = c.run("DEBUG DIGEST").text();
+            let (mut c, dialect, own) = loaded(&mut server, &rdb);
             // Scores are told in fewer digits from 7.2 on.
             if speaks(slot.server()) < (7, 2) {
                 assert_eq!(own, said, "{name} at {}", server.name);

@@ -18,6 +18,7 @@ pub mod control_key;
 pub mod limiter;
 pub mod outbox;
 pub mod pace;
+mod pairs;
 pub mod replies;
 pub mod transaction;
 pub mod writer;

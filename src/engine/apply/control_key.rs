@@ -140,6 +140,21 @@ impl ControlKey {
     }
 }
 
+impl ControlKey {
+    /// The control key that a command with this name and this second argument sets, if its first is the name of one. In a
+    /// cluster what a transaction changes may stand beside it in one MSET, and who wrote it stands in it; any other MSET is a
+    /// client's, whatever names it uses. `None`: it is no such command; `Some(None)`: it sets one that can't be read.
+    pub fn set_by(name: &[u8], value: Option<&[u8]>, cluster: bool) -> Option<Option<ControlKey>> {
+        if name.eq_ignore_ascii_case(b"set") {
+            Some(ControlKey::parse(value.unwrap_or_default()))
+        } else if cluster && name.eq_ignore_ascii_case(b"mset") {
+            ControlKey::parse(value?).filter(|control| control.strand.is_some()).map(Some)
+        } else {
+            None
+        }
+    }
+}
+
 /// A number in decimal: there are nine in every transaction that comes back.
 fn number(word: &[u8]) -> Option<u64> {
     let digit = |n: u64, b: &u8| n.checked_mul(10)?.checked_add(u64::from(b.checked_sub(b'0').filter(|d| *d < 10)?));

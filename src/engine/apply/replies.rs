@@ -61,6 +61,12 @@ pub enum ReplyError {
     Unasked,
 }
 
+impl ReplyError {
+    fn unexpected(reply: &Reply<'_>) -> Self {
+        ReplyError::Unexpected(format!("{reply:?}").chars().take(120).collect())
+    }
+}
+
 impl Replies {
     /// Where a socket's bytes go.
     pub fn buffer(&mut self) -> &mut BytesMut {
@@ -77,15 +83,27 @@ impl Replies {
         came_late: impl Fn(&Item) -> bool,
     ) -> Result<Option<usize>, ReplyError> {
         let place = window.iter().position(|t| t.outcome == Outcome::Pending);
-        if let Some(transaction) = place.and_then(|p| window.get(p)) {
+        if let Some(transaction) = place.and_then(|p| window.get_mut(p)) {
             // By far the most replies say the same.
-            for same in [&b"+OK\r\n"[..], b"+QUEUED\r\n"] {
+            if transaction.alone && self.reader.skip(b"+OK\r\n", 1) == 1 {
+                transaction.outcome = Outcome::Applied;
+                return Ok(place);
+            }
+            for same in [&b"+OK\r\n"[..], b"+QUEUED\r\n"].into_iter().filter(|_| !transaction.alone) {
                 let left = (transaction.queued + 1).saturating_sub(self.seen);
                 self.seen += self.reader.skip(same, left as usize) as u32;
             }
         }
         while let Some(reply) = self.reader.next_reply()? {
             let Some(transaction) = place.and_then(|p| window.get_mut(p)) else { return Err(ReplyError::Unasked) };
+            if transaction.alone {
+                transaction.outcome = match reply {
+                    Reply::Simple(_) => Outcome::Applied,
+                    Reply::Error(e) => Outcome::Refused(String::from_utf8_lossy(e).into_owned()),
+                    other => return Err(ReplyError::unexpected(&other)),
+                };
+                return Ok(place);
+            }
             // MULTI and each queued command answer before EXEC does.
             if self.seen <= transaction.queued {
                 match reply {
@@ -95,7 +113,7 @@ impl Replies {
                             self.error = Some(String::from_utf8_lossy(e).into_owned());
                         }
                     }
-                    other => return Err(ReplyError::Unexpected(format!("{other:?}").chars().take(120).collect())),
+                    other => return Err(ReplyError::unexpected(&other)),
                 }
                 self.seen += 1;
                 continue;
@@ -107,8 +125,9 @@ impl Replies {
                     // Errors and nil have a minus sign.
                     let plain = transaction.items.iter().all(Item::is_plain);
                     let told = elements.as_bytes();
-                    // To a cluster's the key that never is adds one nil.
-                    let told = told.strip_prefix(b"+OK\r\n$-1\r\n").unwrap_or(told);
+                    // To a cluster's the key that never is adds one nil: behind the control key, or before what sets that too.
+                    let told = told.strip_prefix(b"+OK\r\n").unwrap_or(told);
+                    let told = told.strip_prefix(b"$-1\r\n").unwrap_or(told);
                     if !plain || memchr::memchr(b'-', told).is_some() {
                         look_through(transaction, elements, findings, &came_late);
                     }
@@ -118,7 +137,7 @@ impl Replies {
                     let text = first.unwrap_or_else(|| String::from_utf8_lossy(e).into_owned());
                     transaction.outcome = Outcome::Refused(text);
                 }
-                other => return Err(ReplyError::Unexpected(format!("{other:?}").chars().take(120).collect())),
+                other => return Err(ReplyError::unexpected(&other)),
             }
             return Ok(place);
         }

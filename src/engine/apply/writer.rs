@@ -16,12 +16,14 @@ mod parked;
 mod refused;
 mod replied;
 mod restores;
+mod unanswered;
 
 use self::parked::Parked;
+use self::unanswered::Unanswered;
 use super::control_key::{ControlKey, LoadPhase, Position};
 use super::outbox::Item;
 use super::replies::Replies;
-use super::transaction::{Envelope, Paper, Transaction};
+use super::transaction::{Envelope, Paper, Transaction, slot_of};
 use crate::engine::clock::StreamClock;
 use crate::engine::core::{Shared, checkpoint_due};
 use crate::engine::events::EventSink;
@@ -126,6 +128,7 @@ pub struct Writer {
     pace: super::pace::Pace,
     /// What a cluster has redirected.
     parked: Parked,
+    unanswered: Unanswered,
 }
 
 /// What a control key says, as of one item.
@@ -185,6 +188,7 @@ impl Writer {
             limiter: super::limiter::Limiter::new(s.gauge.clone()),
             pace: super::pace::Pace::new(WINDOW),
             parked: Parked::default(),
+            unanswered: Unanswered::default(),
             s,
         }
     }
@@ -345,7 +349,7 @@ impl Writer {
             if items.iter().any(|i| i.kind.is_notes()) {
                 self.notes = control.number;
             }
-            let transaction = Transaction::encode(&self.s.envelope, &control, items, now, &mut self.paper);
+            let transaction = self.encode(&control, items, now);
             self.limiter.spend(transaction.changes.into(), transaction.bytes as u64);
             pending.extend(transaction.segments.iter().cloned());
             self.window_bytes += transaction.bytes;
@@ -357,6 +361,17 @@ impl Writer {
             self.s.shared.room[self.site.index()].notify_one();
         }
         wait
+    }
+
+    fn encode(&mut self, control: &ControlKey, items: Vec<Item>, now: Instant) -> Transaction {
+        let envelope = &self.s.envelope;
+        let slot = slot_of(&items).or(envelope.names.home()).filter(|_| envelope.joins);
+        let alone = slot.is_some_and(|slot| !self.unanswered.has(slot, &self.window));
+        let transaction = Transaction::encode(envelope, control, items, alone, now, &mut self.paper);
+        if let Some(slot) = slot {
+            self.unanswered.sent(slot, control.number);
+        }
+        transaction
     }
 
     /// A transaction with nothing but the control key, when the position has moved and nothing carries it.

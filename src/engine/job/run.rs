@@ -207,7 +207,7 @@ impl StrandRun {
                 dialer: site.dialer.clone(),
                 address: site.written_at().to_owned(),
                 one_at_a_time: site.proxy.is_some(),
-                envelope: Envelope { names: site.names.clone(), db: control_db },
+                envelope: Envelope::new(site.names.clone(), control_db, site.proxy.is_some()),
                 epoch,
                 two_way: context.job.policy.two_way,
                 clock: (!context.job.policy.two_way).then(|| a.clock.clone()),

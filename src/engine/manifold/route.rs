@@ -1,5 +1,6 @@
 //! To which strands an entry goes.
 
+use crate::engine::apply::control_key::ControlKey;
 use crate::engine::strand::{Names, Strand};
 use crate::wire::command::{self, Argv, Kind};
 use crate::wire::slot::{SLOTS, slot};
@@ -107,7 +108,8 @@ impl Routes {
     pub(super) fn has_marker(&self, batch: &Batch, entry: &Entry) -> bool {
         let is_marker = |c: &Command| {
             let args = batch.args(c);
-            args.arg(0).eq_ignore_ascii_case(b"set") && args.arg(1).starts_with(&self.base)
+            args.arg(1).starts_with(&self.base)
+                && ControlKey::set_by(args.arg(0), args.get(2), self.named.is_empty()).is_some()
         };
         batch.commands(entry).iter().any(is_marker)
     }

@@ -29,17 +29,15 @@ impl Decider {
         batch.commands(entry).iter().find_map(|c| {
             let args = batch.args(c);
             let whose = self.names.whose(args.get(1)?);
+            if whose == Whose::Nobodys {
+                return None;
+            }
             // A control key that comes along with its slot is no echo.
             if !self.imports.is_empty() && self.imports.hold(args.get(1)?) {
                 return None;
             }
-            if whose == Whose::Nobodys || !args.get(0)?.eq_ignore_ascii_case(b"set") {
-                return None;
-            }
-            Some(match whose {
-                Whose::Ours => Marker::Ours(ControlKey::parse(args.get(2).unwrap_or_default())),
-                _ => Marker::Sibling,
-            })
+            let control = ControlKey::set_by(args.get(0)?, args.get(2), self.names.is_cluster())?;
+            Some(if whose == Whose::Ours { Marker::Ours(control) } else { Marker::Sibling })
         })
     }
 
@@ -64,12 +62,7 @@ impl Decider {
     /// Our own transaction, come back. Tells whether it carried anything but the control key.
     pub(super) fn echo(&mut self, core: &mut Core, batch: &Batch, entry: &Entry, marker: Option<ControlKey>) -> bool {
         let here = self.here.index();
-        let carried: u64 = batch
-            .commands(entry)
-            .iter()
-            .filter(|c| !batch.arg(c, 1).unwrap_or_default().starts_with(&self.own_prefix))
-            .map(|c| changes_in(&batch.args(c)))
-            .sum();
+        let carried: u64 = batch.commands(entry).iter().map(|c| changes_in(&batch.args(c), &self.own_prefix)).sum();
         self.read.echoes += carried;
         let Some(marker) = marker else { return carried > 0 };
         if self.is_of_another_shard(&marker) {
@@ -214,10 +207,12 @@ impl Decider {
     }
 }
 
-/// How many changes a command of ours stands for: several SETs go as one MSET.
-fn changes_in(args: &Args<'_>) -> u64 {
-    match args.argc() {
+/// How many changes a command of ours stands for: several SETs go as one MSET, perhaps with the control key before them.
+fn changes_in(args: &Args<'_>, own_prefix: &[u8]) -> u64 {
+    let own = args.get(1).is_some_and(|key| key.starts_with(own_prefix));
+    let changes = match args.argc() {
         pairs @ 4.. if args.arg(0).eq_ignore_ascii_case(b"mset") => (pairs as u64 - 1) / 2,
         _ => 1,
-    }
+    };
+    changes - u64::from(own)
 }

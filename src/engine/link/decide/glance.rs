@@ -7,6 +7,7 @@
 //! It decides nothing and changes nothing. A key's hash is kept for its change; where that is about another database by then
 //! (two have changed places), it is made anew.
 
+use super::KEY_PREFIX;
 use crate::engine::core::Core;
 use crate::model::Side;
 use crate::wire::stream::Batch;
@@ -17,7 +18,7 @@ const ENTRIES: usize = 32;
 
 #[derive(Debug, Default)]
 pub(super) struct Glance {
-    /// Database and hash, 0 where an entry is no single command.
+    /// Database and hash, 0 where an entry is no single command of a client's.
     keys: [(u32, u64); ENTRIES],
     /// The place of the entry that is being decided.
     now: usize,
@@ -43,6 +44,7 @@ impl Glance {
             *key = (0, 0);
             if let [command] = batch.commands(entry)
                 && let Some(name) = batch.arg(command, 1)
+                && !name.starts_with(KEY_PREFIX)
             {
                 let db = core.db_at_peer(here, command.db);
                 *key = (db, arbiter.hash(db, name));

@@ -1,6 +1,8 @@
 //! Clusters at either side or both: every write once, both sites equal, through crashes of the engine, failovers and
 //! moved slots.
 
+#[path = "cluster/alone.rs"]
+mod alone;
 #[path = "cluster/at_once.rs"]
 mod at_once;
 #[path = "cluster/attach.rs"]

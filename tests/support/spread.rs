@@ -36,7 +36,7 @@ impl Gate {
     }
 }
 
-/// Counters, lists and streams in many slots that only grow, whose outcome is known exactly.
+/// Counters, lists, streams and new keys in many slots, whose outcome is known exactly.
 pub struct Spread {
     pub prefix: String,
     stop: Arc<AtomicBool>,
@@ -87,6 +87,12 @@ impl Spread {
                 call(&count_key, &["INCR", &count_key]);
                 call(&list, &["RPUSH", &list, &i.to_string()]);
                 call(&stream, &["XADD", &stream, &format!("{}-1", *i + 1), "n", &i.to_string()]);
+                // One command each at a cluster, the INCR a transaction behind the SET to its key; each new key is one that a
+                // slot on its way has at neither end.
+                let (turns, new) = (key("turns"), key(&format!("new:{i}")));
+                call(&turns, &["SET", &turns, &(*i * 10).to_string()]);
+                call(&turns, &["INCR", &turns]);
+                call(&new, &["SET", &new, &i.to_string()]);
                 // Both sites count on this one.
                 let shared = format!("{{both{tag}}}:count");
                 call(&shared, &["INCR", &shared]);
@@ -153,6 +159,18 @@ pub fn assert_spread(site: &Site, prefix: &str, steps: &BTreeMap<u64, u64>, but:
         let stream = router.run(&format!("XLEN {}", key("stream"))).int() as u64;
         if stream != *wanted && !but.contains(&key("stream")) {
             faults.push(format!("{}: {stream} of {wanted}", key("stream")));
+        }
+        let Some(last) = wanted.checked_sub(1) else { continue };
+        let turns = router.run(&format!("GET {}", key("turns"))).text();
+        if turns != (last * 10 + 1).to_string() && !but.contains(&key("turns")) {
+            faults.push(format!("{}: {turns} instead of {}", key("turns"), last * 10 + 1));
+        }
+        for i in 0..*wanted {
+            let new = key(&format!("new:{i}"));
+            let found = router.run(&format!("GET {new}")).text();
+            if found != i.to_string() && !but.contains(&new) {
+                faults.push(format!("{new}: {found} instead of {i}"));
+            }
         }
     }
     assert!(faults.is_empty(), "{prefix}: {} faults:\n{}", faults.len(), faults.join("\n"));

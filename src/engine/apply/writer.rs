@@ -42,6 +42,8 @@ use tokio::sync::watch;
 /// 200 ms round trip at 160,000 changes a second; 4 MiB keeps a stalled site from eating memory.
 const WINDOW: usize = 128;
 const WINDOW_BYTES: usize = 4 << 20;
+/// Transactions in flight to a cluster, where one is mostly one change.
+const WINDOW_OF_SMALL: usize = 512;
 /// What a transaction takes at most, if its items are small: a target executes that in well under a millisecond.
 const COMMANDS: usize = 512;
 const BYTES: usize = 64 << 10;
@@ -321,7 +323,11 @@ impl Writer {
         // By its bytes: what burdens a site is full transactions. Small ones, of which each question for a state ends one,
         // would be ten a second over a way of 400 ms, and settling what a cut line left would take many seconds.
         let allowed = WINDOW_BYTES.min(self.pace.allowed() * BYTES);
-        let most = if self.s.one_at_a_time { 1 } else { WINDOW };
+        let most = match self.s.one_at_a_time {
+            true => 1,
+            false if self.s.envelope.names.is_cluster() => WINDOW_OF_SMALL,
+            false => WINDOW,
+        };
         let now = Instant::now();
         while self.window.len() < most && self.window_bytes < allowed && !self.parked.is_full() {
             if let Some(delay) = self.limiter.delay() {

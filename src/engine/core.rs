@@ -541,6 +541,11 @@ pub fn ahead_field(id: StrandId) -> String {
     format!("ahead@{id}")
 }
 
+/// The field that keeps a strand's newest control key while those of its slots become others'.
+pub fn newest_field(id: StrandId) -> String {
+    format!("newest@{id}")
+}
+
 /// The reverse of [`field`] with its value: (db, key, number, authority).
 pub fn parse_note(field: &[u8], value: &[u8]) -> Option<(u32, Vec<u8>, u64, Side)> {
     let colon = field.iter().position(|b| *b == b':')?;

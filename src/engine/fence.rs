@@ -166,6 +166,15 @@ pub async fn write_note(control: &mut Control, db: u32, key: &[u8], field: &str,
     Ok(())
 }
 
+/// Deletes one field of the notes.
+pub async fn delete_note(control: &mut Control, db: u32, key: &[u8], field: &str) -> Result<(), NetError> {
+    let _: (redis::Value,) = in_db(control, db, |p| {
+        p.cmd("HDEL").arg(key).arg(field);
+    })
+    .await?;
+    Ok(())
+}
+
 /// The open episodes that are noted at a site: (db, key, number, authority).
 pub async fn read_notes(control: &mut Control, db: u32, key: &[u8]) -> Result<Vec<Note>, NetError> {
     let notes: (Vec<(Vec<u8>, Vec<u8>)>,) = in_db(control, db, |p| {

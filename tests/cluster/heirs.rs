@@ -1,7 +1,7 @@
 //! What a strand takes over from those before it, where the slots are divided otherwise when an engine comes back.
 
 use crate::support::{
-    cluster::{Site, slot},
+    cluster::{Site, assert_sites_equal, slot},
     versions::Slot,
     *,
 };
@@ -52,4 +52,74 @@ fn what_was_open_goes_along() {
         0 => Ok(()),
         _ => Err(format!("{:?}", home.run(&format!("HGETALL {notes}")))),
     });
+}
+
+/// The value of the control key in a slot of a site, by which the strand that it names is known, and whether it says that the
+/// first copy is under way.
+fn control_key(site: &Site, slot: usize) -> String {
+    let map = site.cluster().map();
+    let mut home = site.cluster().nodes[site.cluster().node_with_port(map[slot])].client();
+    let names = home.run(&format!("CLUSTER GETKEYSINSLOT {slot} 100"));
+    let mut names = names.items().iter().map(Reply::text);
+    let name = names.find(|name| name.starts_with("duplex:") && name.contains(":forward{")).expect("a control key");
+    home.run(&format!("GET {name}")).text()
+}
+
+/// A slot has moved, and the shard to which it came takes no control keys just now: so an attach ends when the strand that keeps
+/// the other slots is written down, and nothing is of the one that got this slot. What the slot's own control key says is from
+/// when the first copy was under way; that the copy has ended since, a control key said that is the heir's now.
+#[test]
+fn an_attach_that_ends_halfway_does_not_bring_the_copy_back() {
+    let server = Slot::NewestRedis.server();
+    let (a, b) = (Kind::Three.start(server), Kind::Three.start(server));
+    let mut duplex = Duplex::synced(&job(&a, &b));
+    let key = key_in_the_first_shard(&[]);
+    let (home, moves) = (0, slot(key.as_bytes()));
+    let strand = |slot| control_key(&b, slot).split(' ').next_back().expect("words").to_owned();
+    let says = |slot, phase| control_key(&b, slot).split(' ').nth(4) == Some(phase);
+    wait_for("the copy is over, as one control key of the strand says", secs(30), || match says(home, "s") {
+        true => Ok(()),
+        false => Err(control_key(&b, home)),
+    });
+    // Only the target's clients write there, so the slot's own key is what it was.
+    (0..5).for_each(|n| drop(b.router().run(&format!("RPUSH {key} {n}"))));
+    assert_sites_equal(&a, &b, secs(30));
+    assert!(says(moves, "l"), "{}", control_key(&b, moves));
+    let before = strand(home);
+    assert_eq!(strand(moves), before);
+
+    duplex.crash();
+    let cluster = b.cluster();
+    let to = *cluster.map().last().expect("a map");
+    assert_ne!(cluster.map()[moves], to);
+    cluster.migrate(moves, to);
+    // In the stream of a shard that this slot was never read from.
+    (5..8).for_each(|n| drop(b.router().run(&format!("RPUSH {key} {n}"))));
+    let mut there = cluster.nodes[cluster.node_with_port(to)].client();
+    there.run("ACL SETUSER default -set");
+    duplex.revive();
+    wait_for("the heir of the others is written down", secs(60), || match strand(home) {
+        now if now != before => Ok(()),
+        now => Err(now),
+    });
+    assert_eq!(strand(moves), before);
+    duplex.crash();
+    there.run("ACL SETUSER default +set");
+    duplex.revive();
+    duplex.wait_state("synchronizing", secs(60));
+    assert_sites_equal(&a, &b, secs(30));
+    let wanted: Vec<String> = (0..8).map(|n| n.to_string()).collect();
+    let found = b.router().run(&format!("LRANGE {key} 0 -1"));
+    assert_eq!(found.items().iter().map(Reply::text).collect::<Vec<_>>(), wanted);
+    let events = duplex.run(&["events", "--json", "-n", "1000"]).code(0).stdout;
+    assert!(!events.contains("before the first copy had ended"), "{events}");
+    // Nor is anything left of what was kept meanwhile.
+    for node in b.masters() {
+        let mut client = node.client();
+        let names = client.run("KEYS duplex:*:open{*");
+        for notes in names.items().iter().map(Reply::text) {
+            let kept = client.run(&format!("HGETALL {notes}"));
+            assert!(kept.items().iter().all(|word| !word.text().starts_with("newest@")), "{notes}: {kept:?}");
+        }
+    }
 }

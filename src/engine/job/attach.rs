@@ -185,6 +185,7 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
     // All are read before any is written: of one strand's the slots may be divided among several.
     try_join_all(begun.iter_mut().map(|b| b.read_notes(&places, &found))).await?;
     try_join_all(begun.iter_mut().map(|b| b.note_down(&found))).await?;
+    let divided = notes::keep_newest(&places, &begun, &found).await?;
     let limits = (share(limits.0, n), share(limits.1, n));
     let mut manifolds = Vec::new();
     // All that go on from where they were do so at once: none has to wait for another. Otherwise the reverse streams come
@@ -223,6 +224,7 @@ pub async fn attach(context: &JobContext, options: AttachOptions, limits: (u64, 
         }
     }
     notes::strike_off(&mut places, &begun, &found).await?;
+    divided.forget_newest(&places, &begun).await;
     let mut strands = Vec::new();
     for mut b in begun {
         b.ready.links.sort_by_key(|l| l.direction);

@@ -170,7 +170,7 @@ pub(super) fn attached(
         forward_flush: job.policy.forward_flush,
         two_way: job.policy.two_way,
         // Without a position that goes on, a snapshot tells all that the other site holds.
-        peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.from[direction.other() as usize].is_some()),
+        peer_lineage: ready.sites[to.index()].lineage.filter(|_| plan.knows_echoes_of(to)),
         doubtful_until,
         ahead: plan.ahead[direction as usize].clone(),
         brought: match plan.copies_again {

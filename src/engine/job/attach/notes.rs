@@ -14,6 +14,8 @@ use crate::engine::job::JobError;
 use crate::engine::strand::StrandId;
 use crate::model::{Direction, Side};
 use crate::wire::slot::slot;
+use bytes::BytesMut;
+use futures::future::{join_all, try_join_all};
 use std::collections::{BTreeSet, HashMap};
 
 impl Begun {
@@ -30,6 +32,10 @@ impl Begun {
             for id in &known_here(found, &self.plan.parents, strand.id, place.cluster) {
                 let Some(shard) = place.shards.iter().find(|s| s.slots.contains(id.home)) else { continue };
                 let same_hash = place.cluster && id.home == strand.id.home;
+                if same_hash {
+                    let newest = newest_of(&found[side.index()], *id);
+                    site.others_notes.extend(newest.map(|text| (core::newest_field(*id).into_bytes(), text)));
+                }
                 if same_hash && *id != strand.id {
                     site.others_notes.extend(fields_of(&found[side.index()], found, *id));
                 }
@@ -96,6 +102,56 @@ impl Begun {
     }
 }
 
+/// The newest control key of each strand whose slots are divided anew, at the sides that are clusters, beside its notes.
+///
+/// It is in one of the strand's slots, and says how far all of them are. The others may hold one from when the first copy was
+/// under way: once that one slot is an heir's, nothing else would tell that the copy has ended, nor how far what was done in
+/// the slots that no heir has written yet had come. An attach that ends there would have the next one copy again.
+pub(super) async fn keep_newest(places: &[Place; 2], begun: &[Begun], found: &[Found; 2]) -> Result<Divided, JobError> {
+    let Some(one) = begun.first() else { return Ok(Divided::default()) };
+    let anew = begun.iter().filter(|b| b.plan.others || b.plan.copies_again);
+    let slots = anew.filter_map(|b| b.ready.strand.as_ref()).flat_map(|strand| strand.slots.iter());
+    let slots: Vec<u16> = slots.collect();
+    let mut divided = Divided::default();
+    let db = one.ready.control_db;
+    let mut writes = Vec::new();
+    for (n, place) in places.iter().enumerate().filter(|(_, place)| place.cluster) {
+        divided.0[n] = slots.iter().filter_map(|slot| found[n].owners.get(slot).copied()).collect();
+        for id in &divided.0[n] {
+            let Some(text) = newest_of(&found[n], *id) else { continue };
+            let Some(mut control) = place.control_of(id.home) else { continue };
+            let (notes, field) = (one.ready.sites[n].names.of_sibling(*id).notes(), core::newest_field(*id));
+            writes.push(async move { fence::write_note(&mut control, db, &notes, &field, &text).await });
+        }
+    }
+    try_join_all(writes).await?;
+    Ok(divided)
+}
+
+/// The strands of before whose slots all have their heirs' control keys now, by side.
+#[derive(Debug, Default)]
+pub(super) struct Divided([BTreeSet<StrandId>; 2]);
+
+impl Divided {
+    /// No control key names them any more, so what was kept of them says nothing, also where it can't be deleted.
+    pub(super) async fn forget_newest(self, places: &[Place; 2], begun: &[Begun]) {
+        let Some(one) = begun.first() else { return };
+        let mut deletions = Vec::new();
+        for ((place, ids), site) in places.iter().zip(self.0).zip(&one.ready.sites) {
+            for id in ids {
+                let Some(mut control) = place.control_of(id.home) else { continue };
+                let (notes, field) = (site.names.of_sibling(id).notes(), core::newest_field(id));
+                deletions.push(async move {
+                    if let Err(error) = fence::delete_note(&mut control, one.ready.control_db, &notes, &field).await {
+                        tracing::debug!(%error, field, "a note that says nothing any more stays");
+                    }
+                });
+            }
+        }
+        join_all(deletions).await;
+    }
+}
+
 /// What the strands of before have at a standalone side goes. Every control key bears the name of one of `now`.
 pub(super) async fn strike_off(places: &mut [Place; 2], begun: &[Begun], found: &[Found; 2]) -> Result<(), JobError> {
     let now: BTreeSet<StrandId> = begun.iter().filter_map(|b| b.ready.strand.as_ref().map(|s| s.id)).collect();
@@ -126,6 +182,14 @@ fn known_here(
 /// The slot's control key, at one side at least, is this strand's.
 fn owns(found: &[Found; 2], id: StrandId, slot: u16) -> bool {
     found.iter().any(|f| f.owners.get(&slot) == Some(&id))
+}
+
+/// A strand's newest control key at a side, as a note, as long as a slot's names the strand.
+fn newest_of(at: &Found, id: StrandId) -> Option<String> {
+    let newest = at.newest.get(&id).filter(|_| at.owners.values().any(|owner| *owner == id))?;
+    let mut text = BytesMut::new();
+    newest.write(&mut text);
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// What a strand had noted at a side beside open episodes, as long as any slot's control key names it.
@@ -171,6 +235,31 @@ mod tests {
         assert!(owns(&found, before.id, 4) && owns(&found, heir.id, 4) && !owns(&found, before.id, 3));
         found[1].owners.insert(4, heir.id);
         assert!(kept(&found).is_empty());
+    }
+
+    /// Slot 1 holds the strand's newest control key and slot 3 one from the copy's begin. Then slot 1 is the heir's.
+    #[test]
+    fn the_newest_control_key_is_kept_as_long_as_one_of_its_slots_names_the_strand() {
+        let (before, heir) = (Strand::new(SlotSet::of(&[(0, 9)])), Strand::new(SlotSet::of(&[(0, 2), (4, 9)])));
+        let key = |text: &str| ControlKey::parse(format!("{text} {}", before.id).as_bytes()).expect("a control key");
+        let (oldest, newest) = (key("1 1 0 0 l - 5 0 5 0 - 0 0"), key("1 1 8 8 s - 90 0 80 0 - 0 0"));
+        let mut found = Found::default();
+        found.owners.extend([(1, before.id), (3, before.id)]);
+        [newest, oldest].into_iter().for_each(|key| found.note(key, before.id));
+        let kept = newest_of(&found, before.id).expect("it is kept");
+        assert_eq!(ControlKey::parse(kept.as_bytes()), Some(newest));
+        // What the next attach finds: of the strand slot 3 alone, and this note.
+        let mut found = Found::default();
+        found.owners.extend([(1, heir.id), (3, before.id)]);
+        found.note(oldest, before.id);
+        found.keep(&kept, before.id);
+        assert_eq!(found.newest[&before.id], newest);
+        assert_eq!(newest_of(&found, before.id), Some(kept.clone()), "and so does the one after it");
+        // Of one that is the heir's altogether nothing is said, whatever is still noted.
+        let mut found = Found::default();
+        found.owners.extend([(1, heir.id), (3, heir.id)]);
+        found.keep(&kept, before.id);
+        assert!(found.newest.is_empty() && newest_of(&found, before.id).is_none());
     }
 
     /// Slot 0 names the heir already; slot 3, which is another strand's now, still names the strand before, whose notes stand where

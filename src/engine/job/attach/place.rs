@@ -58,6 +58,13 @@ pub struct Place {
     pub map: Vec<ShardAddress>,
 }
 
+impl Place {
+    /// Asks the shard that has this slot.
+    pub fn control_of(&self, slot: u16) -> Option<Control> {
+        self.shards.iter().find(|shard| shard.slots.contains(slot)).map(|shard| shard.control.clone())
+    }
+}
+
 /// Dials both sides.
 pub async fn dial_both(job: &Job, id: &JobId) -> Result<[Place; 2], JobError> {
     let (source, target) = try_join(dial(job, id, Side::Source), dial(job, id, Side::Target)).await?;
@@ -305,7 +312,16 @@ impl Found {
         self.newest.values().chain(&self.whole).map(|k| k.epoch).max().unwrap_or(0)
     }
 
-    fn note(&mut self, key: ControlKey, id: StrandId) {
+    /// This was noted as a strand's newest control key before those of its slots became others': an attach that did not finish
+    /// may have written over the one that said it.
+    pub(super) fn keep(&mut self, noted: &str, id: StrandId) {
+        let named = self.owners.values().any(|owner| *owner == id);
+        if let Some(key) = ControlKey::parse(noted.as_bytes()).filter(|_| named) {
+            self.note(key, id);
+        }
+    }
+
+    pub(super) fn note(&mut self, key: ControlKey, id: StrandId) {
         let newest = self.newest.entry(id).or_insert(key);
         if (key.epoch, key.number) > (newest.epoch, newest.number) {
             *newest = key;
@@ -415,11 +431,16 @@ pub async fn find(
         for id in &known {
             let Some(shard) = place.shards.iter_mut().find(|s| s.slots.contains(id.home)) else { continue };
             let notes = names.of_sibling(*id).notes();
-            let fields =
-                [core::ahead_field(*id), core::moved_field(Side::Source, *id), core::moved_field(Side::Target, *id)];
+            let fields = [
+                core::ahead_field(*id),
+                core::moved_field(Side::Source, *id),
+                core::moved_field(Side::Target, *id),
+                core::newest_field(*id),
+            ];
             let fields = fields.each_ref().map(String::as_str);
-            let [ahead, source, target] =
+            let [ahead, source, target, newest] =
                 fence::read_fields(&mut shard.control, db, &notes, fields).await?.map(Option::unwrap_or_default);
+            found.keep(&newest, *id);
             let moved = [source, target].map(|text| text.parse().unwrap_or_default());
             found.noted.insert(*id, Noted { ahead: Ahead::from_text(&ahead), moved });
         }

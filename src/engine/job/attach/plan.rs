@@ -161,6 +161,13 @@ impl Plan {
         Some((span, p))
     }
 
+    /// Whether echoes of what engines before us brought from this side may still come, and are to be judged by whose stream they
+    /// name. Where its stream begins with a snapshot none of them says anything. Where all of the slots came from another of its
+    /// shards there is no position to go on from, and they come all the same: those of that shard.
+    pub(super) fn knows_echoes_of(&self, side: Side) -> bool {
+        self.inherits || self.from[side.outgoing() as usize].is_some()
+    }
+
     pub(super) fn start(&self, direction: Direction) -> Begin {
         let Some(own) = self.from[direction as usize] else {
             return match direction {
@@ -200,4 +207,41 @@ fn gone(direction: Direction, address: &str) -> JobError {
         ),
         "compare both sides, then start with a new copy: duplex start --discard-previous",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(from: [bool; 2], inherits: bool) -> Plan {
+        let key = ControlKey::parse(b"1 1 0 0 s - 5 0 5 0 - 0 0").expect("a control key");
+        Plan {
+            epoch: 2,
+            from: from.map(|known| known.then_some(key)),
+            resume: false,
+            two_way: true,
+            reverse_full: false,
+            merge: false,
+            unheard: [None; 2],
+            cuts: Vec::new(),
+            left_over: false,
+            inherits,
+            copies_again: false,
+            others: inherits,
+            ahead: Default::default(),
+            renamed: [false; 2],
+            moved: Default::default(),
+            parents: BTreeSet::new(),
+        }
+    }
+
+    /// What the shard before brought would else be taken for a position in the stream of the one that has the slots now.
+    #[test]
+    fn echoes_are_judged_by_their_stream_also_where_all_slots_came_from_another_shard() {
+        let judged = |from, inherits| Side::BOTH.map(|side| plan(from, inherits).knows_echoes_of(side));
+        assert_eq!(judged([false, false], false), [false, false], "a first copy");
+        assert_eq!(judged([true, true], false), [true, true]);
+        // They came to another shard of the target: its stream is read from now on.
+        assert_eq!(judged([true, false], true), [true, true]);
+    }
 }

@@ -1,9 +1,9 @@
 //! What a plain SET is to a cluster: one command, with the control key in it, and one in its stream.
 
 use crate::support::{
-    cluster::{Cluster, Site, assert_sites_equal, slot},
+    cluster::{Cluster, assert_sites_equal, slot},
     duplex::Status,
-    server::{field, free_port},
+    server::field,
     versions::Slot,
     *,
 };
@@ -84,28 +84,4 @@ fn a_plain_set_is_one_command_at_a_cluster_of_the_newest_redis() {
 #[test]
 fn a_plain_set_is_one_command_at_a_cluster_of_the_newest_valkey() {
     plain_sets(Slot::NewestValkey.server());
-}
-
-/// A cluster of one shard that has no MSET: its transactions are said as any others, and nothing is lost.
-#[test]
-fn a_cluster_without_mset_gets_all() {
-    let (a, node) = (Site::one(Slot::Usual.server()), {
-        let port = free_port().to_string();
-        let args = ["--cluster-enabled", "yes", "--cluster-port", &port, "--rename-command", "MSET", ""];
-        Server::start(Slot::Usual.server(), &args)
-    });
-    node.client().run("CLUSTER ADDSLOTSRANGE 0 16383");
-    let b = Site::Many(Cluster { nodes: vec![node] });
-    b.cluster().wait_whole();
-    let duplex = Duplex::synced(&job(&a, &b));
-    let mut client = a.router();
-    for n in 0..SETS {
-        client.run(&format!("SET key:{} {n}", n % 50));
-        client.run(&format!("INCR count:{}", n % 50));
-    }
-    assert_sites_equal(&a, &b, secs(30));
-    let status = duplex.wait_state("synchronizing", secs(30));
-    assert_eq!(status.count("reverse", "changes_applied"), 0);
-    b.router().run("SET back 1");
-    assert_sites_equal(&a, &b, secs(30));
 }

@@ -166,16 +166,9 @@ impl Writer {
     /// The server will never take one of the front transaction's commands: each of its keys is settled by state, and
     /// the transaction goes without its changes.
     fn without_refused_command(&mut self, text: &str) {
-        let no_mset = {
-            let mut core = self.s.shared.lock();
-            core.command_refused(self.site, text);
-            core.is_unknown(self.site, &["MSET"])
-        };
-        if no_mset && std::mem::take(&mut self.s.envelope.joins) {
-            return self.apart_from_their_control_keys();
-        }
         let Some(t) = self.window.pop_front() else { return };
         self.s.gauge.apply_error();
+        self.s.shared.lock().command_refused(self.site, text);
         let text =
             format!("{} does not take a command: {text}; the keys it touches are settled by state", self.s.address);
         if self.s.gauge.may_log_error() {
@@ -189,17 +182,5 @@ impl Writer {
         again.outcome = Outcome::Refused(String::new());
         self.window_bytes += again.bytes;
         self.window.push_front(again);
-    }
-
-    /// The server has no MSET, and the changes of most did not need one: all of the window is said anew.
-    fn apart_from_their_control_keys(&mut self) {
-        let now = Instant::now();
-        for t in &mut self.window {
-            self.window_bytes -= t.bytes;
-            let items = std::mem::take(&mut t.items);
-            *t = Transaction::encode(&self.s.envelope, &t.control, items, false, now, &mut self.paper);
-            t.outcome = Outcome::Refused(String::new());
-            self.window_bytes += t.bytes;
-        }
     }
 }

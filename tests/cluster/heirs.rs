@@ -2,6 +2,7 @@
 
 use crate::support::{
     cluster::{Site, assert_sites_equal, slot},
+    positions::wait_come_back,
     versions::Slot,
     *,
 };
@@ -122,4 +123,23 @@ fn an_attach_that_ends_halfway_does_not_bring_the_copy_back() {
             assert!(kept.items().iter().all(|word| !word.text().starts_with("newest@")), "{notes}: {kept:?}");
         }
     }
+}
+
+/// One strand of three has writes, at the one server; the others say all the same how far the stream there has come: a replica of
+/// it that is promoted, or an engine that begins again, asks for all from the least that any of them says.
+#[test]
+fn a_strand_without_writes_does_not_stay_behind() {
+    let server = Slot::Usual.server();
+    let (a, b) = (Kind::Three.start(server), Kind::One.start(server));
+    let duplex = Duplex::synced(&job(&a, &b));
+    b.wait_copied(&a);
+    let key = key_in_the_first_shard(&[]);
+    let mut client = b.router();
+    let value = "x".repeat(64 << 10);
+    for _ in 0..100 {
+        client.run(&format!("SET {key} {value}"));
+    }
+    assert_sites_equal(&a, &b, secs(30));
+    wait_come_back(&b, 2 << 20);
+    duplex.wait_state("synchronizing", secs(30));
 }

@@ -71,6 +71,18 @@ impl Site {
     }
 }
 
+/// Waits until each strand's control key at this server tells how far its stream has come back, to within so many bytes.
+#[track_caller]
+pub fn wait_come_back(site: &Site, within: u64) {
+    let Site::One(server) = site else { unreachable!("one server") };
+    wait_for("all strands tell how far the stream has come back", secs(30), || {
+        let end = server.offset();
+        let newest = newest(site);
+        let behind: Vec<_> = newest.values().filter(|said| said.back.1 + within < end).collect();
+        if behind.is_empty() && !newest.is_empty() { Ok(()) } else { Err(format!("{behind:?} at {end}")) }
+    });
+}
+
 /// The replication section of what a server says of itself.
 struct Replication {
     port: String,

@@ -25,11 +25,11 @@ use super::outbox::Item;
 use super::replies::Replies;
 use super::transaction::{Envelope, Paper, Transaction, slot_of};
 use crate::engine::clock::StreamClock;
-use crate::engine::core::{Shared, checkpoint_due};
+use crate::engine::core::{CHECKPOINT_BYTES_IDLE, Shared, checkpoint_due};
 use crate::engine::events::EventSink;
 use crate::engine::gauge::{Condition, Gauge};
 use crate::engine::net::{Dialer, RawStream};
-use crate::model::{Direction, EventKind, ReplId, Side};
+use crate::model::{Direction, EventKind, Offset, ReplId, Side};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -131,6 +131,8 @@ pub struct Writer {
     /// What a cluster has redirected.
     parked: Parked,
     unanswered: Unanswered,
+    /// What the newest control key says of this site's own stream: so much of that had come back.
+    said_back: Offset,
 }
 
 /// What a control key says, as of one item.
@@ -170,7 +172,10 @@ enum Lost {
 impl Writer {
     pub fn new(s: WriterSetup) -> Self {
         let site = s.direction.to();
-        let replied = s.shared.lock().replied[site.index()];
+        let (replied, echoed) = {
+            let core = s.shared.lock();
+            (core.replied[site.index()], core.echoed[site.other().index()])
+        };
         Writer {
             site,
             window: VecDeque::new(),
@@ -191,6 +196,7 @@ impl Writer {
             pace: super::pace::Pace::new(WINDOW),
             parked: Parked::default(),
             unanswered: Unanswered::default(),
+            said_back: echoed.offset,
             s,
         }
     }
@@ -352,6 +358,7 @@ impl Writer {
             let Some((items, control)) = taken else { break };
             self.number = control.number;
             self.safe_replied = control.replied;
+            self.said_back = control.echoed.offset;
             if items.iter().any(|i| i.kind.is_notes()) {
                 self.notes = control.number;
             }
@@ -385,8 +392,12 @@ impl Writer {
         let i = self.site.index();
         let (bytes, real) = core.unsaved[i];
         let draining = *self.s.order.borrow() == Order::Drain;
-        let due = bytes > 0
-            && (checkpoint_due((bytes, real)) || draining || real && self.saved.elapsed() >= CHECKPOINT_EVERY);
+        let echoed = core.come_back(self.site.other());
+        // A strand to which nothing comes has no other occasion: recovery would ask this site for a stream long forgotten.
+        let far_back = echoed.offset.0.saturating_sub(self.said_back.0) >= CHECKPOINT_BYTES_IDLE;
+        let due = far_back
+            || bytes > 0
+                && (checkpoint_due((bytes, real)) || draining || real && self.saved.elapsed() >= CHECKPOINT_EVERY);
         // While a snapshot loads there is no position to save.
         // Nor may a slot's control key say more than the slot has had.
         let waits = self.s.envelope.names.home().is_some_and(|home| self.parked.holds(home));
@@ -399,7 +410,7 @@ impl Writer {
         let at = At {
             serial,
             position: core.decided[from],
-            echoed: core.come_back(self.site.other()),
+            echoed,
             // Where nothing is unanswered, there is nothing whose reply is to be waited for.
             replied: if self.window.is_empty() { core.decided[from] } else { core.replied[i] },
             phase: core.phase[from],

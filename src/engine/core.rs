@@ -481,7 +481,7 @@ impl Core {
 /// A bare checkpoint is written when so many bytes of the source have been decided without one.
 const CHECKPOINT_BYTES: u64 = 64 << 10;
 /// The same when all of them were our own bare checkpoints, coming back.
-pub const CHECKPOINT_BYTES_IDLE: u64 = 1 << 20;
+const CHECKPOINT_BYTES_IDLE: u64 = 1 << 20;
 
 /// So much was decided (and something real in it) that it has to be written down, however short ago that was done.
 pub fn checkpoint_due((bytes, real): (u64, bool)) -> bool {

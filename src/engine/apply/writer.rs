@@ -10,6 +10,7 @@
 //! It ends only when it is told to, or when going on would be wrong: another engine has taken over, or the site has
 //! lost what it had acknowledged.
 
+mod checkpoint;
 mod late;
 mod opening;
 mod parked;
@@ -18,6 +19,7 @@ mod replied;
 mod restores;
 mod unanswered;
 
+use self::checkpoint::Checkpoints;
 use self::parked::Parked;
 use self::unanswered::Unanswered;
 use super::control_key::{ControlKey, LoadPhase, Position};
@@ -25,11 +27,11 @@ use super::outbox::Item;
 use super::replies::Replies;
 use super::transaction::{Envelope, Paper, Transaction, slot_of};
 use crate::engine::clock::StreamClock;
-use crate::engine::core::{CHECKPOINT_BYTES_IDLE, Shared, checkpoint_due};
+use crate::engine::core::Shared;
 use crate::engine::events::EventSink;
 use crate::engine::gauge::{Condition, Gauge};
 use crate::engine::net::{Dialer, RawStream};
-use crate::model::{Direction, EventKind, Offset, ReplId, Side};
+use crate::model::{Direction, EventKind, ReplId, Side};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -49,8 +51,6 @@ const COMMANDS: usize = 512;
 const BYTES: usize = 64 << 10;
 /// A connection on which something is due and nothing comes for so long is dead.
 const REPLY_DEADLINE: Duration = Duration::from_secs(30);
-/// A bare checkpoint is written when enough of the source has been decided without one, or after this time.
-const CHECKPOINT_EVERY: Duration = Duration::from_millis(1000);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MOST: Duration = Duration::from_secs(5);
 
@@ -131,8 +131,7 @@ pub struct Writer {
     /// What a cluster has redirected.
     parked: Parked,
     unanswered: Unanswered,
-    /// What the newest control key says of this site's own stream: so much of that had come back.
-    said_back: Offset,
+    checkpoints: Checkpoints,
 }
 
 /// What a control key says, as of one item.
@@ -196,7 +195,7 @@ impl Writer {
             pace: super::pace::Pace::new(WINDOW),
             parked: Parked::default(),
             unanswered: Unanswered::default(),
-            said_back: echoed.offset,
+            checkpoints: Checkpoints::from(echoed.offset),
             s,
         }
     }
@@ -335,13 +334,14 @@ impl Writer {
             false => WINDOW,
         };
         let now = Instant::now();
+        let shared = self.s.shared.clone();
         while self.window.len() < most && self.window_bytes < allowed && !self.parked.is_full() {
             if let Some(delay) = self.limiter.delay() {
                 wait = Some(delay);
                 break;
             }
             let taken = {
-                let mut core = self.s.shared.lock();
+                let mut core = shared.lock();
                 let i = self.site.index();
                 self.s.gauge.set_in_flight(self.window.len() as u64 + u64::from(!core.out[i].is_empty()));
                 if core.out[i].is_empty() {
@@ -358,7 +358,7 @@ impl Writer {
             let Some((items, control)) = taken else { break };
             self.number = control.number;
             self.safe_replied = control.replied;
-            self.said_back = control.echoed.offset;
+            self.checkpoints.said_back = control.echoed.offset;
             if items.iter().any(|i| i.kind.is_notes()) {
                 self.notes = control.number;
             }
@@ -385,37 +385,6 @@ impl Writer {
             self.unanswered.sent(slot, control.number);
         }
         transaction
-    }
-
-    /// A transaction with nothing but the control key, when the position has moved and nothing carries it.
-    fn checkpoint(&self, core: &mut crate::engine::core::Core) -> Option<(Vec<Item>, ControlKey)> {
-        let i = self.site.index();
-        let (bytes, real) = core.unsaved[i];
-        let draining = *self.s.order.borrow() == Order::Drain;
-        let echoed = core.come_back(self.site.other());
-        // A strand to which nothing comes has no other occasion: recovery would ask this site for a stream long forgotten.
-        let far_back = echoed.offset.0.saturating_sub(self.said_back.0) >= CHECKPOINT_BYTES_IDLE;
-        let due = far_back
-            || bytes > 0
-                && (checkpoint_due((bytes, real)) || draining || real && self.saved.elapsed() >= CHECKPOINT_EVERY);
-        // While a snapshot loads there is no position to save.
-        // Nor may a slot's control key say more than the slot has had.
-        let waits = self.s.envelope.names.home().is_some_and(|home| self.parked.holds(home));
-        if !due || waits || core.phase[self.site.other().index()] == LoadPhase::Loading {
-            return None;
-        }
-        core.unsaved[i] = (0, false);
-        let from = self.site.other().index();
-        let serial = core.arbiter.last_serial(self.site);
-        let at = At {
-            serial,
-            position: core.decided[from],
-            echoed,
-            // Where nothing is unanswered, there is nothing whose reply is to be waited for.
-            replied: if self.window.is_empty() { core.decided[from] } else { core.replied[i] },
-            phase: core.phase[from],
-        };
-        Some((Vec::new(), self.control_key(at)))
     }
 
     fn control_key(&self, at: At) -> ControlKey {

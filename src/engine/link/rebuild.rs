@@ -13,6 +13,7 @@ use crate::wire::stream::{Batch, Decoder, Entry};
 use bytes::Buf;
 use smallvec::SmallVec;
 use std::collections::HashSet;
+use std::time::Duration;
 
 /// From where to where an earlier engine's work is looked at again, in one site's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct Unheard {
 
 /// How far [`Link::lost_ahead`] reads: the pipeline's window and a replica's usual lag are far less.
 const AHEAD: usize = 64 << 20;
+/// A stream of which more is due, and which brings nothing for so long, does not come any more.
+const STALLED: Duration = Duration::from_secs(20);
 
 /// What this site has from a master of the other that is no more, and nobody else has.
 #[derive(Debug, Default)]
@@ -87,7 +90,7 @@ impl Link {
                 let why = format!("offset {} of the control key is inside a transaction", span.applied);
                 return Err(LinkError::Stream { address: self.s.replica.address(), why });
             }
-            match self.s.spool.next().await {
+            match self.next_of_stream().await {
                 Ok(Item::Stream { offset, bytes }) => self.take_stream(offset, bytes),
                 Ok(Item::NewReplid { replid, .. }) => self.goes_on(replid)?,
                 Ok(Item::Lost { why }) => return Err(LinkError::Cut(why)),
@@ -147,12 +150,23 @@ impl Link {
         Ok(())
     }
 
+    /// The next of a stream of which more is due. Its server may be no master any more and never send that: where nobody follows
+    /// the topology yet, nothing else would tell.
+    async fn next_of_stream(&mut self) -> Result<Item, SpoolError> {
+        let next = tokio::time::timeout(STALLED, self.s.spool.next()).await;
+        next.unwrap_or_else(|_| {
+            let why = format!("{} sends nothing of its stream, of which more is due", self.s.replica.address());
+            Ok(Item::Lost { why })
+        })
+    }
+
     /// Reads, and keeps for the run, up to `end` or [`AHEAD`] bytes.
     pub(super) async fn read_up_to(&mut self, end: Offset) -> Result<(), LinkError> {
         while self.read_until() < end.0 && self.rest.len() < AHEAD {
-            match self.s.spool.next().await {
+            match self.next_of_stream().await {
                 Ok(Item::Stream { offset, bytes }) => self.take_stream(offset, bytes),
                 Ok(Item::NewReplid { replid, .. }) => self.goes_on(replid)?,
+                Ok(Item::Lost { why }) => return Err(LinkError::Cut(why)),
                 Ok(_) => return Err(LinkError::Cut("the stream broke off".into())),
                 Err(SpoolError::Closed) => return Err(LinkError::Cut("the source's stream ended".into())),
                 Err(e) => return Err(e.into()),

@@ -17,6 +17,10 @@ use crate::wire::slot::slot;
 use bytes::BytesMut;
 use futures::future::{join_all, try_join_all};
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+/// For as long as this a run waits at most until notes are gone that say nothing any more.
+const FORGETTING: Duration = Duration::from_secs(1);
 
 impl Begun {
     /// Reads what the strands before had open. Theirs is the last word on it until the control keys are this strand's.
@@ -133,7 +137,8 @@ pub(super) async fn keep_newest(places: &[Place; 2], begun: &[Begun], found: &[F
 pub(super) struct Divided([BTreeSet<StrandId>; 2]);
 
 impl Divided {
-    /// No control key names them any more, so what was kept of them says nothing, also where it can't be deleted.
+    /// No control key names them any more, so what was kept of them says nothing, also where it can't be deleted: nobody waits
+    /// long for that.
     pub(super) async fn forget_newest(self, places: &[Place; 2], begun: &[Begun]) {
         let Some(one) = begun.first() else { return };
         let mut deletions = Vec::new();
@@ -148,7 +153,7 @@ impl Divided {
                 });
             }
         }
-        join_all(deletions).await;
+        let _ = tokio::time::timeout(FORGETTING, join_all(deletions)).await;
     }
 }
 

@@ -54,7 +54,11 @@ impl Writer {
         let unsaved = core.unsaved[i];
         let draining = *self.s.order.borrow() == Order::Drain;
         let echoed = core.come_back(self.site.other());
-        let due = draining && unsaved.0 > 0 || self.checkpoints.are_due(unsaved, echoed.offset, self.saved.elapsed());
+        // While something is parked positions stand still, or move with what is real.
+        let quiet = unsaved.0 == 0 || !unsaved.1;
+        let due = draining && unsaved.0 > 0
+            || !(quiet && self.parked.held().is_some())
+                && self.checkpoints.are_due(unsaved, echoed.offset, self.saved.elapsed());
         // While a snapshot loads there is no position to save.
         // Nor may a slot's control key say more than the slot has had.
         let waits = self.s.envelope.names.home().is_some_and(|home| self.parked.holds(home));

@@ -54,6 +54,19 @@ pub struct Lost {
 /// A key that may have come out differently.
 pub type Doubtful = (u32, Vec<u8>);
 
+/// What a stream brings next, or that it has stood still for so long. Its server may be no master any more and never send what is
+/// due: where nobody follows the topology yet, nothing else would tell.
+async fn in_time(
+    next: impl Future<Output = Result<Item, SpoolError>>,
+    limit: Duration,
+    address: impl FnOnce() -> String,
+) -> Result<Item, SpoolError> {
+    tokio::time::timeout(limit, next).await.unwrap_or_else(|_| {
+        let why = format!("{} sends nothing of its stream, of which more is due", address());
+        Ok(Item::Lost { why })
+    })
+}
+
 impl Link {
     /// Reads the stream up to `span.applied`; gives the keys whose changes may have failed unseen.
     pub async fn rebuild(&mut self, span: Span) -> Result<Vec<Doubtful>, LinkError> {
@@ -150,14 +163,10 @@ impl Link {
         Ok(())
     }
 
-    /// The next of a stream of which more is due. Its server may be no master any more and never send that: where nobody follows
-    /// the topology yet, nothing else would tell.
+    /// The next of a stream of which more is due.
     async fn next_of_stream(&mut self) -> Result<Item, SpoolError> {
-        let next = tokio::time::timeout(STALLED, self.s.spool.next()).await;
-        next.unwrap_or_else(|_| {
-            let why = format!("{} sends nothing of its stream, of which more is due", self.s.replica.address());
-            Ok(Item::Lost { why })
-        })
+        let replica = &self.s.replica;
+        in_time(self.s.spool.next(), STALLED, || replica.address()).await
     }
 
     /// Reads, and keeps for the run, up to `end` or [`AHEAD`] bytes.
@@ -249,5 +258,24 @@ impl Link {
                 doubtful.extend(written.map(|t| (t.db, t.key.to_vec())));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_that_stands_still_is_not_waited_for_for_ever() {
+        let address = || "127.0.0.1:7000".to_owned();
+        let limit = Duration::from_millis(20);
+        let never = in_time(std::future::pending(), limit, address).await;
+        let Ok(Item::Lost { why }) = never else { panic!("{never:?}") };
+        assert!(why.starts_with("127.0.0.1:7000 sends nothing"), "{why}");
+        let bytes = Item::Stream { offset: Offset(7), bytes: "x".into() };
+        let came = in_time(std::future::ready(Ok(bytes)), limit, address).await;
+        assert!(matches!(came, Ok(Item::Stream { offset: Offset(7), .. })), "{came:?}");
+        let closed = in_time(std::future::ready(Err(SpoolError::Closed)), limit, address).await;
+        assert!(matches!(closed, Err(SpoolError::Closed)), "{closed:?}");
     }
 }

@@ -371,12 +371,14 @@ fn the_mouse_works_where_it_was_asked_for() {
 fn the_demo_shows_the_console_and_leaves_nothing() {
     let home = tempfile::tempdir().expect("a home");
     let tmp = tempfile::tempdir().expect("a place for the demo");
-    let program = support::versions::home("redis-7.0").join("bin/redis-server");
-    let mut c = Console::open(
-        &home,
-        &["demo", "--keys", "500", "--rate", "100", "--lang", "en"],
-        &[("DUPLEX_REDIS_SERVER", program.to_str().expect("a path")), ("TMPDIR", tmp.path().to_str().expect("a path"))],
-    );
+    let program = support::versions::home(support::versions::Slot::NewestRedis.server()).join("bin/redis-server");
+    // A terminal may name a locale that the machine does not have, and such servers do not start in it.
+    let env = [
+        ("DUPLEX_REDIS_SERVER", program.to_str().expect("a path")),
+        ("TMPDIR", tmp.path().to_str().expect("a path")),
+        ("LC_ALL", "xx_XX.UTF-8"),
+    ];
+    let mut c = Console::open(&home, &["demo", "--keys", "500", "--rate", "100", "--lang", "en"], &env);
     c.shows(&["synchronizing both ways"]);
     let folder = std::fs::read_dir(&tmp).expect("the folder").next().expect("the demo's").expect("entry").path();
     let ports: Vec<u16> = ["source", "target"]

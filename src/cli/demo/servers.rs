@@ -92,6 +92,8 @@ impl Server {
             .arg(&dir)
             .arg("--logfile")
             .arg(dir.join("log"))
+            // Of the terminal's locale the machine may know nothing, and then the newest servers do not start.
+            .env("LC_ALL", "C")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -2,27 +2,18 @@
 
 use super::outbox::{Item, ItemKind};
 
-/// What some items set: keys and values, as they stand in their commands.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Pairs {
-    /// Keys.
-    pub count: usize,
+/// How many keys they set, if they are plain SETs and MSETs and nothing else; `None`: some are something else, or there are none.
+pub(super) fn count(items: &[Item]) -> Option<usize> {
+    let mut count = 0;
+    for item in items {
+        count += pairs_in(item)?.0;
+    }
+    (count > 0).then_some(count)
 }
 
-impl Pairs {
-    /// Of items that are plain SETs and MSETs, and nothing else; `None`: some are something else, or there are none.
-    pub fn of(items: &[Item]) -> Option<Pairs> {
-        let mut count = 0;
-        for item in items {
-            count += pairs_in(item)?.0;
-        }
-        (count > 0).then_some(Pairs { count })
-    }
-
-    /// Where in the bytes of one of those items the first key begins.
-    pub fn begin(item: &Item) -> usize {
-        pairs_in(item).map_or(0, |(_, begin)| begin)
-    }
+/// Where in the bytes of one of those items the first key begins.
+pub(super) fn begin(item: &Item) -> usize {
+    pairs_in(item).map_or(0, |(_, begin)| begin)
 }
 
 /// How many keys an item's one command sets, and where in its bytes the first begins, if it is a plain SET or a MSET.

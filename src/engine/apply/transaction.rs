@@ -18,7 +18,7 @@
 
 use super::control_key::{ControlKey, Position};
 use super::outbox::{Item, ItemKind};
-use super::pairs::Pairs;
+use super::pairs;
 use crate::engine::strand::Names;
 use crate::wire::resp::{encode_header, encode_part, encode_part_int};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -158,12 +158,12 @@ impl Transaction {
                 segments.push(data.slice(from..));
             }
         };
-        let pairs = if envelope.joins { Pairs::of(&items) } else { None };
-        let alone = alone && pairs.is_some();
+        let joined = if envelope.joins { pairs::count(&items) } else { None };
+        let alone = alone && joined.is_some();
         if !alone {
             out.put_slice(b"*1\r\n$5\r\nMULTI\r\n");
         }
-        if let Some(Pairs { count }) = pairs {
+        if let Some(count) = joined {
             if !alone {
                 queued = get_never(out) + 1;
             }
@@ -172,7 +172,7 @@ impl Transaction {
             encode_part(out, &key);
             encode_part(out, value);
             for item in &items {
-                put(out, &mut segments, &item.data, Pairs::begin(item));
+                put(out, &mut segments, &item.data, pairs::begin(item));
                 first_reply.push(queued.saturating_sub(1));
             }
         } else {

@@ -359,6 +359,9 @@ impl Writer {
             self.number = control.number;
             self.safe_replied = control.replied;
             self.checkpoints.said_back = control.echoed.offset;
+            if !items.is_empty() {
+                self.checkpoints.carried();
+            }
             if items.iter().any(|i| i.kind.is_notes()) {
                 self.notes = control.number;
             }

@@ -43,6 +43,11 @@ impl Checkpoints {
         self.patience = if quiet { self.patience.saturating_mul(2) } else { EVERY };
     }
 
+    /// Something else has carried the positions: what follows it is not only ours.
+    pub fn carried(&mut self) {
+        self.patience = EVERY;
+    }
+
     fn moved(&self, bytes: u64, back: Offset) -> u64 {
         bytes.max(back.0.saturating_sub(self.said_back.0))
     }
@@ -119,8 +124,10 @@ mod tests {
         }
         assert!(written.len() < 40, "{written:?}");
         assert!(written.iter().filter(|at| **at < 60).count() >= 6, "within a minute all is written down: {written:?}");
-        // Something real ends that.
+        // Something real ends that, be it written down or carry something.
+        assert!(sites.iter().all(|site| !site.are_due((1, false), Offset(0), SECOND)));
         sites[0].written((100, true), Offset(0));
-        assert!(sites[0].are_due((1, false), Offset(0), SECOND));
+        sites[1].carried();
+        assert!(sites.iter().all(|site| site.are_due((1, false), Offset(0), SECOND)));
     }
 }
